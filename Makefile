@@ -1,0 +1,53 @@
+# Every command a contributor or a curious reader needs. `make` alone lists them.
+#
+# PYTHON      the interpreter that makes the virtual environment (3.11 or newer)
+# TORCH_ARGS  further arguments for installing PyTorch, such as an --index-url that serves CPU-only wheels:
+#             without it Linux gets the CUDA build, several GB
+PYTHON ?= python3
+TORCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_MARKERS := not slurm and not browser and not torture
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@sed -n '/^# PYTHON/,/^PYTHON/{/^#/s/^# /  /p}' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)  ## make .venv with the pinned versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH_ARGS) --constraint constraints.txt $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machine
+	$(BIN)/lightning-metatok fit --config conf/base.yaml
+
+test: $(STAMP)  ## run the tests, two processes of one thread each
+	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'
+
+lint: $(STAMP)  ## check style, format, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## rewrite the files as `make lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure training speed on this CPU
+	$(BIN)/python -m benchmarks.cpu_speed
+
+clean:  ## remove the virtual environment and every tool's cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,73 @@
+"""The only door: `lightning-metatok VERB ...`.
+
+This file stays light: `--help` must answer at once, so a verb's module (and torch behind it) is imported only when the
+verb is called. A user's mistake ends in one line on stderr and exit code 2.
+"""
+
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+
+from lightning_metatok import __version__, runtime
+from lightning_metatok.errors import UserError, nearest
+
+# verb -> (module with `main(verb, argv) -> exit code`, what it does)
+VERBS = {
+    "fit": ("lightning_metatok.cli.training", "train a model: --config conf/base.yaml"),
+    "validate": ("lightning_metatok.cli.training", "validation loss of a checkpoint: --ckpt_path CKPT"),
+    "test": (
+        "lightning_metatok.cli.training",
+        "loss and position ablation of a checkpoint: --ckpt_path CKPT",
+    ),
+    "predict": ("lightning_metatok.cli.training", "write the loss of every source token: --ckpt_path CKPT"),
+    "generate": ("lightning_metatok.cli.generate", "continue a prompt: --ckpt_path CKPT --prompt TEXT"),
+    "doctor": (
+        "lightning_metatok.doctor",
+        "what this machine can do: versions, GPU, attention backends, SLURM",
+    ),
+}
+
+
+def usage() -> str:
+    """The text of `lightning-metatok --help`."""
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
+    return (
+        "usage: lightning-metatok VERB [options]\n\n"
+        "Language models with learned meta-tokens: train, ablate, generate.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "options:\n"
+        "  --help     this text; `lightning-metatok VERB --help` lists every option of a verb\n"
+        "  --version  print the version\n\n"
+        "Every key of a YAML file can be given on the command line; --config can be repeated (the last one wins):\n"
+        "  lightning-metatok fit --config conf/base.yaml --config conf/arm/plain.yaml --trainer.max_steps=200"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    verb, *rest = arguments
+    try:
+        if verb not in VERBS:
+            raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (one of {', '.join(VERBS)})")
+        runtime.prepare()  # before torch is imported
+        module, _ = VERBS[verb]
+        return int(importlib.import_module(module).main(verb, rest) or 0)
+    except UserError as error:
+        print(f"lightning-metatok: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(f"lightning-metatok: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lightning-metatok: interrupted", file=sys.stderr)
+        return 130

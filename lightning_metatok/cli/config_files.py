@@ -1,0 +1,88 @@
+"""Refuse a config file or an option that names an unknown key, with the file and the nearest right key.
+
+jsonargparse refuses unknown keys too, but names neither the file nor what was probably meant.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from lightning_metatok.errors import UserError, nearest
+
+
+def known_keys(parser: ArgumentParser) -> list[str]:
+    """Dotted names of every option of `parser`."""
+    return sorted({action.dest for action in parser._actions if action.dest not in ("help", "print_config")})
+
+
+def check_config_files(paths: Iterable[str], known: Sequence[str]) -> None:
+    """Read every file and check its keys.
+
+    Raises:
+        UserError: no such file, no YAML mapping, or a key that no option has.
+    """
+    for name in paths:
+        path = Path(name)
+        if not path.is_file():
+            siblings = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            raise UserError(f"--config={name}: no such file{nearest(name, siblings)}")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"--config={name}: not UTF-8 text (byte {error.start})") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"--config={name}: not YAML: {one_line(str(error))}") from error
+        if not isinstance(content, Mapping):
+            raise UserError(f"--config={name}: expected keys and values, got {type(content).__name__}")
+        for key in _leaves(content, known):
+            if not _is_known(key, known):
+                raise UserError(f"{name}: unknown key '{key}'{nearest(key, _candidates(known))}")
+
+
+def explain(message: str, known: Sequence[str]) -> str:
+    """jsonargparse's message as one line, with the nearest key where the message says that one is unknown."""
+    line = one_line(message)
+    unknown = re.match(r"unrecognized arguments: --?([\w.]+)", line, re.IGNORECASE)
+    if unknown:
+        return f"unknown option '--{unknown[1]}'{nearest(unknown[1], _candidates(known))}"
+    expected = re.match(r'Parser key "([\w.]+)": (.*)', line)
+    if expected:
+        key, rest = expected[1], expected[2]
+        wanted = re.match(r"Expected an? (?:<class '([\w.]+)'>|(.*?))\. Got value: (.*)$", rest)
+        if wanted:
+            kind = (wanted[1] or wanted[2]).replace("typing.", "").replace("Literal", "one of ")
+            return f"{key}={wanted[3]}: expected {kind}"
+        return f"{key}: {rest}"
+    return line
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and runs of blanks."""
+    return " ".join(text.split())
+
+
+def _leaves(content: Mapping[str, Any], known: Sequence[str], prefix: str = "") -> Iterator[str]:
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and name not in _options(known):
+            yield from _leaves(value, known, f"{name}.")
+        else:
+            yield name
+
+
+def _options(known: Sequence[str]) -> set[str]:
+    """Keys that are options themselves, so that a mapping below them is their value, not a group of options."""
+    return {key for key in known if not any(other.startswith(f"{key}.") for other in known)}
+
+
+def _is_known(key: str, known: Sequence[str]) -> bool:
+    return key in known or any(other.startswith(f"{key}.") for other in known)
+
+
+def _candidates(known: Sequence[str]) -> list[str]:
+    groups = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 1)}
+    return [*known, *sorted(groups)]

@@ -1,0 +1,222 @@
+"""`fit`, `validate`, `test` and `predict`: LightningCLI around MetaTokenLM and MetaTokenDataModule.
+
+One parser for all four verbs, so that `${model.d_model}` is the same key in every file and follows what is given on the
+command line (jsonargparse's subcommands would put the verb in front of it).
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning
+import yaml
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lightning_metatok.cli.config_files import check_config_files, explain, known_keys
+from lightning_metatok.errors import UserError
+from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, Trainer
+from lightning_metatok.lit.callbacks import (
+    BigramBaseline,
+    Dashboard,
+    FinalTable,
+    PositionAblation,
+    PredictionWriter,
+    RunCheckpoint,
+    TextSample,
+    Throughput,
+    TokenProgress,
+)
+from lightning_metatok.lit.loggers import run_loggers
+from lightning_metatok.lit.module import read_checkpoint
+from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder, write_atomically
+
+RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
+
+# Callbacks with options of their own, that each verb runs.
+CALLBACKS_OF = {
+    "fit": ["checkpoint", "throughput", "bigram", "ablation", "sample"],
+    "validate": ["ablation"],
+    "test": ["ablation"],
+    "predict": [],
+}
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are UserErrors of one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise UserError instead of printing a usage text."""
+        raise UserError(explain(message, known_keys(self))) from ex
+
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """Check the config files by name before jsonargparse merges them."""
+        check_config_files(_values(list(args or []), ("--config", "-c")), known_keys(self))
+        return super().parse_args(args, *rest, **kwargs)
+
+
+class TrainingCLI(LightningCLI):
+    """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
+
+    def __init__(self, verb: str, args: list[str]) -> None:
+        self.verb = verb
+        super().__init__(
+            MetaTokenLM,
+            MetaTokenDataModule,
+            save_config_callback=None,
+            trainer_class=Trainer,
+            trainer_defaults={"enable_model_summary": False},  # run() says it in one line
+            seed_everything_default=1337,
+            parser_class=Parser,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": f"lightning-metatok {verb}"},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside model, data and trainer."""
+        parser.add_argument(
+            "--run_dir",
+            type=str,
+            default="runs/run",
+            help="Folder of the run; a new run never writes over an old one.",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint to go on from (fit) or to read (other verbs).",
+        )
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(BigramBaseline, "bigram")
+        parser.add_lightning_class_args(PositionAblation, "ablation")
+        parser.add_lightning_class_args(TextSample, "sample")
+
+    def before_instantiate_classes(self) -> None:
+        """A missing or broken checkpoint is named before anything is built."""
+        if self.config.ckpt_path is not None:
+            read_checkpoint(Path(self.config.ckpt_path), key="--ckpt_path")
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Prepare the data, claim the run folder, and build the trainer with this project's callbacks and loggers."""
+        # Mistakes in the data and in what the model can read come to light before a folder is made.
+        self.datamodule.prepare_data()
+        self.datamodule.setup(self.verb)
+        self.model.check_data(self.datamodule)
+        self.folder = self._folder()
+        self.config_init.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
+        self.parser.callback_keys = CALLBACKS_OF[self.verb]
+        # Lightning adds the callbacks that have options of their own; these have none, or depend on the folder.
+        given = self._get(self.config_init, "trainer").get("callbacks") or []
+        callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress()]
+        if self.verb == "fit":
+            callbacks.append(Dashboard(self._config_dict(), self._config_text()))
+        if self.verb == "predict":
+            callbacks.append(PredictionWriter(self.folder))
+        logger = self._get(self.config_init, "trainer").get("logger")
+        if logger in (None, True):
+            logger = run_loggers(self.folder) if self.verb != "predict" else False
+        options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
+        trainer = super().instantiate_trainer(**options, **kwargs)
+        # Last, so that it prints what the others found.
+        trainer.callbacks.append(FinalTable())  # type: ignore[attr-defined]
+        return trainer
+
+    def run(self) -> None:
+        """Run the verb."""
+        if self.verb == "fit" and self.trainer.is_global_zero:
+            if not (self.folder / CONFIG).exists():
+                write_atomically(self.folder / CONFIG, self._config_text())
+            self.datamodule.tokenizer.save(self.folder / "tokenizer.json")
+            print(self._summary())
+        # FinalTable prints what Lightning would, in this project's units.
+        quiet_options = {
+            "predict": {"return_predictions": False},
+            "validate": {"verbose": False},
+            "test": {"verbose": False},
+        }
+        options = quiet_options.get(self.verb, {})
+        getattr(self.trainer, self.verb)(
+            self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, **options
+        )
+
+    def _summary(self) -> str:
+        model, data = self.model.model, self.datamodule
+        flops = model.flops_per_token(data.block_length, data.rule.n_meta(data.block_size) / data.block_length)
+        return (
+            f"model: {model.n_parameters():,} parameters, {flops / 1e6:.1f} MFLOP a token in training; "
+            f"data: {data.config.corpus}, {data.store.n_tokens('train'):,} train and "
+            f"{data.store.n_tokens('validation'):,} validation tokens, {data.tokenizer.vocab_size:,} ids"
+        )
+
+    def _folder(self) -> Path:
+        wanted, checkpoint = self.config.run_dir, self.config.ckpt_path
+        if self.verb != "fit":
+            return (run_folder_of(checkpoint) or Path(wanted)) / self.verb
+        if os.environ.get(RUN_DIR_VARIABLE):  # a process that rank 0 launched goes where rank 0 went
+            return Path(os.environ[RUN_DIR_VARIABLE])
+        folder = claim_run_folder(wanted, resume_from=checkpoint)
+        os.environ[RUN_DIR_VARIABLE] = str(folder)
+        if folder != Path(wanted):
+            print(f"{wanted} holds a run already; this one goes to {folder}")
+        return folder
+
+    def _config_text(self) -> str:
+        return self.parser.dump(self.config, skip_none=False)
+
+    def _config_dict(self) -> dict[str, Any]:
+        return yaml.safe_load(self._config_text())
+
+
+def run_folder_of(checkpoint: str | None) -> Path | None:
+    """The run folder that a checkpoint lies in: the folder above `checkpoints/` that holds config.yaml."""
+    folder = Path(checkpoint).parent.parent if checkpoint else None
+    return folder if folder is not None and (folder / CONFIG).is_file() else None
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Run a verb of the Trainer."""
+    argv = list(argv)
+    checkpoints = _values(argv, ("--ckpt_path",))
+    if not _values(argv, ("--config", "-c")) and checkpoints:
+        folder = run_folder_of(checkpoints[-1])
+        if folder is not None:  # a checkpoint in its run folder brings its own configuration
+            argv = ["--config", str(folder / CONFIG), *argv]
+    quiet()
+    os.environ.pop(RUN_DIR_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
+    TrainingCLI(verb, argv).run()
+    return 0
+
+
+def quiet() -> None:
+    """Silence what Lightning says about this project's deliberate choices, and its advertisements."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # building a batch takes less than a millisecond
+        ".*LightningCLI's args parameter is intended.*",  # this is the command line
+        ".*dataloader is not resumable.*",  # batches are a function of the step
+        ".*Be aware that when using `ckpt_path`.*",  # verbs that only read need not write checkpoints
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+        ".*isinstance.*LeafSpec.*",  # torch's own deprecation, raised inside Lightning
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _values(argv: list[str], names: tuple[str, ...]) -> list[str]:
+    """Values of an option given as ``--name value`` or ``--name=value``."""
+    found = []
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            if equals:
+                found.append(value)
+            elif i + 1 < len(argv):
+                found.append(argv[i + 1])
+    return found

@@ -1,0 +1,94 @@
+"""From a `DataConfig` to a tokenizer and token streams: the one call to make before training."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_metatok.data.blocks import TokenStore, prepare_tokens
+from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
+from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, open_corpus
+from lightning_metatok.data.tokenizer import SMALLEST_VOCABULARY, MetaTokenizer
+from lightning_metatok.errors import UserError
+
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class DataConfig(CorpusConfig):
+    """Which text, and how it becomes tokens."""
+
+    tokenizer: str | None = None
+    """none to train a byte-level BPE on the train split; else the path of a tokenizer.json, or the name of a
+    repository on the Hugging Face hub"""
+    vocab_size: int = 4096
+    """ids of the tokenizer to train, special tokens and all 256 bytes included"""
+    add_special_tokens: bool = False
+    """give <|meta|> and <|endoftext|> new ids in a given tokenizer that lacks them"""
+    cache_dir: str | None = None
+    """folder for prepared data (default: $LIGHTNING_METATOK_CACHE, else ~/.cache/lightning-metatok)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokenizer is None and self.vocab_size < SMALLEST_VOCABULARY:
+            raise UserError(
+                f"data.vocab_size={self.vocab_size}: expected at least {SMALLEST_VOCABULARY}, "
+                f"which is 256 bytes and the special tokens"
+            )
+
+
+def prepare(config: DataConfig) -> tuple[MetaTokenizer, TokenStore]:
+    """Return the tokenizer and the token streams that `config` describes, out of the cache if they are there.
+
+    People at a terminal see a progress bar while the first preparation runs.
+
+    Raises:
+        UserError: anything wrong with the corpus, the tokenizer, or the cache folder.
+    """
+    # Unset, the tokenizers library turns itself off, with a warning, in each process
+    # that is forked afterwards.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    cache = cache_folder(config.cache_dir)
+    corpus = open_corpus(config)
+    with progress_bar() as progress:
+        tokenizer = get_tokenizer(config, corpus, cache, progress)
+        return tokenizer, prepare_tokens(corpus, tokenizer, cache, progress)
+
+
+def get_tokenizer(
+    config: DataConfig, corpus: Corpus, cache: Path, progress: Callable[[str, int], None]
+) -> MetaTokenizer:
+    """Return the tokenizer that `config.tokenizer` names, or one trained on `corpus` and kept in `cache`."""
+    if config.tokenizer is not None:
+        load = MetaTokenizer.from_file if looks_like_file(config.tokenizer) else MetaTokenizer.from_hub
+        return load(config.tokenizer, config.add_special_tokens)
+
+    def build(folder: Path) -> None:
+        progress("training the tokenizer", 0)
+        MetaTokenizer.train(corpus.documents("train"), config.vocab_size).save(folder / TOKENIZER)
+
+    inputs = {"kind": "bpe", "corpus": corpus.fingerprint(), "vocab_size": config.vocab_size}
+    folder = prepared(cache, f"tokenizer-{fingerprint(inputs)}", build)
+    return MetaTokenizer.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+
+
+def looks_like_file(name: str) -> bool:
+    """Return whether a tokenizer's `name` is meant as a path and not as the name of a repository."""
+    return name.endswith(".json") or looks_local(name)
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[str, int], None]]:
+    """Give a function (what, tokens so far) that shows progress on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda what, n: None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("preparing data") as status:
+        yield lambda what, n: status.update(
+            f"preparing data: {what}" + (f", {n / 1e6:.1f} M tokens" if n else "")
+        )

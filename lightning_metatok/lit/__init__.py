@@ -1,0 +1,7 @@
+"""The Lightning shell: module, data module, trainer, callbacks."""
+
+from lightning_metatok.lit.datamodule import MetaTokenDataModule
+from lightning_metatok.lit.module import MetaTokenLM
+from lightning_metatok.lit.trainer import Trainer
+
+__all__ = ["MetaTokenDataModule", "MetaTokenLM", "Trainer"]

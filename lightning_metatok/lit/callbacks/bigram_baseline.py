@@ -1,0 +1,44 @@
+"""The bar that a language model must clear: a bigram model counted on the same training tokens.
+
+Its validation loss is drawn as a flat line beside the model's, over the same validation text.
+"""
+
+import math
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_metatok.analysis.bigram import fit_bigram
+
+
+class BigramBaseline(Callback):
+    """Count bigrams at the start of a fit; log `loss/bigram` and `bits_per_byte/bigram` at every validation.
+
+    Args:
+        enabled: Switch it off for corpora that are too large to count.
+        max_tokens: Count at most this many training tokens, from the start.
+    """
+
+    def __init__(self, enabled: bool = True, max_tokens: int = 50_000_000) -> None:
+        self.enabled = enabled
+        self.max_tokens = max_tokens
+        self.values: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count and score."""
+        if not self.enabled or not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        bigram = fit_bigram(np.asarray(data.store.stream("train")[: self.max_tokens]), data.tokenizer.vocab_size)
+        nll, n_targets, n_bytes = 0.0, 0, 0
+        for source in data.validation_source():
+            nll += float(bigram.nll(source[:-1], source[1:]).sum())
+            n_targets += len(source) - 1
+            n_bytes += int(data.tokenizer.bytes_V[source[1:]].sum())
+        self.values = {"loss/bigram": nll / n_targets, "bits_per_byte/bigram": nll / math.log(2) / n_bytes}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the flat line."""
+        if self.values and not trainer.sanity_checking:
+            for logger in trainer.loggers:
+                logger.log_metrics(self.values, step=trainer.global_step)

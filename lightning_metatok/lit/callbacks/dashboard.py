@@ -1,0 +1,95 @@
+"""TensorBoard's first answers without typing: overlaid charts, and hyperparameters with the final metrics."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams as hparams_summary
+
+from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
+from lightning_metatok.lit.loggers import log_text
+
+
+def exactly(tag: str) -> str:
+    """A custom-scalars pattern for one tag: TensorBoard matches patterns as prefixes otherwise."""
+    return f"^{re.escape(tag)}$"
+
+
+class Dashboard(Callback):
+    """Write the layout at the start of a fit, and hyperparameters with final metrics at its end.
+
+    Args:
+        hyperparameters: The configuration of the run, nested.
+        config_yaml: The same as text, for the Text tab.
+    """
+
+    def __init__(self, hyperparameters: Mapping[str, Any], config_yaml: str = "") -> None:
+        self.hyperparameters = dict(hyperparameters)
+        self.config_yaml = config_yaml
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lay out the Custom Scalars tab."""
+        multiples = [m for c in trainer.callbacks if isinstance(c, PositionAblation) for m in c.multiples]  # type: ignore[attr-defined]
+        layout = {
+            "losses": {
+                "nats per source token": [
+                    "Multiline",
+                    [exactly(f"loss/{name}") for name in ("train", "val", "bigram")],
+                ],
+                "bits per byte": [
+                    "Multiline",
+                    [exactly(f"bits_per_byte/{name}") for name in ("train", "val", "bigram")],
+                ],
+            },
+            "positions at meta-tokens": {
+                "kept and dropped, by context length (nats)": [
+                    "Multiline",
+                    [exactly(f"ablation/{p}_{m}x") for m in multiples for p in ("kept", "dropped")],
+                ],
+            },
+            "speed": {"tokens per second": ["Multiline", [exactly("throughput/tokens_per_s")]]},
+        }
+        for writer in _writers(trainer):
+            writer.add_custom_scalars(layout)
+        if self.config_yaml:
+            log_text(trainer, "config", f"```yaml\n{self.config_yaml}\n```")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the row of the HParams tab."""
+        metrics = {f"final/{k}": float(v) for k, v in trainer.callback_metrics.items() if k.split("/")[-1] == "val"}
+        if not metrics:
+            return
+        for writer in _writers(trainer):
+            # Straight to the run's own event file: add_hparams would open a second run named after the time.
+            for summary in hparams_summary(flatten(self.hyperparameters), metrics):
+                writer.file_writer.add_summary(summary)
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, trainer.global_step)
+            writer.flush()
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:
+    """``{"model": {"bias": False}}`` -> ``{"model.bias": "False"}``; only what the HParams tab can show.
+
+    Flags and lists become text: TensorBoard would draw a flag as 0 or 1.
+    """
+    flat: dict[str, str | int | float] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[name] = value
+        elif value is not None:
+            flat[name] = str(value)
+    return flat
+
+
+def _writers(trainer: Trainer) -> list[Any]:
+    return [
+        logger.experiment
+        for logger in trainer.loggers
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero
+    ]

@@ -1,0 +1,79 @@
+"""The short table at the end of `fit` and `test`: context lengths with positions kept and dropped, and speed."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
+from lightning_metatok.lit.callbacks.position_ablation import Cell, PositionAblation
+from lightning_metatok.lit.callbacks.throughput import Throughput
+
+
+class FinalTable(Callback):
+    """Print what the run found and where to look."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print after training."""
+        self._print(trainer, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print after `test`."""
+        self._print(trainer, "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print after `validate`."""
+        if trainer.state.fn == "validate":
+            self._print(trainer, "val")
+
+    def _print(self, trainer: Trainer, split: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        found = {type(c): c for c in trainer.callbacks}  # type: ignore[attr-defined]
+        console = Console()
+        ablation, bigram, speed = (
+            found.get(PositionAblation),
+            found.get(BigramBaseline),
+            found.get(Throughput),
+        )
+        if isinstance(ablation, PositionAblation) and ablation.cells:
+            console.print(ablation_table(ablation.cells))
+        loss, bits = (trainer.callback_metrics.get(f"{unit}/{split}") for unit in ("loss", "bits_per_byte"))
+        if loss is not None and bits is not None:
+            line = f"{split} loss {float(loss):.4f} nats per source token, {float(bits):.4f} bits per byte"
+            if isinstance(bigram, BigramBaseline) and bigram.values:
+                against = bigram.values["loss/bigram"]
+                verdict = "beaten" if loss < against else "NOT beaten"
+                line += f"; a bigram model of the same tokens: {against:.4f} ({verdict})"
+            console.print(line, highlight=False, soft_wrap=True)
+        if isinstance(speed, Throughput) and speed.tokens:
+            console.print(
+                f"{speed.tokens_per_s:,.0f} tokens/s in training; {speed.source_tokens:,} source tokens seen"
+                f" ({speed.tokens:,} with meta-tokens); precision {trainer.precision}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if trainer.log_dir:
+            folder = Path(trainer.log_dir)
+            lines = [f"run folder: {folder}"]
+            if trainer.state.fn == "fit":
+                lines.append(f"look at it: tensorboard --logdir {folder}")
+            console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def ablation_table(cells: list[Cell]) -> Table:
+    """One row a context length; loss with positions kept and dropped at meta slots."""
+    table = Table(title="nats per source token (bits per byte)")
+    for name in ("context", "positions kept", "dropped at meta", "dropped - kept"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for multiple in sorted({cell.multiple for cell in cells}):
+        row = {cell.positions: cell for cell in cells if cell.multiple == multiple}
+        kept, dropped = row["kept"], row.get("dropped")
+        table.add_row(
+            f"{multiple}x ({kept.length})",
+            f"{kept.nats:.4f} ({kept.bits_per_byte:.4f})",
+            f"{dropped.nats:.4f} ({dropped.bits_per_byte:.4f})" if dropped else "no meta-tokens",
+            f"{dropped.nats - kept.nats:+.4f} nats" if dropped else "-",
+        )
+    return table

@@ -1,0 +1,182 @@
+"""A progress bar in steps and tokens, with tokens per second, time left and the latest losses.
+
+On a terminal it is a live bar; elsewhere (a log file, CI) it is one line every `every_s` seconds.
+"""
+
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lightning_metatok.data import Batch
+
+
+def short(count: float) -> str:
+    """``1234567`` -> ``1.23M``."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.0f}"
+
+
+class TokenProgress(ProgressBar):
+    """Progress of a fit in optimiser steps and tokens; of other verbs in batches.
+
+    Args:
+        every_s: Seconds between two lines where there is no terminal.
+    """
+
+    def __init__(self, every_s: float = 15.0) -> None:
+        super().__init__()
+        self.every_s = every_s
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Show nothing (ranks other than 0)."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar."""
+        if self._enabled:
+            (self._bar.console if self._bar else self._console).print(*args, **kwargs)
+
+    # -- fit
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar at the step that training starts from."""
+        self._start(trainer, "train", trainer.max_steps if trainer.max_steps > 0 else None, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Move on by one step."""
+        self._tokens += batch.tokens_BT.numel() * trainer.world_size
+        self._batches += 1
+        if self._batches == 1:
+            self._clock = time.monotonic()  # the first step compiles and warms up: no rate from it
+        rate = (
+            self._tokens * (1 - 1 / self._batches) / max(time.monotonic() - self._clock, 1e-9)
+            if self._batches > 1
+            else 0.0
+        )
+        losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("loss/train", "loss/val")}
+        status = f"{short(self._tokens)} tokens  {short(rate)} tok/s  " + "  ".join(
+            f"{name.split('/')[1]} {value:.3f}" for name, value in losses.items()
+        )
+        self._move(trainer.global_step, status)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._stop()
+
+    # -- validate, test, predict
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open a bar for the verb `validate`; inside a fit the training bar stays."""
+        if trainer.state.fn == "validate":
+            self._start(trainer, "validate", _total(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Move on by one batch."""
+        if trainer.state.fn == "validate":
+            self._step()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar of the verb `validate`."""
+        if trainer.state.fn == "validate":
+            self._stop()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        self._start(trainer, "test", _total(trainer.num_test_batches))
+
+    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Move on by one batch."""
+        self._step()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._stop()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        self._start(trainer, "predict", _total(trainer.num_predict_batches))
+
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Move on by one batch."""
+        self._step()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self._stop()
+
+    # -- the bar itself
+
+    def _start(self, trainer: Trainer, name: str, total: int | None, completed: int = 0) -> None:
+        self._name, self._total, self._done = name, total, completed
+        self._tokens, self._batches, self._clock = 0, 0, time.monotonic()
+        self._last_line = time.monotonic()
+        if not self._enabled or not sys.stderr.isatty():
+            return
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} steps  {task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(name, total=total, completed=completed, status="")
+
+    def _step(self) -> None:
+        self._move(self._done + 1, "")
+
+    def _move(self, completed: int, status: str) -> None:
+        started, self._done = self._done, completed
+        if self._bar is not None:
+            self._bar.update(self._task, completed=completed, status=status)
+        elif self._enabled and time.monotonic() - self._last_line >= self.every_s and completed > started:
+            self._last_line = time.monotonic()
+            elapsed = time.monotonic() - self._clock
+            left = ""
+            if self._total and self._batches > 1:
+                left = f"  ETA {elapsed / (self._batches - 1) * (self._total - completed):.0f} s"
+            print(
+                f"{self._name}: {completed}/{self._total or '?'} steps  {status}{left}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _total(counts: list[int | float]) -> int | None:
+    total = sum(counts)
+    return None if total == float("inf") else int(total)

@@ -1,0 +1,108 @@
+"""Tokens per second, model FLOP/s and peak memory, over a sliding window of training steps."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.throughput import Throughput as ThroughputWindow
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_metatok.data import Batch
+
+
+class Throughput(Callback):
+    """Log `throughput/*` every `trainer.log_every_n_steps`.
+
+    The clock stops while validation, ablations and checkpoints run, so that a figure says what training costs.
+
+    Args:
+        window: Number of batches over which rates are averaged.
+    """
+
+    def __init__(self, window: int = 50) -> None:
+        self.window = window
+        self.source_tokens = 0
+        self.tokens = 0
+        self._seconds = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start a new window."""
+        self._rates = ThroughputWindow(window_size=self.window)
+        self._running_since: float | None = None
+        self._seconds = 0.0
+        self._batches = 0
+        self._counted_tokens = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Start the clock, the first time and after a validation; between steps it runs on, waits for data included."""
+        if self._running_since is None:
+            self._running_since = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._running_since = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Read the clock, count, and log when it is time."""
+        logs_now = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if logs_now and torch.cuda.is_available():
+            torch.cuda.synchronize()  # else the clock would time the launches
+        assert self._running_since is not None
+        now = time.perf_counter()
+        self._seconds += now - self._running_since
+        self._running_since = now
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        (rows, length), n_tokens = batch.tokens_BT.shape, batch.tokens_BT.numel()
+        n_source = rows * data.rule.source_length(data.block_size)  # counted on the host: no wait for the GPU
+        self.tokens += n_tokens * trainer.world_size
+        self.source_tokens += n_source * trainer.world_size
+        self._counted_tokens += n_tokens
+        self._batches += 1
+        flops = pl_module.model.flops_per_token(length, 1 - n_source / n_tokens) * n_tokens  # type: ignore[union-attr,operator]
+        self._rates.update(
+            time=self._seconds,
+            batches=self._batches,
+            samples=self._batches * rows,
+            lengths=self._counted_tokens,
+            flops=int(flops),
+        )
+        if logs_now:
+            self._log(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rates = self._rates.compute()
+        values = {
+            "throughput/tokens": float(self.tokens),
+            "throughput/source_tokens": float(self.source_tokens),
+            "throughput/peak_memory_gb": peak_memory_bytes() / 1e9,
+        }
+        if "device/items_per_sec" in rates:
+            values["throughput/tokens_per_s"] = rates["device/items_per_sec"] * trainer.world_size
+        if "device/flops_per_sec" in rates:
+            values["throughput/model_tflop_per_s"] = rates["device/flops_per_sec"] * trainer.world_size / 1e12
+        pl_module.log_dict(values)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Mean over all training steps of this process so far, on this rank."""
+        return self._counted_tokens / self._seconds if self._seconds else float("nan")
+
+    def state_dict(self) -> dict[str, int]:
+        """Counters of tokens go on after a resume."""
+        return {"tokens": self.tokens, "source_tokens": self.source_tokens}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take the counters of the checkpoint."""
+        self.tokens, self.source_tokens = state_dict["tokens"], state_dict["source_tokens"]
+
+
+def peak_memory_bytes() -> int:
+    """Highest memory so far: of the GPU's allocator where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,80 @@
+"""The two loggers of every run: TensorBoard events, and the same numbers as lines of metrics.jsonl."""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+
+
+class JsonlLogger(Logger):
+    """Append one JSON object a call to `metrics.jsonl`: ``{"step": ..., name: value, ...}``."""
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.jsonl"
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        """Runs are told apart by their folder, so there is no version."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Write one line; each line is complete, so a reader may follow the file while it grows."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        values = {k: float(v) for k, v in metrics.items() if k != "epoch"}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Hyperparameters stand in config.yaml."""
+
+
+class EventLogger(TensorBoardLogger):
+    """TensorBoard events straight in the run folder, without Lightning's epoch curve and hyperparameter sub-run."""
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars at `step`."""
+        super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The Dashboard callback writes hyperparameters once, together with the final metrics."""
+
+    def save(self) -> None:
+        """Lightning would write hparams.yaml beside config.yaml; one runnable copy is enough."""
+
+
+def run_loggers(folder: str | Path) -> list[Logger]:
+    """The loggers of a run in `folder`."""
+    return [EventLogger(folder), JsonlLogger(folder)]
+
+
+@rank_zero_only
+def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
+    """Show a figure in TensorBoard's Images tab."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(tag, figure, global_step=trainer.global_step)
+
+
+@rank_zero_only
+def log_text(trainer: Trainer, tag: str, text: str) -> None:
+    """Show text in TensorBoard's Text tab."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(tag, text, global_step=trainer.global_step)

@@ -1,0 +1,68 @@
+"""AdamW with decoupled decay on matrices only, and linear warmup followed by a cosine to `min_lr`.
+
+The same recipe as nanoGPT, the base of the paper. The number of steps is named in the config: nothing here asks the
+loader how long it is, because that question starts the data afresh in the middle of a resumed run.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_metatok.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimiser and schedule."""
+
+    lr: float = 6e-4
+    """Highest learning rate, reached after the warmup."""
+    min_lr: float = 6e-5
+    """Learning rate from `decay_steps` on."""
+    warmup_steps: int = 100
+    """Optimiser steps of linear warmup."""
+    decay_steps: int = 1000
+    """Optimiser step at which the cosine reaches `min_lr`; usually `${trainer.max_steps}`."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of parameters with two or more dimensions; vectors are never decayed."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a schedule that cannot be followed."""
+        if self.lr <= 0 or not 0 <= self.min_lr <= self.lr:
+            raise UserError(
+                f"model.optimizer.min_lr={self.min_lr}, model.optimizer.lr={self.lr}: "
+                "expected 0 <= min_lr <= lr and lr > 0"
+            )
+        if self.warmup_steps < 0 or self.decay_steps <= self.warmup_steps:
+            raise UserError(
+                f"model.optimizer.decay_steps={self.decay_steps}: expected more than "
+                f"model.optimizer.warmup_steps={self.warmup_steps}, and that not negative"
+            )
+
+
+def learning_rate(step: int, config: OptimizerConfig) -> float:
+    """Learning rate of optimiser step `step` (0 is the first)."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / (config.warmup_steps + 1)
+    done = min(1.0, (step - config.warmup_steps) / (config.decay_steps - config.warmup_steps))
+    return config.min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.min_lr)
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> tuple[AdamW, LambdaLR]:
+    """AdamW (fused) over the trainable parameters of `module`, and its schedule, to be stepped once a step."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") for p in trainable)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
+    return optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, config) / config.lr)

@@ -1,0 +1,51 @@
+"""One run, one folder: config.yaml (a runnable copy), tokenizer.json, metrics.jsonl, checkpoints/ and events."""
+
+import os
+from pathlib import Path
+
+from lightning_metatok.errors import UserError
+
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+
+
+def claim_run_folder(wanted: str | Path, *, resume_from: str | Path | None = None) -> Path:
+    """Make the folder of a new run, or return the folder that a resumed run goes on in.
+
+    A folder that already holds a run is never written over: the new run takes `wanted-2`, `wanted-3`, ... Two
+    processes that ask at once get different folders, because each name is taken with an exclusive mkdir.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    wanted = Path(wanted)
+    if resume_from is not None and Path(resume_from).resolve().is_relative_to(wanted.resolve()):
+        return wanted
+    candidate, number = wanted, 1
+    try:
+        candidate.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                if candidate.is_dir() and not any(candidate.iterdir()):
+                    return candidate
+                number += 1
+                candidate = wanted.with_name(f"{wanted.name}-{number}")
+    except OSError as error:
+        raise UserError(f"run_dir={wanted}: cannot make this folder: {error.strerror}") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,94 @@
+"""HOW attention is computed: the backends by name, and the choice among them.
+
+    auto:  scores transformed -> reference;  meta-attention blocks on CUDA -> xformers;  otherwise -> sdpa
+
+A backend that was asked for by name and cannot do the job is an error, never silently replaced.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.model.attention import reference, sdpa, xformers_backend
+
+
+class Backend(Protocol):
+    """What a backend module offers. `attend` is described in `reference`; `attend_ragged` is None where a
+    backend wants blocks of different lengths padded."""
+
+    NAME: str
+    attend_ragged: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor] | None
+
+    def why_not(self, *, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None: ...
+
+    def attend(
+        self,
+        q_BNQH: Tensor,
+        k_BNKH: Tensor,
+        v_BNKH: Tensor,
+        *,
+        mask: Tensor | None = None,
+        score: Callable[[Tensor], Tensor] | None = None,
+        dropout: float = 0.0,
+    ) -> Tensor: ...
+
+
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (reference, sdpa, xformers_backend)}
+
+
+def supports(
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    dense_mask: bool = False,
+    score: bool = False,
+) -> bool:
+    """Whether backend `name` can do such a job on this device."""
+    return BACKENDS[name].why_not(device=device, dtype=dtype, dense_mask=dense_mask, score=score) is None
+
+
+def choose(
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    dense_mask: bool = False,
+    score: bool = False,
+    blocks: bool = False,
+) -> Backend:
+    """Return the backend for a job: the one named, or for "auto" the fastest that can do it.
+
+    Raises:
+        UserError: there is no such backend, or the one named cannot do the job.
+    """
+    job: dict[str, Any] = {"device": device, "dtype": dtype, "dense_mask": dense_mask, "score": score}
+    if name == "auto":
+        preferred = [xformers_backend, sdpa, reference] if blocks else [sdpa, reference]
+        return next(b for b in preferred if b.why_not(**job) is None)
+    if name not in BACKENDS:
+        known = ["auto", *BACKENDS]
+        raise UserError(f"model.attention_backend={name!r}: expected one of {', '.join(known)}{nearest(name, known)}")
+    if (reason := BACKENDS[name].why_not(**job)) is not None:
+        raise UserError(f"model.attention_backend={name!r} cannot run here: {reason}; use 'auto'")
+    return BACKENDS[name]
+
+
+def try_backends(device: torch.device | str = "cpu") -> dict[str, str]:
+    """Run a tiny forward and backward pass with every backend on `device`; return "ok" or what went wrong."""
+    device = torch.device(device)
+    report = {}
+    for name, backend in BACKENDS.items():
+        job: dict[str, Any] = {"device": device, "dtype": torch.float32, "dense_mask": False, "score": False}
+        verdict = backend.why_not(**job)
+        if verdict is None:
+            x = torch.ones(1, 2, 5, 8, device=device, requires_grad=True)
+            try:
+                backend.attend(x, x, x).sum().backward()
+            except (ImportError, NotImplementedError, RuntimeError) as error:
+                verdict = str(error).splitlines()[0]
+        report[name] = verdict or "ok"
+    return report

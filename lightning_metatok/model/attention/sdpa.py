@@ -1,0 +1,32 @@
+"""HOW, the default: PyTorch's scaled_dot_product_attention, on CPU and CUDA."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+NAME = "sdpa"
+attend_ragged = None
+
+
+def why_not(*, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None:
+    """Why this backend cannot do the job, or None."""
+    return "it cannot transform scores" if score else None
+
+
+def attend(
+    q_BNQH: Tensor,
+    k_BNKH: Tensor,
+    v_BNKH: Tensor,
+    *,
+    mask: Tensor | None = None,
+    score: Callable[[Tensor], Tensor] | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """As `reference.attend`, without `score`."""
+    assert score is None, "sdpa cannot transform scores"
+    assert mask is not None or q_BNQH.shape[-2] == k_BNKH.shape[-2], "causal needs as many queries as keys"
+    return scaled_dot_product_attention(
+        q_BNQH, k_BNKH, v_BNKH, attn_mask=mask, is_causal=mask is None, dropout_p=dropout
+    )

@@ -1,0 +1,64 @@
+"""The door is light, names every verb, and turns a user's mistake into one line and exit code 2."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_metatok.cli import VERBS, main
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {verb} " in text for verb in VERBS)
+
+
+def test_help_imports_nothing_heavy_and_takes_at_most_half_a_cpu_second() -> None:
+    script = (
+        "import sys, resource\n"
+        "from lightning_metatok.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "heavy = {'torch', 'lightning', 'datasets', 'xformers', 'matplotlib', 'jsonargparse'} & set(sys.modules)\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print('HEAVY', sorted(heavy), 'CPU', used.ru_utime + used.ru_stime)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("HEAVY [] CPU ")
+    assert float(last.split()[-1]) <= 0.5
+
+
+def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fitt"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "did you mean 'fit'?" in error
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip().count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--prompt", "x"], "--ckpt_path"),
+        (["--ckpt_path", "nowhere.ckpt", "--prompt", "x"], "nowhere.ckpt: no such file"),
+        (
+            ["--ckpt_path", "x", "--prompt", "x", "--temperature", "-1"],
+            "--temperature=-1.0: expected 0 or more",
+        ),
+        (["--ckpt_path", "x", "--prompt", "x", "--top_p", "1.5"], "--top_p=1.5: expected a number in (0, 1]"),
+        (
+            ["--ckpt_path", "x", "--prompt", "x", "--topk", "3"],
+            "unknown option '--topk'; did you mean '--top_k'?",
+        ),
+    ],
+)
+def test_generate_refuses_in_one_line(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert expected in error

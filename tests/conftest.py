@@ -1,0 +1,46 @@
+"""What every test relies on: one thread, no network, no file outside temporary folders, one cache a run."""
+
+import os
+
+# Before torch loads: it reads the number of threads only once, and subprocesses inherit both lines.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the whole run one cache folder; pytest-xdist workers inherit it from their controller."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.mkdtemp(prefix="lightning-metatok-tests-")
+    os.environ["LIGHTNING_METATOK_CACHE"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real corpora that stands beside some checkouts."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no folder shared/data beside the checkout")
+    return folder

@@ -1,0 +1,207 @@
+"""Meta-tokens go where the rule says, exactly M of them, and depend on (seed, index) alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch import Tensor
+
+from lightning_metatok.data.injection import InjectionRule, floor_of_fraction, inject, remove_meta
+from lightning_metatok.errors import UserError
+
+META = 1
+PLACEMENTS = ("random", "periodic", "punctuation")
+
+
+def source(B: int, S: int) -> Tensor:
+    """Rows of ids from 2 on, all different within a row."""
+    return torch.arange(2, 2 + S).repeat(B, 1) + torch.arange(B)[:, None]
+
+
+def after_ids(placement: str, ids: range = range(2, 400, 7)) -> list[int] | None:
+    return list(ids) if placement == "punctuation" else None
+
+
+@given(
+    B=st.integers(1, 5),
+    T=st.integers(1, 80),
+    fraction=st.floats(0, 0.5),
+    placement=st.sampled_from(PLACEMENTS),
+    seed=st.integers(0, 2**64 - 1),
+    index=st.integers(0, 2**40),
+)
+def test_removing_what_was_injected_gives_back_the_source_prefix(
+    B: int, T: int, fraction: float, placement: str, seed: int, index: int
+) -> None:
+    tokens_BS = source(B, T)
+    M = floor_of_fraction(fraction, T)
+    for crop_to, kept in ((T, T - M), (None, T)):
+        injected = inject(
+            tokens_BS,
+            fraction=fraction,
+            placement=placement,
+            meta_id=META,
+            seed=seed,
+            index=index,
+            crop_to=crop_to,
+            after_ids=after_ids(placement),
+        )
+        assert injected.tokens_BT.shape == (B, kept + M)
+        assert (injected.meta_mask_BT.sum(dim=1) == M).all()
+        assert torch.equal(injected.meta_mask_BT, injected.tokens_BT == META)
+        assert torch.equal(remove_meta(injected.tokens_BT, injected.meta_mask_BT), tokens_BS[:, :kept])
+
+
+@pytest.mark.parametrize(
+    ("fraction", "length", "expected"),
+    [(0.1, 1024, 102), (0.3, 10, 3), (0.29, 100, 29), (0.1, 1000, 100), (1e-05, 100_000, 1), (0.0, 64, 0)],
+)
+def test_the_floor_is_that_of_the_decimal_fraction(fraction: float, length: int, expected: int) -> None:
+    assert floor_of_fraction(fraction, length) == expected
+
+
+@given(st.permutations(list(range(12))), st.sampled_from(PLACEMENTS), st.integers(0, 1000))
+def test_a_row_does_not_depend_on_the_other_rows_of_its_batch(
+    order: list[int], placement: str, seed: int
+) -> None:
+    options = {"fraction": 0.2, "placement": placement, "meta_id": META, "seed": seed, "crop_to": 30}
+    options["after_ids"] = after_ids(placement)
+    tokens_BS = source(12, 30)
+    together = inject(tokens_BS, index=torch.arange(100, 112), **options).tokens_BT
+    part = order[:5]
+    apart = inject(tokens_BS[part], index=np.array(part) + 100, **options).tokens_BT
+    assert torch.equal(apart, together[part])
+    alone = inject(tokens_BS[3:4], index=103, **options).tokens_BT
+    assert torch.equal(alone, together[3:4])
+
+
+def test_seed_and_index_both_change_the_slots() -> None:
+    def slots(seed: int, index: int) -> Tensor:
+        return inject(source(1, 64), count=6, meta_id=META, seed=seed, index=index, crop_to=64).meta_mask_BT
+
+    assert torch.equal(slots(0, 0), slots(0, 0))
+    assert not torch.equal(slots(0, 0), slots(0, 1))
+    assert not torch.equal(slots(0, 0), slots(1, 0))
+    assert not torch.equal(slots(0, 1), slots(1, 0))
+
+
+def test_random_slots_are_uniform_alone_and_in_pairs() -> None:
+    # One fixed seed, so the outcome is fixed too; p-values below 1e-3 would be chance in 1 of 1,000 seeds.
+    n, T, M = 20_000, 20, 2
+    injected = inject(source(n, T), count=M, meta_id=META, seed=7, index=0, crop_to=T)
+    slots = injected.meta_mask_BT.nonzero()[:, 1].view(n, M).numpy()
+    assert chisquare(np.bincount(slots.reshape(-1), minlength=T)).pvalue > 1e-3
+    pairs = np.bincount(slots[:, 0] * T + slots[:, 1])
+    pairs = pairs[pairs > 0]
+    assert len(pairs) == T * (T - 1) // 2
+    assert chisquare(pairs).pvalue > 1e-3
+    # Neighbouring samples are independent: where one has its first slot says nothing about the next one.
+    successive = np.histogram2d(slots[:-1, 0], slots[1:, 0], bins=(3, 3))[0]
+    expected = successive.sum(1, keepdims=True) * successive.sum(0, keepdims=True) / successive.sum()
+    assert chisquare(successive.reshape(-1), expected.reshape(-1), ddof=4).pvalue > 1e-3
+
+
+@given(st.integers(1, 40), st.integers(0, 40))
+def test_periodic_slots_lie_evenly(M: int, extra: int) -> None:
+    T = M + extra
+    mask_BT = inject(
+        source(1, T), count=M, placement="periodic", meta_id=META, seed=0, index=0, crop_to=T
+    ).meta_mask_BT
+    gaps = mask_BT[0].nonzero()[:, 0].diff()
+    assert ((gaps == T // M) | (gaps == -(-T // M))).all()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_punctuation_comes_first_and_the_rest_is_drawn_elsewhere(seed: int, M: int) -> None:
+    tokens_BS = source(1, 40)
+    stops = [4, 11, 12, 20]
+    injected = inject(
+        tokens_BS,
+        count=M,
+        placement="punctuation",
+        meta_id=META,
+        seed=seed,
+        index=0,
+        crop_to=None,
+        after_ids=stops,
+    )
+    before = injected.tokens_BT[0, injected.meta_mask_BT[0].nonzero()[:, 0] - 1].tolist()
+    assert META not in before
+    assert len(set(before)) == M
+    assert len(set(before) & set(stops)) == min(M, len(stops))
+
+
+def test_each_punctuation_is_equally_likely() -> None:
+    n, stops = 6000, [4, 11, 12, 20, 33, 41]
+    tokens_BS = torch.arange(2, 44).repeat(n, 1)
+    injected = inject(
+        tokens_BS, count=2, placement="punctuation", meta_id=META, seed=3, index=0, after_ids=stops
+    )
+    before = injected.tokens_BT.roll(1, dims=1)[injected.meta_mask_BT].numpy()
+    assert chisquare([int((before == stop).sum()) for stop in stops]).pvalue > 1e-3
+
+
+def test_fixed_positions_are_slots_of_the_result() -> None:
+    injected = inject(
+        source(2, 8), placement="fixed", positions=[0, 5, 7], meta_id=META, seed=0, index=0, crop_to=8
+    )
+    assert injected.tokens_BT[0].tolist() == [META, 2, 3, 4, 5, META, 6, META]
+
+
+def test_a_source_with_meta_tokens_is_refused() -> None:
+    with pytest.raises(AssertionError, match="already contains"):
+        inject(torch.tensor([[2, META, 3]]), count=1, meta_id=META, seed=0, index=0)
+
+
+def test_a_source_too_short_to_fill_the_block_is_refused() -> None:
+    with pytest.raises(AssertionError, match="cannot fill"):
+        inject(source(1, 5), count=1, meta_id=META, seed=0, index=0, crop_to=8)
+
+
+@given(
+    fraction=st.floats(0, 0.5),
+    placement=st.sampled_from(PLACEMENTS),
+    length=st.sampled_from(["within", "grow"]),
+    block_length=st.integers(1, 100),
+)
+def test_a_rule_makes_blocks_of_the_length_that_it_says(
+    fraction: float, placement: str, length: str, block_length: int
+) -> None:
+    rule = InjectionRule(fraction=fraction, placement=placement, length=length)
+    injected = rule.apply(
+        source(2, rule.source_length(block_length)),
+        block_length=block_length,
+        meta_id=META,
+        seed=0,
+        index=0,
+        after_ids=after_ids("punctuation"),
+    )
+    T = rule.total_length(block_length)
+    assert injected.tokens_BT.shape == (2, T)
+    assert (injected.meta_mask_BT.sum(dim=1) == rule.n_meta(block_length)).all()
+    assert T == (block_length if length == "within" else block_length + rule.n_meta(block_length))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fraction": 0.6}, r"data\.meta_fraction=0\.6: expected a share between 0 and 0\.5"),
+        ({"fraction": float("nan")}, r"data\.meta_fraction=nan"),
+        ({"placement": "periodical"}, r"data\.meta_placement='periodical'.*did you mean 'periodic'\?"),
+        ({"length": "grown"}, r"data\.meta_length='grown'.*did you mean 'grow'\?"),
+        ({"placement": "fixed"}, r"data\.meta_positions=\[\]: expected slots"),
+        ({"positions": (1,)}, r"data\.meta_positions=\[1\]: expected slots with data\.meta_placement=fixed"),
+        ({"placement": "fixed", "positions": (1, 1)}, r"data\.meta_positions=\[1, 1\]: expected distinct"),
+    ],
+)
+def test_a_wrong_rule_names_its_key_and_the_nearest_right_value(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        InjectionRule(**options)
+
+
+def test_fixed_slots_outside_the_block_are_named() -> None:
+    rule = InjectionRule(placement="fixed", positions=(2, 99))
+    with pytest.raises(UserError, match=r"data\.meta_positions: slot 99 lies outside a block of 16 positions"):
+        rule.apply(source(1, 14), block_length=16, meta_id=META, seed=0, index=0)

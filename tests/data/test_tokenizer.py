@@ -1,0 +1,90 @@
+"""Plain text never becomes a special token, and every byte is accounted for."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from lightning_metatok.data.tokenizer import END_OF_TEXT, META, MetaTokenizer
+from lightning_metatok.errors import UserError
+
+TEXT = ["The cat sat on the mat. The cat, the mat!\n", "def f(x):\n    return x + 1  # größer\n"] * 20
+TOKENIZER = MetaTokenizer.train(TEXT, 300)
+texts = st.one_of(st.text(), st.lists(st.sampled_from([META, END_OF_TEXT, " the", "é", "\n", "🙂"])).map("".join))
+
+
+@given(texts)
+def test_bytes_of_the_ids_add_up_to_the_bytes_of_the_text(text: str) -> None:
+    ids = TOKENIZER.encode(text)
+    assert int(TOKENIZER.bytes_V[ids].sum()) == len(text.encode())
+    assert TOKENIZER.decode(ids) == text
+
+
+@given(texts)
+def test_no_text_of_a_corpus_becomes_a_special_token(text: str) -> None:
+    for ids in (TOKENIZER.encode(text), *TOKENIZER.encode_batch([text])):
+        assert TOKENIZER.meta_id not in ids
+        assert TOKENIZER.eos_id not in ids
+
+
+def test_a_prompt_names_special_tokens() -> None:
+    ids = TOKENIZER.encode_prompt(f"The{META} cat{END_OF_TEXT}")
+    assert ids.count(TOKENIZER.meta_id) == 1
+    assert ids[-1] == TOKENIZER.eos_id
+    assert TOKENIZER.decode(ids) == f"The cat{END_OF_TEXT}"
+    assert TOKENIZER.decode(ids, skip_meta=False) == f"The{META} cat{END_OF_TEXT}"
+    assert TOKENIZER.meta_id not in TOKENIZER.encode(META)  # parsing a prompt leaves no trace
+
+
+def test_training_is_deterministic_and_keeps_to_its_size() -> None:
+    assert MetaTokenizer.train(TEXT, 300).fingerprint() == TOKENIZER.fingerprint()
+    assert MetaTokenizer.train(TEXT, 280).fingerprint() != TOKENIZER.fingerprint()
+    assert TOKENIZER.vocab_size == 300 == len(TOKENIZER.bytes_V)
+    assert (TOKENIZER.eos_id, TOKENIZER.meta_id) == (0, 1)
+    assert TOKENIZER.bytes_V[:2].tolist() == [0, 0]
+
+
+def test_a_saved_tokenizer_is_the_same_one(tmp_path: Path) -> None:
+    TOKENIZER.save(tmp_path / "tokenizer.json")
+    for again in (MetaTokenizer.from_file(tmp_path / "tokenizer.json"), MetaTokenizer.from_json(TOKENIZER.to_json())):
+        assert again.fingerprint() == TOKENIZER.fingerprint()
+        assert again.encode(TEXT[1]) == TOKENIZER.encode(TEXT[1])
+
+
+def test_punctuation_ids_end_in_punctuation() -> None:
+    found = {TOKENIZER.decode([id]) for id in TOKENIZER.punctuation_ids}
+    assert set(".,;:!?\n") <= found
+    assert all(text[-1] in ".,;:!?\n" for text in found)
+
+
+def test_vocabularies_below_the_bytes_are_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.vocab_size=257: expected at least 258"):
+        MetaTokenizer.train(TEXT, 257)
+    assert MetaTokenizer.train(TEXT, 258).vocab_size == 258
+
+
+def test_a_given_tokenizer_gets_its_special_tokens_only_when_asked(shared_data: Path) -> None:
+    path = shared_data / "gpt2-tokenizer.json"
+    with pytest.raises(UserError, match=r"no <\|meta\|> in its vocabulary; --data\.add_special_tokens=true adds"):
+        MetaTokenizer.from_file(path)
+    gpt2 = MetaTokenizer.from_file(path, add_special_tokens=True)
+    assert (gpt2.eos_id, gpt2.meta_id, gpt2.vocab_size) == (50256, 50257, 50258)
+    assert gpt2.encode("Hello world") == [15496, 995]
+    text = f"Hello{META}{END_OF_TEXT} wörld"
+    assert int(gpt2.bytes_V[gpt2.encode(text)].sum()) == len(text.encode())
+    assert not {gpt2.meta_id, gpt2.eos_id} & set(gpt2.encode(text))
+
+
+def test_files_that_are_no_byte_level_tokenizer_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        MetaTokenizer.from_file(tmp_path / "absent.json")
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot be loaded as a tokenizer\.json"):
+        MetaTokenizer.from_file(tmp_path / "broken.json")
+    words = Tokenizer(models.WordLevel({"plain word": 0, META: 1, END_OF_TEXT: 2}, unk_token="plain word"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "words.json"))
+    with pytest.raises(UserError, match="'plain word' is not made of bytes"):
+        MetaTokenizer.from_file(tmp_path / "words.json")

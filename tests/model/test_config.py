@@ -1,0 +1,55 @@
+"""A config that cannot work is refused with one line that names the key, the value and what was expected."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from lightning_metatok.errors import UserError
+from lightning_metatok.model import TransformerConfig
+
+SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size": 50}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"n_layers": 0}, "model.n_layers=0: expected a positive integer"),
+        ({"d_ff": -1}, "model.d_ff=-1: expected a positive integer"),
+        ({"n_heads": 3}, "model.n_heads=3: expected a divisor of d_model=16"),
+        ({"d_model": 18, "n_heads": 6}, "model.d_model=18: expected an even d_model / n_heads"),
+        ({"position": "rotery"}, "did you mean 'rotary'?"),
+        ({"activation": "swish"}, "model.activation='swish': expected one of gelu, gelu_tanh, relu"),
+        ({"attention_backend": "spda"}, "did you mean 'sdpa'?"),
+        ({"dropout": 1.0}, "model.dropout=1.0: expected a number in [0, 1)"),
+        ({"rotary_base": 1.0}, "model.rotary_base=1.0"),
+        ({"norm": "mid"}, "model.norm='mid': expected one of pre, post"),
+        ({"meta_over": "some"}, "model.meta_over='some': expected one of meta, all"),
+        ({"meta_layers": [2]}, "model.meta_layers=[2]: expected different block numbers from 0 to 1"),
+        ({"meta_layers": [0, 0]}, "model.meta_layers=[0, 0]"),
+        ({"meta_fill": 1.0}, "model.meta_fill=1.0: expected a finite negative number"),
+        ({"meta_fill": float("-inf")}, "model.meta_fill=-inf"),
+        ({"meta_fill": -1e4, "meta_over": "all"}, "model.meta_fill=-10000.0: expected no value"),
+        ({"drop_positions": "all"}, "model.drop_positions='all': expected one of none,"),
+        ({"position": "learned", "drop_positions": "meta_attention"}, "expected 'none' or 'both'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        TransformerConfig(**{**SHAPE, **change})
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_field_is_described_below_it() -> None:
+    import inspect
+
+    source = inspect.getsource(TransformerConfig)
+    for field in dataclasses.fields(TransformerConfig):
+        after = source.split(f"\n    {field.name}: ")[1].split("\n", 1)[1]
+        assert after.startswith('    """'), field.name
+
+
+def test_mlp_is_four_times_as_wide_unless_given() -> None:
+    assert TransformerConfig(**SHAPE).mlp_dim == 64
+    assert TransformerConfig(**SHAPE, d_ff=10).mlp_dim == 10
