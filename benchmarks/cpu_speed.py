@@ -79,9 +79,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)  # the child process
     options = parser.parse_args()
     if options.variant:
-        print(
-            json.dumps(training_seconds_per_step(VARIANTS[options.variant], options.threads, options.steps))
-        )
+        print(json.dumps(training_seconds_per_step(VARIANTS[options.variant], options.threads, options.steps)))
         return
 
     with_bf16 = runtime.cpu_has_bf16() or options.force_bf16
@@ -93,9 +91,7 @@ def main() -> None:
         for variant in variants:
             seconds[variant].append(measure_in_fresh_process(variant, options.threads, options.steps))
 
-    print(
-        f"L{N_LAYERS} d{D_MODEL} T{T} B{B} V{V}, {META_FRACTION:.0%} meta-tokens, {options.threads} threads"
-    )
+    print(f"L{N_LAYERS} d{D_MODEL} T{T} B{B} V{V}, {META_FRACTION:.0%} meta-tokens, {options.threads} threads")
     print(f"{'variant':<18}{'tokens/s':>10}{'time, defaults = 1':>21}{'spread':>9}")
     for variant in variants:
         typical = statistics.median(seconds[variant])

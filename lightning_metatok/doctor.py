@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import rich.markup
 import rich.table
 
 from lightning_metatok import __version__, runtime
@@ -101,9 +102,7 @@ def _gpus() -> dict[str, Any]:
     gpus: dict[str, Any] = {"CUDA of torch": torch.version.cuda, "driver": _driver()}
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
-        gpus[f"cuda:{index}"] = (
-            f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB, capability {gpu.major}.{gpu.minor}"
-        )
+        gpus[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB, capability {gpu.major}.{gpu.minor}"
     return gpus
 
 
@@ -164,9 +163,7 @@ def show(report: Report) -> None:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run the verb with its own arguments and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"lightning-metatok {verb}", description="Show what this machine has."
-    )
+    parser = argparse.ArgumentParser(prog=f"lightning-metatok {verb}", description="Show what this machine has.")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse_args(argv)
     report = examine()

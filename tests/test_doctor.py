@@ -66,9 +66,7 @@ def test_slurm_is_found_by_asking_sbatch(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert doctor._slurm() == {"sbatch": "no answer: exit code 3"}
 
 
-def test_the_cache_is_measured_where_the_environment_puts_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_cache_is_measured_where_the_environment_puts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     monkeypatch.setenv("LIGHTNING_METATOK_CACHE", str(folder))
     assert doctor._cache()["size in MiB"] == 0
@@ -80,9 +78,7 @@ def test_the_cache_is_measured_where_the_environment_puts_it(
     assert cache["folder"] == str(folder)
     assert cache["size in MiB"] == 3
     # Others write to the same disk meanwhile.
-    assert cache["free on its disk in GiB"] == pytest.approx(
-        shutil.disk_usage(folder).free / doctor.GIB, abs=1
-    )
+    assert cache["free on its disk in GiB"] == pytest.approx(shutil.disk_usage(folder).free / doctor.GIB, abs=1)
 
 
 def test_json_holds_the_same_report_as_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,9 +32,7 @@ def requirements(project: dict) -> list[Requirement]:
     return [Requirement(line) for line in project["dependencies"] + extras]
 
 
-def test_every_requirement_is_pinned_to_a_version_that_it_allows(
-    project: dict, pins: dict[str, Version]
-) -> None:
+def test_every_requirement_is_pinned_to_a_version_that_it_allows(project: dict, pins: dict[str, Version]) -> None:
     for requirement in requirements(project):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
 
@@ -97,8 +95,6 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert done.stdout.strip() == "{'lightning_metatok'}"
 
 
-@pytest.mark.parametrize(
-    "path", ["Makefile", "pyproject.toml", "constraints.txt", ".ci/run", "CONTRIBUTING.md"]
-)
+@pytest.mark.parametrize("path", ["Makefile", "pyproject.toml", "constraints.txt", ".ci/run", "CONTRIBUTING.md"])
 def test_files_that_install_name_no_package_host(repository: Path, path: str) -> None:
     assert not re.search(r"https?://|file://|find-links|/home/|/root/|/tmp/", (repository / path).read_text())

@@ -51,9 +51,7 @@ class Bigram:
         places = np.searchsorted(self.pairs_P, keys)
         places[places == len(self.pairs_P)] = 0
         counts = np.where(self.pairs_P[places] == keys, self.counts_P[places], 0)
-        backoff = np.where(
-            self.followed_V[h] > 0, self.distinct_V[h], 1
-        )  # an unseen h leaves the unigram alone
+        backoff = np.where(self.followed_V[h] > 0, self.distinct_V[h], 1)  # an unseen h leaves the unigram alone
         p = (counts + backoff * self.unigram_V[w]) / (self.followed_V[h] + backoff)
         return -np.log(p)[pair_of_token]
 

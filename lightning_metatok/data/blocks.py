@@ -86,9 +86,7 @@ class PackedBlocks:
         UserError: the split is shorter than one block.
     """
 
-    def __init__(
-        self, store: TokenStore, split: Split, length: int, starts: NDArray[np.integer] | None = None
-    ) -> None:
+    def __init__(self, store: TokenStore, split: Split, length: int, starts: NDArray[np.integer] | None = None) -> None:
         assert length > 0, "a block holds at least one token"
         n_tokens = store.n_tokens(split)
         if n_tokens < length:

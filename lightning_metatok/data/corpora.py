@@ -63,9 +63,7 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
-            raise UserError(
-                f"data.validation_fraction={self.validation_fraction}: expected a share between 0 and 1"
-            )
+            raise UserError(f"data.validation_fraction={self.validation_fraction}: expected a share between 0 and 1")
         if self.max_documents is not None and self.max_documents < 1:
             raise UserError(f"data.max_documents={self.max_documents}: expected 1 or more")
         known = get_args(TextDocuments)
@@ -110,9 +108,7 @@ class Files:
                 rows = datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options)
                 for row in rows:
                     if not isinstance(row.get(field), str):
-                        raise TypeError(
-                            f"field {field!r} of a document holds {type(row.get(field)).__name__}"
-                        )
+                        raise TypeError(f"field {field!r} of a document holds {type(row.get(field)).__name__}")
                     yield row[field]
             except StopIteration:  # how `datasets` says that the files are empty
                 continue
@@ -179,9 +175,7 @@ class HubSplit:
                     raise UserError(f"{where}: {missing_field(self.text_field, row)}")
                 yield row[self.text_field]
         except OSError as error:
-            raise UserError(
-                f"{where}: reading from the hub failed ({' '.join(str(error).split())})"
-            ) from error
+            raise UserError(f"{where}: reading from the hub failed ({' '.join(str(error).split())})") from error
 
     def fingerprint(self) -> list[Any]:
         return ["hub", self.name, self.subset, self.split, self.text_field]

@@ -83,7 +83,7 @@ def check_json(path: Path, file: IO[bytes], field: str) -> None:
         return
     while True:
         if line.strip():
-            check_record(parsed(line, path, number), field, f"{path}, line {number}")
+            check_record(parsed(line.rstrip(), path, number), field, f"{path}, line {number}")
         found = next(lines, None)
         if found is None:
             return

@@ -80,9 +80,7 @@ def inject(
     """
     B, S = tokens_BS.shape
     assert (placement == "fixed") == (positions is not None), "positions belong to placement='fixed'"
-    assert (placement == "punctuation") == (after_ids is not None), (
-        "after_ids belong to placement='punctuation'"
-    )
+    assert (placement == "punctuation") == (after_ids is not None), "after_ids belong to placement='punctuation'"
     if positions is not None:
         assert fraction is None, "positions already say how many"
         assert count in (None, len(positions)), "count differs from the number of positions"
@@ -223,9 +221,7 @@ class InjectionRule:
         T = self.total_length(block_length)
         fixed = self.placement == "fixed"
         if fixed and max(self.positions) >= T:
-            raise UserError(
-                f"data.meta_positions: slot {max(self.positions)} lies outside a block of {T} positions"
-            )
+            raise UserError(f"data.meta_positions: slot {max(self.positions)} lies outside a block of {T} positions")
         return inject(
             tokens_BS,
             count=self.n_meta(block_length),

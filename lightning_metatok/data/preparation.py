@@ -89,6 +89,4 @@ def progress_bar() -> Iterator[Callable[[str, int], None]]:
 
     console = Console(stderr=True)
     with console.status("preparing data") as status:
-        yield lambda what, n: status.update(
-            f"preparing data: {what}" + (f", {n / 1e6:.1f} M tokens" if n else "")
-        )
+        yield lambda what, n: status.update(f"preparing data: {what}" + (f", {n / 1e6:.1f} M tokens" if n else ""))

@@ -61,9 +61,7 @@ class BatchBuilder:
 
     def __post_init__(self) -> None:
         expected = self.rule.source_length(self.block_length)
-        assert self.blocks.length == expected, (
-            f"blocks of {self.blocks.length} tokens, the rule needs {expected}"
-        )
+        assert self.blocks.length == expected, f"blocks of {self.blocks.length} tokens, the rule needs {expected}"
 
     def n_steps(self, world_size: int = 1) -> int:
         """Return the steps of one pass over the blocks.

@@ -56,9 +56,7 @@ class MetaTokenizer:
         alphabet = set(pre_tokenizers.ByteLevel.alphabet())
         for token in tokenizer.get_vocab(with_added_tokens=False):
             if token not in SPECIALS and not alphabet.issuperset(token):
-                raise UserError(
-                    f"{source}: token {token!r} is not made of bytes; expected a byte-level tokenizer"
-                )
+                raise UserError(f"{source}: token {token!r} is not made of bytes; expected a byte-level tokenizer")
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> "MetaTokenizer":
@@ -113,9 +111,7 @@ class MetaTokenizer:
             tokenizer = load()
         except Exception as error:  # `tokenizers` raises bare Exception for anything wrong
             reason = " ".join(str(error).split())
-            raise UserError(
-                f"data.tokenizer={source!r}: cannot be loaded as a tokenizer.json: {reason}"
-            ) from error
+            raise UserError(f"data.tokenizer={source!r}: cannot be loaded as a tokenizer.json: {reason}") from error
         if add:
             tokenizer.add_special_tokens(list(SPECIALS))
         return cls(tokenizer, f"data.tokenizer={source!r}")

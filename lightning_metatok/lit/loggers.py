@@ -37,6 +37,10 @@ class JsonlLogger(Logger):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
+    def read(self) -> list[dict[str, Any]]:
+        """Every line written so far."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Hyperparameters stand in config.yaml."""
 

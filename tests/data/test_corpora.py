@@ -154,7 +154,13 @@ def test_a_missing_file_suggests_the_nearest_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.txt", b""), ("a.txt", b" \n\n"), ("a.jsonl", b""), ("a.jsonl", b'{"text": ""}\n'), ("a.jsonl", b"\n\n")],
+    [
+        ("a.txt", b""),
+        ("a.txt", b" \n\n"),
+        ("a.jsonl", b""),
+        ("a.jsonl", b'{"text": ""}\n'),
+        ("a.jsonl", b"\n\n"),
+    ],
 )
 def test_a_corpus_without_text_says_so(tmp_path: Path, name: str, content: bytes) -> None:
     path = broken(tmp_path, name, content)
@@ -190,7 +196,8 @@ def test_invalid_json_names_file_and_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compress", [False, True])
 def test_broken_encoding_names_file_line_and_byte(tmp_path: Path, compress: bool) -> None:
     content = b'{"text": "a"}\n{"text": "b\xff"}\n'
-    path = broken(tmp_path, "a.jsonl.gz" if compress else "a.jsonl", gzip.compress(content) if compress else content)
+    name, stored = ("a.jsonl.gz", gzip.compress(content)) if compress else ("a.jsonl", content)
+    path = broken(tmp_path, name, stored)
     assert message_of(path) == f"{path}, line 2: byte 0xff at offset 25 is not UTF-8; expected text in UTF-8"
     if not compress:
         path = broken(tmp_path, "a.txt", b"one\ntwo\xe9\n")

@@ -63,9 +63,7 @@ def test_the_floor_is_that_of_the_decimal_fraction(fraction: float, length: int,
 
 
 @given(st.permutations(list(range(12))), st.sampled_from(PLACEMENTS), st.integers(0, 1000))
-def test_a_row_does_not_depend_on_the_other_rows_of_its_batch(
-    order: list[int], placement: str, seed: int
-) -> None:
+def test_a_row_does_not_depend_on_the_other_rows_of_its_batch(order: list[int], placement: str, seed: int) -> None:
     options = {"fraction": 0.2, "placement": placement, "meta_id": META, "seed": seed, "crop_to": 30}
     options["after_ids"] = after_ids(placement)
     tokens_BS = source(12, 30)
@@ -106,9 +104,7 @@ def test_random_slots_are_uniform_alone_and_in_pairs() -> None:
 @given(st.integers(1, 40), st.integers(0, 40))
 def test_periodic_slots_lie_evenly(M: int, extra: int) -> None:
     T = M + extra
-    mask_BT = inject(
-        source(1, T), count=M, placement="periodic", meta_id=META, seed=0, index=0, crop_to=T
-    ).meta_mask_BT
+    mask_BT = inject(source(1, T), count=M, placement="periodic", meta_id=META, seed=0, index=0, crop_to=T).meta_mask_BT
     gaps = mask_BT[0].nonzero()[:, 0].diff()
     assert ((gaps == T // M) | (gaps == -(-T // M))).all()
 
@@ -136,17 +132,13 @@ def test_punctuation_comes_first_and_the_rest_is_drawn_elsewhere(seed: int, M: i
 def test_each_punctuation_is_equally_likely() -> None:
     n, stops = 6000, [4, 11, 12, 20, 33, 41]
     tokens_BS = torch.arange(2, 44).repeat(n, 1)
-    injected = inject(
-        tokens_BS, count=2, placement="punctuation", meta_id=META, seed=3, index=0, after_ids=stops
-    )
+    injected = inject(tokens_BS, count=2, placement="punctuation", meta_id=META, seed=3, index=0, after_ids=stops)
     before = injected.tokens_BT.roll(1, dims=1)[injected.meta_mask_BT].numpy()
     assert chisquare([int((before == stop).sum()) for stop in stops]).pvalue > 1e-3
 
 
 def test_fixed_positions_are_slots_of_the_result() -> None:
-    injected = inject(
-        source(2, 8), placement="fixed", positions=[0, 5, 7], meta_id=META, seed=0, index=0, crop_to=8
-    )
+    injected = inject(source(2, 8), placement="fixed", positions=[0, 5, 7], meta_id=META, seed=0, index=0, crop_to=8)
     assert injected.tokens_BT[0].tolist() == [META, 2, 3, 4, 5, META, 6, META]
 
 
@@ -181,7 +173,7 @@ def test_a_rule_makes_blocks_of_the_length_that_it_says(
     T = rule.total_length(block_length)
     assert injected.tokens_BT.shape == (2, T)
     assert (injected.meta_mask_BT.sum(dim=1) == rule.n_meta(block_length)).all()
-    assert T == (block_length if length == "within" else block_length + rule.n_meta(block_length))
+    assert (block_length if length == "within" else block_length + rule.n_meta(block_length)) == T
 
 
 @pytest.mark.parametrize(
@@ -203,5 +195,5 @@ def test_a_wrong_rule_names_its_key_and_the_nearest_right_value(options: dict, m
 
 def test_fixed_slots_outside_the_block_are_named() -> None:
     rule = InjectionRule(placement="fixed", positions=(2, 99))
-    with pytest.raises(UserError, match=r"data\.meta_positions: slot 99 lies outside a block of 16 positions"):
+    with pytest.raises(UserError, match=r"data\.meta_positions: slot 99 lies outside a block of 16"):
         rule.apply(source(1, 14), block_length=16, meta_id=META, seed=0, index=0)

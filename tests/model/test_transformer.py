@@ -120,10 +120,8 @@ def test_the_gathered_block_equals_the_dense_formula_in_gradients(norm: str) -> 
         (block.norm_attention, block.attention.projections, causal),
         (block.norm_meta, block.meta_attention.projections, meta),
     ):
-        if norm == "pre":
-            new = x + attend(weights, norm_layer(x), seen)
-        else:
-            new = norm_layer(x + attend(weights, x, seen))
+        update = attend(weights, norm_layer(x) if norm == "pre" else x, seen)
+        new = x + update if norm == "pre" else norm_layer(x + update)
         x = new if seen is causal else torch.where(meta_mask_BT[..., None], new, x)
     x = x + block.mlp(block.norm_mlp(x)) if norm == "pre" else block.norm_mlp(x + block.mlp(x))
     dense, sparse = model.logits(model.norm(x)), model(tokens_BT, meta_mask_BT)

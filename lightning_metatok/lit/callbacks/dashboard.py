@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,7 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
-from lightning_metatok.lit.loggers import log_text
+from lightning_metatok.lit.figures import run_figure, save_figure
+from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_text
 
 
 def exactly(tag: str) -> str:
@@ -18,7 +20,7 @@ def exactly(tag: str) -> str:
 
 
 class Dashboard(Callback):
-    """Write the layout at the start of a fit, and hyperparameters with final metrics at its end.
+    """Write the layout at the start of a fit; its picture and hyperparameters with final metrics at its end.
 
     Args:
         hyperparameters: The configuration of the run, nested.
@@ -58,6 +60,7 @@ class Dashboard(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row of the HParams tab."""
+        self._draw(trainer)
         metrics = {f"final/{k}": float(v) for k, v in trainer.callback_metrics.items() if k.split("/")[-1] == "val"}
         if not metrics:
             return
@@ -68,6 +71,14 @@ class Dashboard(Callback):
             for name, value in metrics.items():
                 writer.add_scalar(name, value, trainer.global_step)
             writer.flush()
+
+    def _draw(self, trainer: Trainer) -> None:
+        lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
+        if lines and trainer.log_dir and trainer.is_global_zero:
+            ablations = [c for c in trainer.callbacks if isinstance(c, PositionAblation)]  # type: ignore[attr-defined]
+            figure = run_figure(lines, ablations[0].cells if ablations else [])
+            log_figure(trainer, "run", figure)
+            save_figure(figure, Path(trainer.log_dir) / "run.png")
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:

@@ -70,7 +70,7 @@ class PositionAblation(Callback):
         values = {cell.tag: cell.nats for cell in self.cells}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
-        figure = ablation_figure(self.cells, trained_length=self.cells[0].length // self.cells[0].multiple)
+        figure = ablation_figure(self.cells)
         log_figure(trainer, "ablation/positions_at_meta", figure)
         if trainer.log_dir:
             save_figure(figure, Path(trainer.log_dir) / "ablation.png")

@@ -48,9 +48,8 @@ def attend(
         assert q_BNQH.shape[-2] == k_BNKH.shape[-2], "a causal mask needs as many queries as keys"
         mask = masks.causal(q_BNQH.shape[-2], device=q_BNQH.device)
     if mask.dtype == torch.bool:
-        scores_BNQK = scores_BNQK.masked_fill(~mask, -torch.inf)
-    else:
-        scores_BNQK = scores_BNQK + mask
+        mask = torch.zeros_like(mask, dtype=scores_BNQK.dtype).masked_fill(~mask, -torch.inf)
+    scores_BNQK = scores_BNQK + mask
     blind_BNQ1 = scores_BNQK.isneginf().all(dim=-1, keepdim=True)
     # Softmax over a row of -inf would be NaN in the backward pass too, so such rows are made finite first.
     weights_BNQK = scores_BNQK.masked_fill(blind_BNQ1, 0.0).softmax(dim=-1).masked_fill(blind_BNQ1, 0.0)

@@ -1,0 +1,109 @@
+"""Callbacks measure what they say, and leave the model as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.utilities import disable_possible_user_warnings
+
+from lightning_metatok.lit.callbacks import BigramBaseline, PositionAblation, Throughput
+from lightning_metatok.lit.callbacks.dashboard import exactly, flatten
+from lightning_metatok.lit.callbacks.progress import short
+from lightning_metatok.lit.metrics import SourceTokenLoss
+
+disable_possible_user_warnings()
+
+
+def _trainer(tmp_path: Path, *callbacks: lightning.Callback, **options: Any) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_steps=4,
+        log_every_n_steps=2,
+        val_check_interval=4,
+        use_distributed_sampler=False,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **options,
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    data, model = make_data(), make_model()
+    ablation = PositionAblation(multiples=[1, 2], windows=2)
+    _trainer(tmp_path, ablation).fit(model, datamodule=data)
+    assert [(c.multiple, c.positions, c.length) for c in ablation.cells] == [
+        (1, "kept", 40),
+        (1, "dropped", 40),
+        (2, "kept", 80),
+        (2, "dropped", 80),
+    ]
+    by_hand = SourceTokenLoss()
+    model.eval()
+    with torch.no_grad():
+        for batch in data.context_batches(2, windows=2, largest=2):
+            by_hand.update(model.nll(batch, drop_positions="both"), batch.targets_BT, model.bytes_V)
+    assert ablation.cells[-1].nats == pytest.approx(by_hand.compute()["nats"].item(), rel=1e-6)
+    assert ablation.cells[0].nats != ablation.cells[1].nats
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ablation_without_meta_tokens_has_nothing_to_drop(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    ablation = PositionAblation(multiples=[1], windows=2)
+    _trainer(tmp_path, ablation).fit(make_model(meta_attention=False), datamodule=make_data(meta_fraction=0.0))
+    assert [cell.positions for cell in ablation.cells] == ["kept"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
+    tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ablation = PositionAblation(multiples=[1, 2], windows=2)
+    _trainer(tmp_path, ablation).fit(make_model(position="learned", max_positions=40), datamodule=make_data())
+    assert {cell.multiple for cell in ablation.cells} == {1}
+    assert capsys.readouterr().out.count("context 80 is left out: model.max_positions=40") == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_throughput_counts_tokens_with_and_without_meta_tokens(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    speed = Throughput(window=2)
+    trainer = _trainer(tmp_path, speed, accumulate_grad_batches=2)
+    trainer.fit(make_model(), datamodule=make_data())
+    assert speed.tokens == 4 * 2 * 4 * 40
+    assert speed.source_tokens == 4 * 2 * 4 * 36
+    assert speed.tokens_per_s > 0
+    assert trainer.callback_metrics["throughput/tokens"] == speed.tokens
+    assert trainer.callback_metrics["throughput/peak_memory_gb"] > 0.01
+    assert speed.state_dict() == {"tokens": 1280, "source_tokens": 1152}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bigram_baseline_scores_the_validation_text(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    data, bigram = make_data(), BigramBaseline()
+    _trainer(tmp_path, bigram).fit(make_model(), datamodule=data)
+    # Sentences repeat, so a bigram model is far better than a uniform guess and worse than certainty.
+    assert 0.05 < bigram.values["loss/bigram"] < 3.0
+    assert 0 < bigram.values["bits_per_byte/bigram"] < 4.0
+
+
+def test_flags_and_lists_become_text_for_the_hparams_tab() -> None:
+    nested = {"model": {"bias": False, "layers": [1, 2], "lr": 0.1, "none": None}, "seed": 3}
+    assert flatten(nested) == {"model.bias": "False", "model.layers": "[1, 2]", "model.lr": 0.1, "seed": 3}
+
+
+def test_a_chart_pattern_matches_its_tag_only() -> None:
+    import re
+
+    assert re.match(exactly("loss/val"), "loss/val")
+    assert not re.match(exactly("loss/val"), "loss/val_mean")
+
+
+@pytest.mark.parametrize(("count", "text"), [(12, "12"), (1234, "1.23k"), (4_400_000, "4.4M"), (98e9, "98G")])
+def test_counts_are_short(count: float, text: str) -> None:
+    assert short(count) == text

@@ -1,0 +1,84 @@
+"""The loss scores source targets only, and a checkpoint must fit the model and the data."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_metatok.data import next_token_targets
+from lightning_metatok.errors import UserError
+from lightning_metatok.lit import MetaTokenLM
+
+
+def _batch(data: Any) -> Any:
+    return data.context_batches(1, windows=2, largest=2)[0]
+
+
+def test_the_id_behind_a_target_that_is_a_meta_token_changes_neither_loss_nor_gradient(
+    make_data: Any, make_model: Any
+) -> None:
+    """Paper checklist 7: meta-tokens are never scored."""
+    data, model = make_data(), make_model()
+    batch = _batch(data)
+    losses, gradients = [], []
+    for stand_in in (data.tokenizer.meta_id, 5):
+        ids = batch.tokens_BT.masked_fill(batch.meta_mask_BT, stand_in)
+        model.zero_grad()
+        nll = model.nll(replace(batch, targets_BT=next_token_targets(ids, batch.meta_mask_BT)))
+        nll.sum().backward()
+        losses.append(nll.detach())
+        gradients.append(model.model.embedding.weight.grad.clone())
+    assert torch.equal(*losses)
+    assert torch.equal(*gradients)
+    n_meta_targets = int(batch.meta_mask_BT[:, 1:].sum())
+    n_rows, length = batch.tokens_BT.shape
+    assert int((batch.targets_BT >= 0).sum()) == n_rows * (length - 1) - n_meta_targets
+
+
+def test_nll_is_the_cross_entropy_of_the_logits(make_data: Any, make_model: Any) -> None:
+    data, model = make_data(), make_model()
+    batch = _batch(data)
+    logits = model.model(batch.tokens_BT, batch.meta_mask_BT, batch.position_ids_BT)
+    log_p = logits.log_softmax(-1)
+    nll = model.nll(batch)
+    for row, t in [(0, 3), (1, 17), (2, 30)]:
+        target = int(batch.targets_BT[row, t])
+        expected = -log_p[row, t, target].item() if target >= 0 else 0.0
+        assert nll[row, t].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(make_data: Any, make_model: Any) -> None:
+    with pytest.raises(UserError, match=r"model\.vocab_size=300: expected at least"):
+        make_model(vocab_size=300).check_data(make_data())
+
+
+def test_blocks_longer_than_the_position_table_are_refused(make_data: Any, make_model: Any) -> None:
+    model = make_model(position="learned", max_positions=39)
+    with pytest.raises(UserError, match=r"data\.block_size=40.*model\.max_positions=39"):
+        model.check_data(make_data())
+    make_model(position="learned", max_positions=40).check_data(make_data())
+
+
+def test_a_checkpoint_of_another_shape_or_tokenizer_is_refused(make_data: Any, make_model: Any) -> None:
+    saved: dict[str, Any] = {}
+    model = make_model()
+    model.tokenizer = make_data().tokenizer
+    model.on_save_checkpoint(saved)
+    saved["hyper_parameters"] = dict(model.hparams)
+    model.on_load_checkpoint(saved)
+    with pytest.raises(UserError, match=r"model\.d_model=32: the checkpoint was trained with 16"):
+        make_model(d_model=32).on_load_checkpoint(saved)
+    other = make_model()
+    other.tokenizer = make_data(vocab_size=310).tokenizer
+    with pytest.raises(UserError, match="tokenizer"):
+        other.on_load_checkpoint(saved)
+
+
+def test_hyperparameters_are_plain_and_rebuild_the_module(make_model: Any, tmp_path: Any) -> None:
+    model = make_model(meta_layers=[1], d_ff=24)
+    torch.save({"hyper_parameters": dict(model.hparams)}, tmp_path / "x.pt")
+    loaded = torch.load(tmp_path / "x.pt", weights_only=True)["hyper_parameters"]
+    again = MetaTokenLM(**loaded)
+    assert again.config == model.config
+    assert again.optimizer_config == model.optimizer_config
