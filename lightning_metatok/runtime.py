@@ -97,8 +97,6 @@ def resolve_precision(precision: str) -> str:
         return precision
     import torch
 
-    if torch.cuda.is_available():
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = cpu_has_bf16()
+    cuda = torch.cuda
+    has_bf16 = cuda.is_bf16_supported(including_emulation=False) if cuda.is_available() else cpu_has_bf16()
     return "bf16-mixed" if has_bf16 else "32-true"

@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,8 +16,9 @@ import lightning
 import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_metatok.cli.config_files import check_config_files, explain, known_keys
+from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, Trainer
 from lightning_metatok.lit.callbacks import (
@@ -31,9 +33,10 @@ from lightning_metatok.lit.callbacks import (
     TokenProgress,
 )
 from lightning_metatok.lit.loggers import run_loggers
-from lightning_metatok.lit.module import read_checkpoint
+from lightning_metatok.lit.module import TOKENIZER_KEY, read_checkpoint
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder, write_atomically
 
+DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 
 # Callbacks with options of their own, that each verb runs.
@@ -68,10 +71,15 @@ class TrainingCLI(LightningCLI):
             MetaTokenDataModule,
             save_config_callback=None,
             trainer_class=Trainer,
-            trainer_defaults={"enable_model_summary": False},  # run() says it in one line
+            # An endless stream has no epochs to count; run() says in one line what a model summary would.
+            trainer_defaults={"max_steps": 1000, "val_check_interval": 100, "enable_model_summary": False},
             seed_everything_default=1337,
             parser_class=Parser,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": f"lightning-metatok {verb}"},
+            parser_kwargs={
+                "parser_mode": "omegaconf+",
+                "prog": f"lightning-metatok {verb}",
+                "description": DESCRIPTION,
+            },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=args,
@@ -100,8 +108,14 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built."""
+        self.checkpoint: dict[str, Any] = {}
         if self.config.ckpt_path is not None:
-            read_checkpoint(Path(self.config.ckpt_path), key="--ckpt_path")
+            checkpoint = read_checkpoint(Path(self.config.ckpt_path), key="--ckpt_path")
+            if "hyper_parameters" not in checkpoint:
+                raise UserError(f"--ckpt_path={self.config.ckpt_path}: expected a checkpoint as `fit` writes them")
+            self.checkpoint = {
+                key: value for key, value in checkpoint.items() if key in ("hyper_parameters", TOKENIZER_KEY)
+            }
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Prepare the data, claim the run folder, and build the trainer with this project's callbacks and loggers."""
@@ -109,6 +123,8 @@ class TrainingCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
+        self.model.tokenizer = self.datamodule.tokenizer
+        self.model.on_load_checkpoint(self.checkpoint)
         self.folder = self._folder()
         self.config_init.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
         self.parser.callback_keys = CALLBACKS_OF[self.verb]
@@ -123,7 +139,12 @@ class TrainingCLI(LightningCLI):
         if logger in (None, True):
             logger = run_loggers(self.folder) if self.verb != "predict" else False
         options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
-        trainer = super().instantiate_trainer(**options, **kwargs)
+        try:
+            trainer = super().instantiate_trainer(**options, **kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            with suppress(OSError):
+                self.folder.rmdir()  # it goes only if it is empty, as a new one is
+            raise UserError(f"trainer: {one_line(str(error))}") from error
         # Last, so that it prints what the others found.
         trainer.callbacks.append(FinalTable())  # type: ignore[attr-defined]
         return trainer
@@ -142,9 +163,12 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        getattr(self.trainer, self.verb)(
-            self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, **options
-        )
+        try:
+            getattr(self.trainer, self.verb)(
+                self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, **options
+            )
+        except MisconfigurationException as error:
+            raise UserError(f"trainer: {one_line(str(error))}") from error
 
     def _summary(self) -> str:
         model, data = self.model.model, self.datamodule
@@ -168,7 +192,7 @@ class TrainingCLI(LightningCLI):
         return folder
 
     def _config_text(self) -> str:
-        return self.parser.dump(self.config, skip_none=False)
+        return self.parser.dump(self.config, skip_unset=False)
 
     def _config_dict(self) -> dict[str, Any]:
         return yaml.safe_load(self._config_text())
@@ -205,6 +229,7 @@ def quiet() -> None:
         ".*Be aware that when using `ckpt_path`.*",  # verbs that only read need not write checkpoints
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*isinstance.*LeafSpec.*",  # torch's own deprecation, raised inside Lightning
+        r"\s*(By default only one|``instantiate_classes``)",  # jsonargparse's, about a call inside Lightning
     ):
         warnings.filterwarnings("ignore", message)
 

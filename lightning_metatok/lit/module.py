@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from lightning_metatok.data import Batch, MetaTokenizer
+from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.datamodule import MetaTokenDataModule
 from lightning_metatok.lit.metrics import SourceTokenLoss
@@ -22,6 +23,10 @@ from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 
 TOKENIZER_KEY = "tokenizer"
+DROPOUT = 0x64726F706F7574
+"""Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
+FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "rotary_base", "meta_fill", "attention_backend"}
+"""Choices that trained weights do not depend on: a checkpoint may be read with others (a table has its size, though)."""
 
 
 class MetaTokenLM(LightningModule):
@@ -52,12 +57,12 @@ class MetaTokenLM(LightningModule):
         self.save_hyperparameters({**asdict(config), "optimizer": asdict(self.optimizer_config), "compile": compile})
         self.config = config
         self.model = MetaTransformer(config)
+        self.tokenizer: MetaTokenizer | None = None
         if init_from is not None:
             self._load_weights(Path(init_from))
         if compile:
             self.model.compile()
         self.register_buffer("bytes_V", torch.zeros(config.vocab_size, dtype=torch.int64), persistent=False)
-        self.tokenizer: MetaTokenizer | None = None
         self.separate_documents = False
         self.val_metric = SourceTokenLoss()
         self.test_metric = SourceTokenLoss()
@@ -75,13 +80,16 @@ class MetaTokenLM(LightningModule):
         """Refuse data that the model cannot read.
 
         Raises:
-            UserError: more token ids than `model.vocab_size`, or blocks longer than the table of positions.
+            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with, or
+                blocks longer than the table of positions.
         """
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if n_ids > self.config.vocab_size:
             raise UserError(
                 f"model.vocab_size={self.config.vocab_size}: expected at least {n_ids}, the ids of the tokenizer"
             )
+        if self.tokenizer is not None:
+            check_tokenizer(self.tokenizer, data.tokenizer)
         if limit is not None and data.block_length > limit:
             raise UserError(
                 f"data.block_size={data.block_size}: blocks of {data.block_length} tokens are longer than the table of "
@@ -100,7 +108,8 @@ class MetaTokenLM(LightningModule):
             UserError: the checkpoint does not fit this model or this data.
         """
         saved, mine = checkpoint.get("hyper_parameters", {}), asdict(self.config)
-        for key in ("vocab_size", "n_layers", "n_heads", "d_model", "d_ff", "position", "meta_attention"):
+        free = FREE_AFTER_TRAINING - ({"max_positions"} if self.model.positions.max_positions is not None else set())
+        for key in (key for key in mine if key not in free):
             if key in saved and saved[key] != mine[key]:
                 raise UserError(
                     f"model.{key}={mine[key]}: the checkpoint was trained with {saved[key]}; expected the same value"
@@ -109,11 +118,8 @@ class MetaTokenLM(LightningModule):
             theirs = MetaTokenizer.from_json(checkpoint[TOKENIZER_KEY])
             if self.tokenizer is None:
                 self.tokenizer = theirs
-            elif theirs.fingerprint() != self.tokenizer.fingerprint():
-                raise UserError(
-                    f"the checkpoint's tokenizer ({theirs.vocab_size} ids) is not that of the data "
-                    f"({self.tokenizer.vocab_size} ids): expected data.tokenizer=<its run folder>/tokenizer.json"
-                )
+            else:
+                check_tokenizer(theirs, self.tokenizer)
 
     def _load_weights(self, path: Path) -> None:
         checkpoint = read_checkpoint(path, key="model.init_from")
@@ -140,6 +146,14 @@ class MetaTokenLM(LightningModule):
         return F.cross_entropy(
             logits_BTV.flatten(0, 1).float(), batch.targets_BT.flatten(), ignore_index=-100, reduction="none"
         ).view_as(batch.targets_BT)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout follows from (seed, micro-step, rank), as batches do: a resumed run draws the same masks."""
+        if self.config.dropout > 0:
+            trainer, every = self.trainer, self.trainer.accumulate_grad_batches
+            micro_step = trainer.global_step * every + batch_idx % every
+            seed = trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
+            torch.manual_seed(int(random_bits(seed, micro_step, trainer.global_rank)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch."""
@@ -207,6 +221,15 @@ class MetaTokenLM(LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.log("optimizer/grad_norm", norm)
         self.log("optimizer/learning_rate", optimizer.param_groups[0]["lr"])
+
+
+def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:
+    """Raise UserError unless both read text as the same ids."""
+    if checkpoint.fingerprint() != data.fingerprint():
+        raise UserError(
+            f"data.tokenizer: the checkpoint's tokenizer ({checkpoint.vocab_size} ids) is not that of the data "
+            f"({data.vocab_size} ids): expected data.tokenizer=<its run folder>/tokenizer.json"
+        )
 
 
 def read_checkpoint(path: Path, *, key: str) -> dict[str, Any]:
