@@ -66,11 +66,20 @@ class Dashboard(Callback):
             return
         for writer in _writers(trainer):
             # Straight to the run's own event file: add_hparams would open a second run named after the time.
-            for summary in hparams_summary(flatten(self.hyperparameters), metrics):
+            for summary in hparams_summary(self._shown(), metrics):
                 writer.file_writer.add_summary(summary)
             for name, value in metrics.items():
                 writer.add_scalar(name, value, trainer.global_step)
             writer.flush()
+
+    def _shown(self) -> dict[str, str | int | float]:
+        """What two runs are compared by: how model and data were made, and the seed."""
+        return {
+            key: value
+            for key, value in flatten(self.hyperparameters).items()
+            if key.split(".")[0] in ("model", "data", "seed_everything")
+            or key in ("trainer.max_steps", "trainer.precision")
+        }
 
     def _draw(self, trainer: Trainer) -> None:
         lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
