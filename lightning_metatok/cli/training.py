@@ -6,6 +6,7 @@ command line (jsonargparse's subcommands would put the verb in front of it).
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,9 +18,10 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line
-from lightning_metatok.errors import UserError
+from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, Trainer
 from lightning_metatok.lit.callbacks import (
     BigramBaseline,
@@ -57,8 +59,14 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Check the config files by name before jsonargparse merges them."""
-        check_config_files(_values(list(args or []), ("--config", "-c")), known_keys(self))
-        return super().parse_args(args, *rest, **kwargs)
+        known = known_keys(self)
+        check_config_files(_values(list(args or []), ("--config", "-c")), known)
+        try:
+            return super().parse_args(args, *rest, **kwargs)
+        except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
+            line = str(error).partition("\n")[0]
+            named = re.search(r"'([\w.]+)'", line)
+            raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
 
 
 class TrainingCLI(LightningCLI):
@@ -79,6 +87,7 @@ class TrainingCLI(LightningCLI):
                 "parser_mode": "omegaconf+",
                 "prog": f"lightning-metatok {verb}",
                 "description": DESCRIPTION,
+                "allow_abbrev": False,
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -109,7 +118,10 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built."""
         self.checkpoint: dict[str, Any] = {}
-        if self.config.ckpt_path is not None:
+        if self.config.ckpt_path is None:
+            if self.verb != "fit" and self.config.model.init_from is None:
+                raise UserError(f"--ckpt_path: expected a checkpoint to {self.verb}, as `fit` writes them")
+        else:
             checkpoint = read_checkpoint(Path(self.config.ckpt_path), key="--ckpt_path")
             if "hyper_parameters" not in checkpoint:
                 raise UserError(f"--ckpt_path={self.config.ckpt_path}: expected a checkpoint as `fit` writes them")
@@ -141,10 +153,10 @@ class TrainingCLI(LightningCLI):
         options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
         try:
             trainer = super().instantiate_trainer(**options, **kwargs)
-        except (MisconfigurationException, ValueError) as error:
+        except (UserError, MisconfigurationException, ValueError) as error:
             with suppress(OSError):
                 self.folder.rmdir()  # it goes only if it is empty, as a new one is
-            raise UserError(f"trainer: {one_line(str(error))}") from error
+            raise error if isinstance(error, UserError) else UserError(f"trainer: {one_line(str(error))}") from error
         # Last, so that it prints what the others found.
         trainer.callbacks.append(FinalTable())  # type: ignore[attr-defined]
         return trainer

@@ -99,8 +99,14 @@ class MetaTokenDataModule(LightningDataModule):
             self._ready = True
 
     def setup(self, stage: str) -> None:
-        """Open what was prepared."""
+        """Open what was prepared, and build a batch: what cannot work comes to light before a run folder is made.
+
+        Raises:
+            UserError: the text is shorter than a block, or meta_positions lie outside the block.
+        """
         self.prepare_data()
+        PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))
+        self._builder(self._validation(), shuffle=False).batch(0)
 
     # -- loaders
 

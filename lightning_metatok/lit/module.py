@@ -26,7 +26,7 @@ TOKENIZER_KEY = "tokenizer"
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
 FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "rotary_base", "meta_fill", "attention_backend"}
-"""Choices that trained weights do not depend on: a checkpoint may be read with others (a table has its size, though)."""
+"""Choices that weights do not depend on, so that a checkpoint may be read with others (but a table has its size)."""
 
 
 class MetaTokenLM(LightningModule):

@@ -15,16 +15,38 @@ from tests.system.helpers import curve, succeed, write_corpus
 
 GOLDEN = Path(__file__).with_name("golden_loss.txt")
 STEPS = 50
-OPTIONS = """
-    --seed_everything=11 --model.n_layers=2 --model.n_heads=2 --model.d_model=32 --model.vocab_size=320
-    --model.position=rotary --model.max_positions=48 --model.dropout=0 --model.optimizer.lr=1e-2
-    --model.optimizer.min_lr=1e-3 --model.optimizer.warmup_steps=5 --model.optimizer.decay_steps=50
-    --model.optimizer.weight_decay=0.1 --data.vocab_size=320 --data.block_size=48 --data.batch_size=4
-    --data.meta_fraction=0.1 --data.meta_placement=random --data.seed=11 --data.num_workers=0
-    --trainer.precision=32-true --trainer.accelerator=cpu --trainer.max_steps=50 --trainer.val_check_interval=50
-    --trainer.gradient_clip_val=1.0 --trainer.log_every_n_steps=1 --data.validation_blocks=1
-    --bigram.enabled=false --ablation.multiples=[1] --sample.max_new_tokens=1
-""".split()
+OPTIONS = [
+    "--seed_everything=11",
+    "--model.n_layers=2",
+    "--model.n_heads=2",
+    "--model.d_model=32",
+    "--model.vocab_size=320",
+    "--model.position=rotary",
+    "--model.max_positions=48",
+    "--model.dropout=0",
+    "--model.optimizer.lr=1e-2",
+    "--model.optimizer.min_lr=1e-3",
+    "--model.optimizer.warmup_steps=5",
+    "--model.optimizer.decay_steps=50",
+    "--model.optimizer.weight_decay=0.1",
+    "--data.vocab_size=320",
+    "--data.block_size=48",
+    "--data.batch_size=4",
+    "--data.meta_fraction=0.1",
+    "--data.meta_placement=random",
+    "--data.seed=11",
+    "--data.num_workers=0",
+    "--trainer.precision=32-true",
+    "--trainer.accelerator=cpu",
+    "--trainer.max_steps=50",
+    "--trainer.val_check_interval=50",
+    "--trainer.gradient_clip_val=1.0",
+    "--trainer.log_every_n_steps=1",
+    "--data.validation_blocks=1",
+    "--bigram.enabled=false",
+    "--ablation.multiples=[1]",
+    "--sample.max_new_tokens=1",
+]
 
 
 def measure(folder: Path) -> list[float]:

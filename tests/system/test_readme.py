@@ -1,0 +1,78 @@
+"""The README's commands do what they say: make targets exist, and every `lightning-metatok` line runs."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.helpers import succeed, write_corpus
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+LINES = [
+    line.strip()
+    for block in re.findall(r"^```bash\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+MAKE = [line for line in LINES if line.startswith("make ")]
+COMMANDS = [line for line in LINES if line.startswith("lightning-metatok ")]
+SMALL = [
+    "--model.n_layers=1",
+    "--model.n_heads=2",
+    "--model.d_model=16",
+    "--model.optimizer.warmup_steps=0",
+    "--data.vocab_size=300",
+    "--data.block_size=32",
+    "--data.batch_size=2",
+    "--data.validation_blocks=2",
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=2",
+    "--ablation.windows=1",
+    "--sample.max_new_tokens=2",
+]
+
+
+@pytest.fixture
+def desk(repository: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks as a reader's does after `make demo`, with text of the reader's own."""
+    (tmp_path / "conf").symlink_to(repository / "conf")
+    shutil.copytree(fitted, tmp_path / "runs" / "base")
+    write_corpus(tmp_path / "my_text.jsonl", count=40, field="body")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_two_commands_are_enough_to_start() -> None:
+    assert MAKE[:2] == ["make demo", "make test"]
+
+
+def test_every_line_is_checked_here() -> None:
+    assert [line for line in LINES if line not in MAKE + COMMANDS] == []
+    assert {line.split()[1] for line in COMMANDS} >= {"fit", "validate", "test", "predict", "generate"}
+
+
+@pytest.mark.parametrize("line", MAKE)
+def test_make_knows_the_target(line: str, repository: Path) -> None:
+    done = subprocess.run(
+        ["make", "-n", *shlex.split(line)[1:]], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_runs(line: str, desk: Path, corpus: Path) -> None:
+    arguments = shlex.split(line)[1:]
+    if arguments[0] == "fit":
+        own_text = any(argument.startswith("--data.corpus=") for argument in arguments)
+        arguments += SMALL if own_text else [*SMALL, f"--data.corpus={corpus}"]
+    out = succeed(*arguments)
+    assert out.strip()
+    if arguments[0] == "fit":
+        assert (desk / "runs" / "base-2" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(((?!https?:)[^)#]+)\)", README.read_text(encoding="utf-8")))
+def test_a_link_leads_somewhere(target: str, repository: Path) -> None:
+    assert (repository / target).exists()
