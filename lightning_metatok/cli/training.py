@@ -237,6 +237,7 @@ def quiet() -> None:
     for message in (
         ".*does not have many workers.*",  # building a batch takes less than a millisecond
         ".*LightningCLI's args parameter is intended.*",  # this is the command line
+        ".*dirpath has changed.*",  # a run that goes on from a checkpoint of another folder
         ".*dataloader is not resumable.*",  # batches are a function of the step
         ".*Be aware that when using `ckpt_path`.*",  # verbs that only read need not write checkpoints
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run

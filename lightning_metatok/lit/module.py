@@ -160,6 +160,7 @@ class MetaTokenLM(LightningModule):
         nll_BT = self.nll(batch)
         loss = nll_BT.sum() / (batch.targets_BT >= 0).sum()
         self.log("loss/train", loss, prog_bar=True)
+        self._log_step(self.global_step + 1)
         if self._logs_now():
             metric = SourceTokenLoss().to(self.device)
             metric.update(nll_BT, batch.targets_BT, self.bytes_V)
@@ -196,7 +197,12 @@ class MetaTokenLM(LightningModule):
         # float32 throughout: not every device has float64, and callbacks compare what was logged.
         self.log(f"loss/{name}", values["nats"].float())
         self.log(f"bits_per_byte/{name}", values["bits_per_byte"].float())
+        self._log_step(self.global_step)
         metric.reset()
+
+    def _log_step(self, step: int) -> None:
+        """Where these values stand on the axis: optimiser steps done. Lightning's own count is one less."""
+        self.log("step", torch.tensor(step, dtype=torch.float64))
 
     def _logs_now(self) -> bool:
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]

@@ -41,18 +41,16 @@ class OptimizerConfig:
                 f"model.optimizer.min_lr={self.min_lr}, model.optimizer.lr={self.lr}: "
                 "expected 0 <= min_lr <= lr and lr > 0"
             )
-        if self.warmup_steps < 0 or self.decay_steps <= self.warmup_steps:
-            raise UserError(
-                f"model.optimizer.decay_steps={self.decay_steps}: expected more than "
-                f"model.optimizer.warmup_steps={self.warmup_steps}, and that not negative"
-            )
+        for name, value, least in (("warmup_steps", self.warmup_steps, 0), ("decay_steps", self.decay_steps, 1)):
+            if value < least:
+                raise UserError(f"model.optimizer.{name}={value}: expected {least} or more")
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
-    """Learning rate of optimiser step `step` (0 is the first)."""
+    """Learning rate of optimiser step `step` (0 is the first); a run shorter than the warmup sees only that."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / (config.warmup_steps + 1)
-    done = min(1.0, (step - config.warmup_steps) / (config.decay_steps - config.warmup_steps))
+    done = min(1.0, (step - config.warmup_steps) / max(1, config.decay_steps - config.warmup_steps))
     return config.min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.min_lr)
 
 

@@ -21,6 +21,8 @@ def claim_run_folder(wanted: str | Path, *, resume_from: str | Path | None = Non
     wanted = Path(wanted)
     if resume_from is not None and Path(resume_from).resolve().is_relative_to(wanted.resolve()):
         return wanted
+    if wanted.exists() and not wanted.is_dir():
+        raise UserError(f"run_dir={wanted}: expected a folder, this is a file")
     candidate, number = wanted, 1
     try:
         candidate.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning
 
+from lightning_metatok.errors import UserError
 from lightning_metatok.runtime import resolve_precision
 
 
@@ -20,6 +21,15 @@ class Trainer(lightning.Trainer):
             precision: `auto` (bf16-mixed where the GPU or the CPU has bf16 instructions, else 32-true) or any
                 precision that Lightning knows.
             use_distributed_sampler: Leave it off; see above.
+
+        Raises:
+            UserError: an unknown precision, or validations (and their checkpoints) between accumulated micro-batches.
         """
+        interval, accumulate = kwargs.get("val_check_interval"), kwargs.get("accumulate_grad_batches") or 1
+        if isinstance(interval, int) and interval % accumulate:
+            raise UserError(
+                f"trainer.val_check_interval={interval}: expected a multiple of "
+                f"trainer.accumulate_grad_batches={accumulate}, so that checkpoints stand between optimiser steps"
+            )
         kwargs["use_distributed_sampler"] = use_distributed_sampler
         super().__init__(precision=resolve_precision(precision), **kwargs)  # type: ignore[arg-type]

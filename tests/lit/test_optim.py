@@ -23,6 +23,12 @@ def test_schedule_of_the_paper_is_not_annealed_at_its_last_step() -> None:
     assert learning_rate(200_000, CONFIG) == pytest.approx(4.67e-4, rel=2e-3)
 
 
+def test_a_run_shorter_than_its_warmup_only_warms_up() -> None:
+    config = OptimizerConfig(lr=1.0, min_lr=0.1, warmup_steps=9, decay_steps=5)
+    assert [learning_rate(step, config) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert learning_rate(8, config) == pytest.approx(0.9)
+
+
 def test_only_matrices_are_decayed_and_every_parameter_is_optimised_once() -> None:
     module = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 4), nn.LayerNorm(4))
     optimizer, _ = build_optimizer(module, OptimizerConfig(weight_decay=0.3))
@@ -63,7 +69,7 @@ def test_fused_step_equals_adamw_by_hand() -> None:
     [
         ({"lr": -1.0}, "model.optimizer.lr"),
         ({"lr": 1e-4, "min_lr": 1e-3}, "model.optimizer.min_lr"),
-        ({"warmup_steps": 10, "decay_steps": 10}, "model.optimizer.decay_steps"),
+        ({"decay_steps": 0}, "model.optimizer.decay_steps"),
         ({"warmup_steps": -1}, "model.optimizer.warmup_steps"),
     ],
 )

@@ -43,6 +43,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="run_dir"):
         claim_run_folder(tmp_path / "file" / "base")
+    with pytest.raises(UserError, match="this is a file"):
+        claim_run_folder(tmp_path / "file")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def measure(folder: Path) -> list[float]:
     corpus = write_corpus(folder / "text.jsonl", count=40)
     succeed("fit", *OPTIONS, f"--data.corpus={corpus}", f"--run_dir={folder / 'run'}")
     steps, losses = zip(*curve(folder / "run", "loss/train"), strict=True)
-    assert list(steps) == list(range(STEPS))
+    assert list(steps) == list(range(1, STEPS + 1))
     return list(losses)
 
 
