@@ -1,5 +1,8 @@
 """The short table at the end of `fit` and `test`: context lengths with positions kept and dropped, and speed."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -58,8 +61,15 @@ class FinalTable(Callback):
             folder = Path(trainer.log_dir)
             lines = [f"run folder: {folder}"]
             if trainer.state.fn == "fit":
-                lines.append(f"look at it: tensorboard --logdir {folder}")
+                lines.append(f"look at it: {tensorboard_command()} --logdir {folder}")
             console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def tensorboard_command() -> str:
+    """What to type for TensorBoard: its name where the shell finds it, else its place in this virtual environment."""
+    if shutil.which("tensorboard"):
+        return "tensorboard"
+    return os.path.relpath(Path(sys.executable).with_name("tensorboard"))
 
 
 def ablation_table(cells: list[Cell]) -> Table:
