@@ -67,7 +67,7 @@ def _draw_ablation(axes: Axes, cells: list[Cell]) -> None:
     if high - low < SMALLEST_RANGE:  # else noise would fill the panel
         middle = (low + high) / 2
         axes.set_ylim(middle - SMALLEST_RANGE / 2, middle + SMALLEST_RANGE / 2)
-    trained = cells[0].length // cells[0].multiple
+    trained = next((cell.length for cell in cells if cell.multiple == 1), None)
     lengths = sorted({cell.length for cell in cells})
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [f"{n}\n(trained)" if n == trained else str(n) for n in lengths])

@@ -68,6 +68,11 @@ def run_loggers(folder: str | Path) -> list[Logger]:
     return [EventLogger(folder), JsonlLogger(folder)]
 
 
+def log_folder(trainer: Trainer) -> Path | None:
+    """Where the events of this run go; None without them. `trainer.log_dir` asks all ranks, so rank 0 alone may not."""
+    return next((Path(lg.log_dir) for lg in trainer.loggers if isinstance(lg, TensorBoardLogger)), None)
+
+
 @rank_zero_only
 def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
     """Show a figure in TensorBoard's Images tab."""

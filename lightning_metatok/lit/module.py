@@ -195,14 +195,15 @@ class MetaTokenLM(LightningModule):
     def _log_and_reset(self, metric: SourceTokenLoss, name: str) -> None:
         values = metric.compute()
         # float32 throughout: not every device has float64, and callbacks compare what was logged.
-        self.log(f"loss/{name}", values["nats"].float())
-        self.log(f"bits_per_byte/{name}", values["bits_per_byte"].float())
+        # The metric holds the sums of all ranks; sync_dist only tells Lightning that ranks agree.
+        self.log(f"loss/{name}", values["nats"].float(), sync_dist=True)
+        self.log(f"bits_per_byte/{name}", values["bits_per_byte"].float(), sync_dist=True)
         self._log_step(self.global_step)
         metric.reset()
 
     def _log_step(self, step: int) -> None:
         """Where these values stand on the axis: optimiser steps done. Lightning's own count is one less."""
-        self.log("step", torch.tensor(step, dtype=torch.float64))
+        self.log("step", torch.tensor(step, dtype=torch.float64), sync_dist=self.trainer.evaluating)
 
     def _logs_now(self) -> bool:
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,7 +10,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
 from lightning_metatok.lit.figures import run_figure, save_figure
-from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_text
+from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_folder, log_text
 
 
 def exactly(tag: str) -> str:
@@ -83,11 +82,12 @@ class Dashboard(Callback):
 
     def _draw(self, trainer: Trainer) -> None:
         lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
-        if lines and trainer.log_dir and trainer.is_global_zero:
+        folder = log_folder(trainer)
+        if lines and folder is not None and trainer.is_global_zero:
             ablations = [c for c in trainer.callbacks if isinstance(c, PositionAblation)]  # type: ignore[attr-defined]
             figure = run_figure(lines, ablations[0].cells if ablations else [])
             log_figure(trainer, "run", figure)
-            save_figure(figure, Path(trainer.log_dir) / "run.png")
+            save_figure(figure, folder / "run.png")
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:

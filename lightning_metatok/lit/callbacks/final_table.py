@@ -12,6 +12,7 @@ from rich.table import Table
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.position_ablation import Cell, PositionAblation
 from lightning_metatok.lit.callbacks.throughput import Throughput
+from lightning_metatok.lit.loggers import log_folder
 
 
 class FinalTable(Callback):
@@ -57,8 +58,7 @@ class FinalTable(Callback):
                 highlight=False,
                 soft_wrap=True,
             )
-        if trainer.log_dir:
-            folder = Path(trainer.log_dir)
+        if (folder := log_folder(trainer)) is not None:
             lines = [f"run folder: {folder}"]
             if trainer.state.fn == "fit":
                 lines.append(f"look at it: {tensorboard_command()} --logdir {folder}")

@@ -6,14 +6,13 @@ text with the SAME meta-tokens: with positions as trained, and with positions dr
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.lit.figures import ablation_figure, save_figure
-from lightning_metatok.lit.loggers import log_figure
+from lightning_metatok.lit.loggers import log_figure, log_folder
 from lightning_metatok.lit.metrics import SourceTokenLoss
 
 
@@ -72,8 +71,8 @@ class PositionAblation(Callback):
             logger.log_metrics(values, step=trainer.global_step)
         figure = ablation_figure(self.cells)
         log_figure(trainer, "ablation/positions_at_meta", figure)
-        if trainer.log_dir:
-            save_figure(figure, Path(trainer.log_dir) / "ablation.png")
+        if (folder := log_folder(trainer)) is not None:
+            save_figure(figure, folder / "ablation.png")
 
     @torch.no_grad()
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> list[Cell]:
@@ -84,7 +83,7 @@ class PositionAblation(Callback):
         pl_module.eval()
         cells = []
         for multiple in self.multiples:
-            length = multiple * data.block_length
+            length = data.rule.total_length(multiple * data.block_size)
             limit = pl_module.model.positions.max_positions  # type: ignore[union-attr]
             if limit is not None and length > limit:
                 self._say_once(trainer, multiple, f"context {length} is left out: model.max_positions={limit}")
