@@ -8,13 +8,12 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning
-import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -132,7 +131,6 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Prepare the data, claim the run folder, and build the trainer with this project's callbacks and loggers."""
         # Mistakes in the data and in what the model can read come to light before a folder is made.
-        self.datamodule.prepare_data()
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
         self.model.tokenizer = self.datamodule.tokenizer
@@ -144,7 +142,7 @@ class TrainingCLI(LightningCLI):
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress()]
         if self.verb == "fit":
-            callbacks.append(Dashboard(self._config_dict(), self._config_text()))
+            callbacks.append(Dashboard(self._config_text()))
         if self.verb == "predict":
             callbacks.append(PredictionWriter(self.folder))
         logger = self._get(self.config_init, "trainer").get("logger")
@@ -152,11 +150,12 @@ class TrainingCLI(LightningCLI):
             logger = run_loggers(self.folder) if self.verb != "predict" else False
         options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
         try:
-            trainer = super().instantiate_trainer(**options, **kwargs)
-        except (UserError, MisconfigurationException, ValueError) as error:
+            with trainer_errors(MisconfigurationException, ValueError):
+                trainer = super().instantiate_trainer(**options, **kwargs)
+        except UserError:
             with suppress(OSError):
                 self.folder.rmdir()  # it goes only if it is empty, as a new one is
-            raise error if isinstance(error, UserError) else UserError(f"trainer: {one_line(str(error))}") from error
+            raise
         # Last, so that it prints what the others found.
         trainer.callbacks.append(FinalTable())  # type: ignore[attr-defined]
         return trainer
@@ -175,12 +174,10 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        try:
+        with trainer_errors(MisconfigurationException):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, **options
             )
-        except MisconfigurationException as error:
-            raise UserError(f"trainer: {one_line(str(error))}") from error
 
     def _summary(self) -> str:
         model, data = self.model.model, self.datamodule
@@ -206,8 +203,14 @@ class TrainingCLI(LightningCLI):
     def _config_text(self) -> str:
         return self.parser.dump(self.config, skip_unset=False)
 
-    def _config_dict(self) -> dict[str, Any]:
-        return yaml.safe_load(self._config_text())
+
+@contextmanager
+def trainer_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Lightning's own word that the trainer's options cannot work, as a UserError."""
+    try:
+        yield
+    except kinds as error:
+        raise UserError(f"trainer: {one_line(str(error))}") from error
 
 
 def run_folder_of(checkpoint: str | None) -> Path | None:
@@ -225,7 +228,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         if folder is not None:  # a checkpoint in its run folder brings its own configuration
             argv = ["--config", str(folder / CONFIG), *argv]
     quiet()
-    os.environ.pop(RUN_DIR_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
+    if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
+        os.environ.pop(RUN_DIR_VARIABLE, None)
     TrainingCLI(verb, argv).run()
     return 0
 

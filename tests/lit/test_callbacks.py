@@ -6,14 +6,13 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from lightning.pytorch.utilities import disable_possible_user_warnings
 
 from lightning_metatok.lit.callbacks import BigramBaseline, PositionAblation, Throughput
 from lightning_metatok.lit.callbacks.dashboard import exactly, flatten
 from lightning_metatok.lit.callbacks.progress import short
 from lightning_metatok.lit.metrics import SourceTokenLoss
 
-disable_possible_user_warnings()
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 
 
 def _trainer(tmp_path: Path, *callbacks: lightning.Callback, **options: Any) -> lightning.Trainer:
@@ -33,7 +32,6 @@ def _trainer(tmp_path: Path, *callbacks: lightning.Callback, **options: Any) -> 
     )
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     data, model = make_data(), make_model()
     ablation = PositionAblation(multiples=[1, 2], windows=2)
@@ -53,14 +51,12 @@ def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make
     assert ablation.cells[0].nats != ablation.cells[1].nats
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_ablation_without_meta_tokens_has_nothing_to_drop(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     ablation = PositionAblation(multiples=[1], windows=2)
     _trainer(tmp_path, ablation).fit(make_model(meta_attention=False), datamodule=make_data(meta_fraction=0.0))
     assert [cell.positions for cell in ablation.cells] == ["kept"]
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
     tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +66,6 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
     assert capsys.readouterr().out.count("context 80 is left out: model.max_positions=40") == 1
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_throughput_counts_tokens_with_and_without_meta_tokens(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     speed = Throughput(window=2)
     trainer = _trainer(tmp_path, speed, accumulate_grad_batches=2)
@@ -83,7 +78,6 @@ def test_throughput_counts_tokens_with_and_without_meta_tokens(tmp_path: Path, m
     assert speed.state_dict() == {"tokens": 1280, "source_tokens": 1152}
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_bigram_baseline_scores_the_validation_text(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     data, bigram = make_data(), BigramBaseline()
     _trainer(tmp_path, bigram).fit(make_model(), datamodule=data)

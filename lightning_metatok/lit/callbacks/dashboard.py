@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
@@ -22,12 +23,10 @@ class Dashboard(Callback):
     """Write the layout at the start of a fit; its picture and hyperparameters with final metrics at its end.
 
     Args:
-        hyperparameters: The configuration of the run, nested.
-        config_yaml: The same as text, for the Text tab.
+        config_yaml: The configuration of the run.
     """
 
-    def __init__(self, hyperparameters: Mapping[str, Any], config_yaml: str = "") -> None:
-        self.hyperparameters = dict(hyperparameters)
+    def __init__(self, config_yaml: str) -> None:
         self.config_yaml = config_yaml
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,8 +53,7 @@ class Dashboard(Callback):
         }
         for writer in _writers(trainer):
             writer.add_custom_scalars(layout)
-        if self.config_yaml:
-            log_text(trainer, "config", f"```yaml\n{self.config_yaml}\n```")
+        log_text(trainer, "config", f"```yaml\n{self.config_yaml}\n```")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row of the HParams tab."""
@@ -75,7 +73,7 @@ class Dashboard(Callback):
         """What two runs are compared by: how model and data were made, and the seed."""
         return {
             key: value
-            for key, value in flatten(self.hyperparameters).items()
+            for key, value in flatten(yaml.safe_load(self.config_yaml)).items()
             if key.split(".")[0] in ("model", "data", "seed_everything")
             or key in ("trainer.max_steps", "trainer.precision")
         }
