@@ -85,6 +85,18 @@ class MetaTokenizer:
         return cls(tokenizer)
 
     @classmethod
+    def from_words(cls, words: Sequence[str]) -> "MetaTokenizer":
+        """Return a tokenizer of one id a word; text is words with blanks between them.
+
+        Ids: <|endoftext|>, <|meta|>, then `words` in order. They are different, of printable ASCII, without blanks.
+        """
+        vocabulary = {word: id for id, word in enumerate((*SPECIALS, *words))}
+        assert len(vocabulary) == len(SPECIALS) + len(words), "words must be different"
+        tokenizer = Tokenizer(models.WordLevel(vocabulary))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return cls(tokenizer)
+
+    @classmethod
     def from_file(cls, path: str | Path, add_special_tokens: bool = False) -> "MetaTokenizer":
         """Return the tokenizer of a `tokenizer.json`; with `add_special_tokens`, missing specials get ids.
 

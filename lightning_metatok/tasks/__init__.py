@@ -1,0 +1,50 @@
+"""The recall suite: tasks whose answer stands somewhere in the prompt, one a file.
+
+`build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; its `examples(n, seed, split)` makes prompts.
+Read in this order: `task`, `list_recall`, then `lexicon` (words and renderings), `marks` (where meta-tokens go), `draws`.
+"""
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from lightning_metatok.data.tokenizer import MetaTokenizer
+from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.tasks.lexicon import Lexicon, symbol_tokenizer
+from lightning_metatok.tasks.list_recall import ListRecall
+from lightning_metatok.tasks.task import LEVELS, Score, Task
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ListRecall,)}
+
+
+def build(name: str, *, tokenizer: MetaTokenizer | None = None, haystack: Any = None, **options: Any) -> Task:
+    """Return the task `name`.
+
+    Args:
+        name: a key of `TASKS`.
+        tokenizer: for rendering text; symbols bring their own.
+        haystack: a `TokenStore` of real text, for tasks that hide something in it.
+        options: `rendering` (symbols, the default, or text) and the fields of the task's class.
+
+    Raises:
+        UserError: no such task, no such option, or an option that cannot work.
+    """
+    if name not in TASKS:
+        raise UserError(f"data.task={name}: expected one of {', '.join(TASKS)}{nearest(name, list(TASKS))}")
+    kind = TASKS[name]
+    known = ["rendering", *(f.name for f in fields(kind) if f.default is not MISSING and f.name != "haystack")]
+    for option in options:
+        if option not in known:
+            raise UserError(f"data.task_options.{option}: {name} has no such option{nearest(option, known)}")
+    rendering = options.pop("rendering", "symbols")
+    if rendering not in kind.renderings:
+        raise UserError(
+            f"data.task_options.rendering={rendering}: expected one of {', '.join(kind.renderings)}"
+            f"{nearest(str(rendering), list(kind.renderings))}"
+        )
+    if rendering == "symbols":
+        tokenizer = symbol_tokenizer()
+    assert tokenizer is not None, "text needs a tokenizer"
+    return kind(Lexicon(rendering, tokenizer, kind.phrases), haystack, **options)
+
+
+__all__ = ["LEVELS", "TASKS", "Score", "Task", "build", "symbol_tokenizer"]

@@ -1,0 +1,52 @@
+"""Random choices for many examples at once, each a pure function of (seed, split, number of the example, purpose).
+
+Example 7 is therefore the same whether it is made alone, in a batch, by another worker or on another rank; and
+changing one choice (where marks go) leaves the others as they were.
+"""
+
+import zlib
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_metatok.data.counter import random_bits
+
+IntArray = NDArray[np.int64]
+
+
+class Draws:
+    """The choices of the examples with the numbers `index_n`; `attempt` counts how often they were drawn anew."""
+
+    def __init__(self, seed: int, split: str, index_n: ArrayLike, attempt: int = 0) -> None:
+        self.index_n = np.asarray(index_n, dtype=np.int64)
+        self._state_n = random_bits(seed, zlib.crc32(split.encode()), self.index_n, attempt)
+
+    @property
+    def n(self) -> int:
+        """How many examples these are."""
+        return len(self.index_n)
+
+    def bits(self, purpose: str, *shape: int) -> NDArray[np.uint64]:
+        """Return 64 random bits, uint64 [n, *shape]."""
+        slots = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(1, *shape)
+        states = self._state_n.reshape(-1, *(1 for _ in shape))
+        return random_bits(zlib.crc32(purpose.encode()), states, slots)
+
+    def integers(self, purpose: str, low: ArrayLike, high: ArrayLike, *shape: int) -> IntArray:
+        """Return uniform integers from `low` to `high`, both included, int64 [n, *shape].
+
+        The limits broadcast against that shape; a limit of one number an example has shape [n, 1, ...].
+        """
+        low_, high_ = np.asarray(low, dtype=np.int64), np.asarray(high, dtype=np.int64)
+        width = (high_ - low_ + 1).astype(np.uint64)
+        return (self.bits(purpose, *shape) % width).astype(np.int64) + low_
+
+    def choose(self, purpose: str, k: int, pool: int, *shape: int) -> IntArray:
+        """Return `k` different numbers below `pool` in random order, int64 [n, *shape, k]."""
+        assert k <= pool, f"{k} of {pool}"
+        return np.argsort(self.bits(purpose, *shape, pool), axis=-1)[..., :k]
+
+    def shuffle(self, purpose: str, present_nm: NDArray[np.bool_]) -> IntArray:
+        """Return a random order of the columns that are present, int64 [n, m]: those first, then the rest."""
+        keys = self.bits(purpose, present_nm.shape[1]) >> np.uint64(1)
+        return np.argsort(np.where(present_nm, keys, np.uint64(2**64 - 1)), axis=1, kind="stable")

@@ -1,0 +1,120 @@
+"""Where meta-tokens stand in a prompt: four placements, and the ways to disturb them afterwards.
+
+    none     Fruits : orange , peach . Tools : hammer , wrench . Q: item 2 of Tools ?
+    hint     Fruits : orange , peach . Tools : M hammer , wrench M . Q: ...       the paper: at the target
+    every    Fruits : M orange , peach M . Tools : M hammer , wrench M . Q: ...   reveals nothing
+    random   Fruits : orange M , peach . Tools : hammer , M wrench . Q: ...       as in pre-training
+
+All of them are numbers of meta-tokens to put before each token, so that any prompt can get other marks without the task
+that made it.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_metatok.data.counter import random_bits
+from lightning_metatok.data.examples import BODY, CLOSES, CLOSES_TARGET, META, OPENS, OPENS_TARGET, Examples
+
+Placement = Literal["hint", "every", "random", "none"]
+IntArray = NDArray[np.int64]
+
+MARKS = 0x6D61726B73
+"""Keeps the places of marks apart from other choices that draw from the same seed."""
+
+
+def put_marks(examples: Examples, before: IntArray, meta_id: int) -> Examples:
+    """Return `examples` with `before[j]` meta-tokens in front of token j, and no others.
+
+    Args:
+        examples: prompts WITHOUT meta-tokens, see `remove_marks`.
+        before: int64, one number a token. meta_id: id of `<|meta|>`.
+    """
+    counts = before + 1
+    last = np.cumsum(counts) - 1  # where each token comes to stand: behind its marks
+    tokens = np.full(counts.sum(), meta_id, dtype=np.int32)
+    flags = np.full(counts.sum(), META, dtype=np.uint8)
+    tokens[last], flags[last] = examples.tokens, examples.flags
+    total = np.concatenate([[0], np.cumsum(counts)])
+    offsets = total[examples.offsets]
+    return Examples(tokens, flags, offsets, {**examples.slices, "length": np.diff(offsets)})
+
+
+def remove_marks(examples: Examples) -> Examples:
+    """Return `examples` without meta-tokens."""
+    kept = (examples.flags & META) == 0
+    offsets = np.concatenate([[0], np.cumsum(kept)])[examples.offsets]
+    slices = {**examples.slices, "length": np.diff(offsets)}
+    return Examples(examples.tokens[kept], examples.flags[kept], offsets, slices)
+
+
+def marks_before(examples: Examples) -> IntArray:
+    """Return how many meta-tokens stand directly before each other token: `put_marks(remove_marks(x), this) == x`."""
+    meta = (examples.flags & META) > 0
+    so_far = np.cumsum(meta)[~meta]
+    first = np.concatenate([[0], so_far[:-1]])
+    return so_far - first
+
+
+def at_slots(examples: Examples, *, target_only: bool) -> IntArray:
+    """Marks of the placements `every`, and `hint` with `target_only`: one at each start and end of a segment."""
+    opens, closes = (OPENS_TARGET, CLOSES_TARGET) if target_only else (OPENS, CLOSES)
+    return ((examples.flags & opens) > 0).astype(np.int64) + ((examples.flags & closes) > 0)
+
+
+def at_random(examples: Examples, count_n: IntArray, seed: int, index_n: IntArray) -> IntArray:
+    """`count_n` marks in each prompt, before different tokens of its body, every choice equally likely.
+
+    A pure function of (seed, index) for each prompt. A body shorter than its count gets one before each token.
+    """
+    rows = examples.rows()
+    column = np.arange(len(rows)) - examples.offsets[rows]
+    keys = random_bits(seed ^ MARKS, index_n[rows], column) >> np.uint64(1)
+    keys = np.where((examples.flags & BODY) > 0, keys, np.uint64(2**64 - 1))
+    order = np.lexsort((keys, rows))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(rows)) - examples.offsets[rows]
+    return ((rank < count_n[rows]) & ((examples.flags & BODY) > 0)).astype(np.int64)
+
+
+def at_wrong_segments(examples: Examples, seed: int, index_n: IntArray) -> IntArray:
+    """Marks as `hint` puts them, but around other segments than the target's: a hint that lies.
+
+    As many segments as there are targets, chosen among the others (among all, if there are too few others).
+    """
+    rows = examples.rows()
+    before = np.zeros(len(rows), dtype=np.int64)
+    for slots, targets in ((OPENS, OPENS_TARGET), (CLOSES, CLOSES_TARGET)):
+        at = np.flatnonzero(examples.flags & slots)
+        if len(at) == 0:
+            continue
+        row = rows[at]
+        number = np.arange(len(at)) - np.searchsorted(row, row)  # of the segment in its prompt
+        is_target = (examples.flags[at] & targets) > 0
+        n_targets = np.bincount(row, weights=is_target, minlength=len(examples)).astype(np.int64)
+        keys = random_bits(seed ^ MARKS, index_n[row], number) >> np.uint64(1)
+        keys = np.where(is_target, np.uint64(2**64 - 1), keys)
+        order = np.lexsort((keys, row))
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(at)) - np.searchsorted(row, row)
+        before[at] += rank < n_targets[row]
+    return before
+
+
+def place(
+    examples: Examples, placement: Placement, *, fraction: float, meta_id: int, seed: int, index_n: IntArray
+) -> Examples:
+    """Return `examples`, which have no meta-tokens yet, with marks by `placement`.
+
+    `fraction` is the share of meta-tokens in the body, for `random`.
+    """
+    if placement == "none":
+        before = np.zeros(len(examples.tokens), dtype=np.int64)
+    elif placement == "random":
+        body_n = np.add.reduceat((examples.flags & BODY) > 0, examples.offsets[:-1], dtype=np.int64)
+        count_n = np.floor(body_n * fraction / (1 - fraction)).astype(np.int64)
+        before = at_random(examples, count_n, seed, index_n)
+    else:
+        before = at_slots(examples, target_only=placement == "hint")
+    return put_marks(examples, before, meta_id)
