@@ -89,7 +89,7 @@ class Examples:
     def batch(self, chosen: ArrayLike | None = None) -> Batch:
         """Return a `Batch` of the examples `chosen` (all when None), filled up on the right with id 0.
 
-        The filling is not scored, and no earlier token sees it.
+        The filling is document -1, the prompt document 0. It is not scored, and no earlier token sees it.
         """
         part = self if chosen is None else self.take(chosen)
         B, T = len(part), int(part.lengths.max())
@@ -100,12 +100,12 @@ class Examples:
         flags_BT[places] = part.flags
         targets_BT = np.full((B, T), NOT_SCORED, dtype=np.int64)
         targets_BT[:, :-1] = np.where(flags_BT[:, 1:] & ANSWER, tokens_BT[:, 1:], NOT_SCORED)
-        tokens = torch.from_numpy(tokens_BT)
+        filled_BT = np.arange(T) >= part.lengths[:, None]
         return Batch(
-            tokens_BT=tokens,
+            tokens_BT=torch.from_numpy(tokens_BT),
             targets_BT=torch.from_numpy(targets_BT),
             meta_mask_BT=torch.from_numpy((flags_BT & META) > 0),
-            document_ids_BT=torch.zeros_like(tokens),
+            document_ids_BT=torch.from_numpy(-filled_BT.astype(np.int64)),
             position_ids_BT=torch.arange(T).expand(B, T).contiguous(),
         )
 

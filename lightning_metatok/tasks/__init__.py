@@ -1,7 +1,8 @@
 """The recall suite: tasks whose answer stands somewhere in the prompt, one a file.
 
-`build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; its `examples(n, seed, split)` makes prompts.
-Read in this order: `task`, `list_recall`, then `lexicon` (words and renderings), `marks` (where meta-tokens go), `draws`.
+`build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; `examples(n, seed, split)` makes prompts.
+Read in this order: `task`, `list_recall`, then `lexicon` (words and their renderings), `marks` (where meta-tokens go),
+`draws`.
 """
 
 from dataclasses import MISSING, fields

@@ -4,8 +4,8 @@
     text         Fruits: orange, peach. Tools: hammer, wrench.⏎Q: what is item 2 of Tools?⏎A: wrench
     symbols     L0 a4 a7 L9 a1 a4 ? 2 L9 a4
 
-A task writes WORDS (numbers of this lexicon), once for both renderings; a word is one id in `symbols` (or none: a comma)
-and any number of ids in `text`. A text word is encoded on its own, which gives the same ids as encoding the whole
+A task writes WORDS (numbers of this lexicon), once for both renderings; a word is one id in `symbols` (or none: a
+comma) and any number of ids in `text`. A text word is encoded on its own, which gives the same ids as encoding the whole
 prompt as long as words meet at a blank or where a letter meets a punctuation mark: that is where byte-level tokenizers
 split text first.
 """

@@ -250,7 +250,8 @@ class Task(ABC):
 
     def asking_once(self) -> "Task":
         """Return the task with one question a prompt, where several are a way to train faster."""
-        return replace(self, **{"n_queries": 1}) if hasattr(self, "n_queries") else self
+        changes: dict[str, Any] = {"n_queries": 1} if hasattr(self, "n_queries") else {}
+        return replace(self, **changes)
 
     def _sizes(self, draws: Draws) -> IntArray:
         limits = self.limits
