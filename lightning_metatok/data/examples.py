@@ -120,9 +120,13 @@ class Examples:
     @classmethod
     def load(cls, folder: Path) -> "Examples":
         """Return the memory-mapped examples of `folder`."""
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "flags", "offsets")]
+        tokens, flags, offsets = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "flags", "offsets")
+        )
         names = json.loads((folder / "slices.json").read_text())
-        return cls(*arrays, {name: np.load(folder / f"slice-{name}.npy", mmap_mode="r") for name in names})
+        return cls(
+            tokens, flags, offsets, {name: np.load(folder / f"slice-{name}.npy", mmap_mode="r") for name in names}
+        )
 
 
 def concatenate(parts: list[Examples]) -> Examples:

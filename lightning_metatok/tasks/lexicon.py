@@ -5,9 +5,9 @@
     symbols     L0 a4 a7 L9 a1 a4 ? 2 L9 a4
 
 A task writes WORDS (numbers of this lexicon), once for both renderings; a word is one id in `symbols` (or none: a
-comma) and any number of ids in `text`. A text word is encoded on its own, which gives the same ids as encoding the whole
-prompt as long as words meet at a blank or where a letter meets a punctuation mark: that is where byte-level tokenizers
-split text first.
+comma) and any number of ids in `text`. A text word is encoded on its own, which gives the same ids as encoding the
+whole prompt as long as words meet at a blank or where a letter meets a punctuation mark: that is where byte-level
+tokenizers split text first.
 """
 
 from collections.abc import Mapping
