@@ -19,6 +19,37 @@ def known_keys(parser: ArgumentParser) -> list[str]:
     return sorted({action.dest for action in parser._actions if action.dest not in ("help", "print_config")})
 
 
+def value_given(key: str, argv: Sequence[str], config_files: Sequence[str]) -> Any:
+    """The last value of the dotted `key` on the command line, else in the files, before anything is parsed; or None.
+
+    Files that cannot be read are left to `check_config_files`.
+    """
+    value = None
+    for name in config_files:
+        try:
+            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue
+        for part in key.split("."):
+            content = content.get(part) if isinstance(content, Mapping) else None
+        value = content if content is not None else value
+    given = values_of(argv, (f"--{key}",))
+    return yaml.safe_load(given[-1]) if given else value
+
+
+def values_of(argv: Sequence[str], names: tuple[str, ...]) -> list[str]:
+    """Values of an option given as ``--name value`` or ``--name=value``."""
+    found = []
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            if equals:
+                found.append(value)
+            elif i + 1 < len(argv):
+                found.append(argv[i + 1])
+    return found
+
+
 def check_config_files(paths: Iterable[str], known: Sequence[str]) -> None:
     """Read every file and check its keys.
 

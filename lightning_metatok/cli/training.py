@@ -1,29 +1,40 @@
-"""`fit`, `validate`, `test` and `predict`: LightningCLI around MetaTokenLM and MetaTokenDataModule.
+"""`fit`, `validate`, `test` and `predict`: LightningCLI around MetaTokenLM and its data, text or a recall task.
 
 One parser for all four verbs, so that `${model.d_model}` is the same key in every file and follows what is given on the
-command line (jsonargparse's subcommands would put the verb in front of it).
+command line (jsonargparse's subcommands would put the verb in front of it). Which keys there are depends on the kind of
+data: a recall task if `data.task` names one, else text.
 """
 
 import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line
+from lightning_metatok.cli.config_files import (
+    check_config_files,
+    explain,
+    known_keys,
+    one_line,
+    value_given,
+    values_of,
+)
+from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, Trainer
+from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import (
     BigramBaseline,
+    Curriculum,
     Dashboard,
     FinalTable,
     PositionAblation,
@@ -39,13 +50,49 @@ from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_fold
 
 DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
+CONFIG_OPTIONS = ("--config", "-c")
 
-# Callbacks with options of their own, that each verb runs.
-CALLBACKS_OF = {
-    "fit": ["checkpoint", "throughput", "bigram", "ablation", "sample"],
-    "validate": ["ablation"],
-    "test": ["ablation"],
-    "predict": [],
+
+@dataclass(frozen=True)
+class Kind:
+    """What goes with a kind of data.
+
+    Attributes:
+        data: its data module.
+        callbacks: those with options of their own, by their key.
+        verbs: which of them each verb runs.
+        always: those without options that `fit` runs, too.
+    """
+
+    data: type[LightningDataModule]
+    callbacks: Mapping[str, type[Callback]]
+    verbs: Mapping[str, Sequence[str]]
+    always: Sequence[type[Callback]] = ()
+
+
+KINDS = {
+    "text": Kind(
+        MetaTokenDataModule,
+        callbacks={
+            "checkpoint": RunCheckpoint,
+            "throughput": Throughput,
+            "bigram": BigramBaseline,
+            "ablation": PositionAblation,
+            "sample": TextSample,
+        },
+        verbs={
+            "fit": ["checkpoint", "throughput", "bigram", "ablation", "sample"],
+            "validate": ["ablation"],
+            "test": ["ablation"],
+            "predict": [],
+        },
+    ),
+    "task": Kind(
+        TaskDataModule,
+        callbacks={"checkpoint": RunCheckpoint, "throughput": Throughput},
+        verbs={"fit": ["checkpoint", "throughput"], "validate": [], "test": [], "predict": []},
+        always=[Curriculum],
+    ),
 }
 
 
@@ -59,7 +106,7 @@ class Parser(LightningArgumentParser):
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Check the config files by name before jsonargparse merges them."""
         known = known_keys(self)
-        check_config_files(_values(list(args or []), ("--config", "-c")), known)
+        check_config_files(values_of(list(args or []), CONFIG_OPTIONS), known)
         try:
             return super().parse_args(args, *rest, **kwargs)
         except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
@@ -73,9 +120,11 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
+        task = value_given("data.task", args, values_of(args, CONFIG_OPTIONS))
+        self.kind = KINDS["text" if task is None else "task"]
         super().__init__(
             MetaTokenLM,
-            MetaTokenDataModule,
+            self.kind.data,
             save_config_callback=None,
             trainer_class=Trainer,
             # An endless stream has no epochs to count; run() says in one line what a model summary would.
@@ -108,11 +157,8 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="Checkpoint to go on from (fit) or to read (other verbs).",
         )
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(Throughput, "throughput")
-        parser.add_lightning_class_args(BigramBaseline, "bigram")
-        parser.add_lightning_class_args(PositionAblation, "ablation")
-        parser.add_lightning_class_args(TextSample, "sample")
+        for key, callback in self.kind.callbacks.items():
+            parser.add_lightning_class_args(callback, key)
 
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built."""
@@ -130,6 +176,8 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Prepare the data, claim the run folder, and build the trainer with this project's callbacks and loggers."""
+        if isinstance(self.datamodule, TaskDataModule):
+            self.datamodule.carried = self._carried_tokenizer()
         # Mistakes in the data and in what the model can read come to light before a folder is made.
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
@@ -137,12 +185,12 @@ class TrainingCLI(LightningCLI):
         self.model.on_load_checkpoint(self.checkpoint)
         self.folder = self._folder()
         self.config_init.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
-        self.parser.callback_keys = CALLBACKS_OF[self.verb]
+        self.parser.callback_keys = list(self.kind.verbs[self.verb])
         # Lightning adds the callbacks that have options of their own; these have none, or depend on the folder.
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress()]
         if self.verb == "fit":
-            callbacks.append(Dashboard(self._config_text()))
+            callbacks += [Dashboard(self._config_text()), *(callback() for callback in self.kind.always)]
         if self.verb == "predict":
             callbacks.append(PredictionWriter(self.folder))
         logger = self._get(self.config_init, "trainer").get("logger")
@@ -181,12 +229,18 @@ class TrainingCLI(LightningCLI):
 
     def _summary(self) -> str:
         model, data = self.model.model, self.datamodule
-        flops = model.flops_per_token(data.block_length, data.rule.n_meta(data.block_size) / data.block_length)
+        flops = model.flops_per_token(round(data.mean_length), data.meta_share)
         return (
             f"model: {model.n_parameters():,} parameters, {flops / 1e6:.1f} MFLOP a token in training; "
-            f"data: {data.config.corpus}, {data.store.n_tokens('train'):,} train and "
-            f"{data.store.n_tokens('validation'):,} validation tokens, {data.tokenizer.vocab_size:,} ids"
+            f"data: {data.summary()}"
         )
+
+    def _carried_tokenizer(self) -> MetaTokenizer | None:
+        """The tokenizer of the checkpoint that weights come from."""
+        if TOKENIZER_KEY in self.checkpoint:
+            return MetaTokenizer.from_json(self.checkpoint[TOKENIZER_KEY])
+        carried: MetaTokenizer | None = self.model.tokenizer
+        return carried
 
     def _folder(self) -> Path:
         wanted, checkpoint = self.config.run_dir, self.config.ckpt_path
@@ -222,8 +276,8 @@ def run_folder_of(checkpoint: str | None) -> Path | None:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb of the Trainer."""
     argv = list(argv)
-    checkpoints = _values(argv, ("--ckpt_path",))
-    if not _values(argv, ("--config", "-c")) and checkpoints:
+    checkpoints = values_of(argv, ("--ckpt_path",))
+    if not values_of(argv, CONFIG_OPTIONS) and checkpoints:
         folder = run_folder_of(checkpoints[-1])
         if folder is not None:  # a checkpoint in its run folder brings its own configuration
             argv = ["--config", str(folder / CONFIG), *argv]
@@ -249,16 +303,3 @@ def quiet() -> None:
         r"\s*(By default only one|``instantiate_classes``)",  # jsonargparse's, about a call inside Lightning
     ):
         warnings.filterwarnings("ignore", message)
-
-
-def _values(argv: list[str], names: tuple[str, ...]) -> list[str]:
-    """Values of an option given as ``--name value`` or ``--name=value``."""
-    found = []
-    for i, argument in enumerate(argv):
-        name, equals, value = argument.partition("=")
-        if name in names:
-            if equals:
-                found.append(value)
-            elif i + 1 < len(argv):
-                found.append(argv[i + 1])
-    return found

@@ -2,6 +2,7 @@
 
 from lightning_metatok.lit.datamodule import MetaTokenDataModule
 from lightning_metatok.lit.module import MetaTokenLM
+from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.lit.trainer import Trainer
 
-__all__ = ["MetaTokenDataModule", "MetaTokenLM", "Trainer"]
+__all__ = ["MetaTokenDataModule", "MetaTokenLM", "TaskDataModule", "Trainer"]

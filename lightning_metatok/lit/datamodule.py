@@ -27,10 +27,13 @@ from lightning_metatok.data import (
 )
 from lightning_metatok.data.injection import Length, Placement
 from lightning_metatok.errors import UserError
+from lightning_metatok.tasks.stream import Counts
 
 
 class MetaTokenDataModule(LightningDataModule):
     """Text becomes blocks, blocks get meta-tokens."""
+
+    scores_answers_only = False
 
     def __init__(
         self,
@@ -89,6 +92,40 @@ class MetaTokenDataModule(LightningDataModule):
     def block_length(self) -> int:
         """T: positions that the model sees in a block."""
         return self.rule.total_length(self.block_size)
+
+    @property
+    def marks_per_prompt(self) -> float:
+        """M: meta-tokens in a block."""
+        return float(self.block_length - self.rule.source_length(self.block_size))
+
+    @property
+    def meta_share(self) -> float:
+        """Share of meta-tokens among the tokens of a block."""
+        return self.marks_per_prompt / self.block_length
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens of a block; all have the same number."""
+        return float(self.block_length)
+
+    def counts(self, micro_step: int) -> Counts:
+        """Return what the batches of a step hold on all ranks together: the same for each step."""
+        blocks = self.batch_size * (self.trainer.world_size if self.trainer else 1)
+        return Counts(blocks * self.block_length, blocks * self.rule.source_length(self.block_size))
+
+    def too_long(self, limit: int) -> str:
+        """What to say of blocks longer than a table of `limit` positions."""
+        return (
+            f"data.block_size={self.block_size}: blocks of {self.block_length} tokens are longer than the table of "
+            f"positions, model.max_positions={limit}; expected at most that, or model.position=rotary"
+        )
+
+    def summary(self) -> str:
+        """The data in one line."""
+        return (
+            f"{self.config.corpus}, {self.store.n_tokens('train'):,} train and "
+            f"{self.store.n_tokens('validation'):,} validation tokens, {self.tokenizer.vocab_size:,} ids"
+        )
 
     # -- preparation
 

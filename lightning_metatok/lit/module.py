@@ -1,9 +1,11 @@
 """MetaTokenLM: the LightningModule around the meta-token transformer.
 
 Loss over SOURCE targets only (`targets_BT` is -100 elsewhere). Everything the model needs stands in the Batch, so a
-step is: logits, cross-entropy, log.
+step is: logits, cross-entropy, log. Where data score answers only, a few positions of a prompt, logits are computed at
+these positions alone, and accuracy is logged beside the loss.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from torch import Tensor
 from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
 from lightning_metatok.lit.datamodule import MetaTokenDataModule
+from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_keys, load_weights
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
+from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 
 TOKENIZER_KEY = "tokenizer"
@@ -38,6 +43,7 @@ class MetaTokenLM(LightningModule):
         self,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008  (frozen, and the CLI reads the default)
         init_from: str | None = None,
+        init_new: list[str] | None = None,
         compile: bool = False,
         **transformer: Any,
     ) -> None:
@@ -46,6 +52,9 @@ class MetaTokenLM(LightningModule):
         Args:
             optimizer: AdamW and its schedule.
             init_from: Checkpoint whose weights the model starts from (a new run, unlike `--ckpt_path`).
+            init_new: Parts that start fresh instead: tokens (the embedding, for other token ids; <|meta|> keeps its
+                row), positions (rows that a longer learned table adds), layers (meta-attention that the checkpoint
+                lacks).
             compile: Compile the transformer with torch.compile.
             transformer: The fields of TransformerConfig.
         """
@@ -58,25 +67,34 @@ class MetaTokenLM(LightningModule):
         self.config = config
         self.model = MetaTransformer(config)
         self.tokenizer: MetaTokenizer | None = None
+        self._meta_rows: dict[str, Tensor] = {}
+        check_parts(init_new or [], init_from=init_from)
         if init_from is not None:
-            self._load_weights(Path(init_from))
+            self._load_weights(Path(init_from), init_new or [])
         if compile:
             self.model.compile()
         self.register_buffer("bytes_V", torch.zeros(config.vocab_size, dtype=torch.int64), persistent=False)
-        self.separate_documents = False
+        self.separate_documents = self.scores_answers_only = False
         self.val_metric = SourceTokenLoss()
         self.test_metric = SourceTokenLoss()
+        self.val_accuracy = AnswerAccuracy()
+        self.test_accuracy = AnswerAccuracy()
 
     # -- set-up and checkpoints
 
     def setup(self, stage: str) -> None:
         """Take the tokenizer from the data."""
-        data: MetaTokenDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: MetaTokenDataModule | TaskDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         self.check_data(data)
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
+        self.scores_answers_only = getattr(data, "scores_answers_only", False)
+        with torch.no_grad():
+            for name, row_D in self._meta_rows.items():
+                self.model.get_parameter(name)[data.tokenizer.meta_id] = row_D
+        self._meta_rows = {}  # once: what follows is training
         self.bytes_V[: data.tokenizer.vocab_size] = data.tokenizer.bytes_V.to(self.bytes_V.device)
 
-    def check_data(self, data: MetaTokenDataModule) -> None:
+    def check_data(self, data: MetaTokenDataModule | TaskDataModule) -> None:
         """Refuse data that the model cannot read.
 
         Raises:
@@ -91,10 +109,7 @@ class MetaTokenLM(LightningModule):
         if self.tokenizer is not None:
             check_tokenizer(self.tokenizer, data.tokenizer)
         if limit is not None and data.block_length > limit:
-            raise UserError(
-                f"data.block_size={data.block_size}: blocks of {data.block_length} tokens are longer than the table of "
-                f"positions, model.max_positions={limit}; expected at most that, or model.position=rotary"
-            )
+            raise UserError(data.too_long(limit))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint carries its tokenizer, so that one file is enough to generate from."""
@@ -107,35 +122,39 @@ class MetaTokenLM(LightningModule):
         Raises:
             UserError: the checkpoint does not fit this model or this data.
         """
+        self._check_checkpoint(checkpoint, ())
+
+    def _check_checkpoint(self, checkpoint: dict[str, Any], new: Sequence[str]) -> None:
         saved, mine = checkpoint.get("hyper_parameters", {}), asdict(self.config)
         free = FREE_AFTER_TRAINING - ({"max_positions"} if self.model.positions.max_positions is not None else set())
+        free |= free_keys(new, saved)
         for key in (key for key in mine if key not in free):
             if key in saved and saved[key] != mine[key]:
                 raise UserError(
                     f"model.{key}={mine[key]}: the checkpoint was trained with {saved[key]}; expected the same value"
+                    f"{hint(key)}"
                 )
-        if TOKENIZER_KEY in checkpoint:
+        if TOKENIZER_KEY in checkpoint and "tokens" not in new:
             theirs = MetaTokenizer.from_json(checkpoint[TOKENIZER_KEY])
             if self.tokenizer is None:
                 self.tokenizer = theirs
             else:
                 check_tokenizer(theirs, self.tokenizer)
 
-    def _load_weights(self, path: Path) -> None:
+    def _load_weights(self, path: Path, new: Sequence[str]) -> None:
         checkpoint = read_checkpoint(path, key="model.init_from")
-        self.on_load_checkpoint(checkpoint)
+        self._check_checkpoint(checkpoint, new)
         weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
-        missing, unexpected = self.model.load_state_dict(weights, strict=False)
-        if missing or unexpected:
-            raise UserError(
-                f"model.init_from={path}: weights differ; missing {sorted(missing)[:3]}, "
-                f"not expected {sorted(unexpected)[:3]}"
-            )
+        carried = checkpoint.get(TOKENIZER_KEY)
+        meta_id = MetaTokenizer.from_json(carried).meta_id if carried and "tokens" in new else None
+        self._meta_rows = load_weights(self.model, weights, new, source=str(path), meta_id=meta_id)
 
     # -- the loss
 
     def nll(self, batch: Batch, *, drop_positions: str | None = None) -> Tensor:
         """Negative log-likelihood of every target, in nats, 0 where nothing is scored: `nll_BT`."""
+        if self.scores_answers_only:
+            return self.answers(batch, drop_positions=drop_positions)[0]
         logits_BTV = self.model(
             batch.tokens_BT,
             batch.meta_mask_BT,
@@ -147,13 +166,38 @@ class MetaTokenLM(LightningModule):
             logits_BTV.flatten(0, 1).float(), batch.targets_BT.flatten(), ignore_index=-100, reduction="none"
         ).view_as(batch.targets_BT)
 
+    def answers(self, batch: Batch, *, drop_positions: str | None = None) -> tuple[Tensor, Tensor]:
+        """Score answers alone: `nll_BT` as `nll` gives it, and bool `right_BT`: the likeliest token is the right one.
+
+        A prompt is one document: the filling stands behind it, where no token of the prompt sees it.
+        """
+        targets = batch.targets_BT.flatten()
+        # Before the model runs: asking a GPU where targets stand waits for all that it was told before.
+        (at_K,) = torch.nonzero(targets >= 0, as_tuple=True)
+        hidden_BTD = self.model(
+            batch.tokens_BT,
+            batch.meta_mask_BT,
+            batch.position_ids_BT,
+            drop_positions=drop_positions,
+            return_hidden=True,
+        )
+        logits_KV = self.model.logits(hidden_BTD.flatten(0, 1)[at_K])
+        nll_K = F.cross_entropy(logits_KV.float(), targets[at_K], reduction="none")
+        nll = torch.zeros(targets.shape, device=targets.device).index_put((at_K,), nll_K)
+        right = torch.zeros_like(targets, dtype=torch.bool)
+        right[at_K] = logits_KV.argmax(dim=1) == targets[at_K]
+        return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout follows from (seed, micro-step, rank), as batches do: a resumed run draws the same masks."""
         if self.config.dropout > 0:
-            trainer, every = self.trainer, self.trainer.accumulate_grad_batches
-            micro_step = trainer.global_step * every + batch_idx % every
-            seed = trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
-            torch.manual_seed(int(random_bits(seed, micro_step, trainer.global_rank)[0]))
+            seed = self.trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
+            torch.manual_seed(int(random_bits(seed, self._micro_step(batch_idx), self.trainer.global_rank)[0]))
+
+    def _micro_step(self, batch_idx: int) -> int:
+        """Batches before this one, since the first step of all, resumed or not."""
+        every = self.trainer.accumulate_grad_batches
+        return self.trainer.global_step * every + batch_idx % every
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch."""
@@ -161,27 +205,36 @@ class MetaTokenLM(LightningModule):
         loss = nll_BT.sum() / (batch.targets_BT >= 0).sum()
         self.log("loss/train", loss, prog_bar=True)
         self._log_step(self.global_step + 1)
+        if self.scores_answers_only:
+            return self._of_all_ranks(nll_BT, loss, batch_idx)
         if self._logs_now():
             metric = SourceTokenLoss().to(self.device)
             metric.update(nll_BT, batch.targets_BT, self.bytes_V)
             self.log("bits_per_byte/train", metric.compute()["bits_per_byte"])
         return loss
 
+    def _of_all_ranks(self, nll_BT: Tensor, loss: Tensor, batch_idx: int) -> Tensor:
+        """What DDP averages to the mean over the answers of all ranks, which have different numbers of them."""
+        if self.trainer.world_size == 1:
+            return loss
+        data: TaskDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return nll_BT.sum() * self.trainer.world_size / data.counts(self._micro_step(batch_idx)).scored
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""
-        self.val_metric.update(self.nll(batch), batch.targets_BT, self.bytes_V)
+        self._add(batch, self.val_metric, self.val_accuracy)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation loss over all its source targets."""
-        self._log_and_reset(self.val_metric, "val")
+        self._log_and_reset(self.val_metric, self.val_accuracy, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the test loss."""
-        self.test_metric.update(self.nll(batch), batch.targets_BT, self.bytes_V)
+        self._add(batch, self.test_metric, self.test_accuracy)
 
     def on_test_epoch_end(self) -> None:
         """Log the test loss over all its source targets."""
-        self._log_and_reset(self.test_metric, "test")
+        self._log_and_reset(self.test_metric, self.test_accuracy, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss of every source target: `nll_BT` (nats), `tokens_BT`, `targets_BT`, `meta_mask_BT`."""
@@ -192,12 +245,25 @@ class MetaTokenLM(LightningModule):
             "meta_mask_BT": batch.meta_mask_BT,
         }
 
-    def _log_and_reset(self, metric: SourceTokenLoss, name: str) -> None:
+    def _add(self, batch: Batch, metric: SourceTokenLoss, accuracy: AnswerAccuracy) -> None:
+        if self.scores_answers_only:
+            nll_BT, right_BT = self.answers(batch)
+            accuracy.update(right_BT, batch.targets_BT)
+        else:
+            nll_BT = self.nll(batch)
+        metric.update(nll_BT, batch.targets_BT, self.bytes_V)
+
+    def _log_and_reset(self, metric: SourceTokenLoss, accuracy: AnswerAccuracy, name: str) -> None:
         values = metric.compute()
         # float32 throughout: not every device has float64, and callbacks compare what was logged.
         # The metric holds the sums of all ranks; sync_dist only tells Lightning that ranks agree.
         self.log(f"loss/{name}", values["nats"].float(), sync_dist=True)
-        self.log(f"bits_per_byte/{name}", values["bits_per_byte"].float(), sync_dist=True)
+        if self.scores_answers_only:
+            for kind, value in accuracy.compute().items():
+                self.log(f"accuracy/{kind}/{name}", value.float(), sync_dist=True)
+            accuracy.reset()
+        else:
+            self.log(f"bits_per_byte/{name}", values["bits_per_byte"].float(), sync_dist=True)
         self._log_step(self.global_step)
         metric.reset()
 
@@ -228,6 +294,12 @@ class MetaTokenLM(LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.log("optimizer/grad_norm", norm)
         self.log("optimizer/learning_rate", optimizer.param_groups[0]["lr"])
+
+
+def hint(key: str) -> str:
+    """Where a part that depends on `model.<key>` could start fresh, how to ask for that."""
+    parts = [part for part in PARTS if key in FREE_WITH[part]]
+    return f", or with model.init_from: model.init_new=[{parts[0]}]" if parts else ""
 
 
 def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:

@@ -53,6 +53,7 @@ class MetaTransformer(nn.Module):
         document_ids_BT: Tensor | None = None,
         *,
         drop_positions: str | None = None,
+        zero_meta_embedding: bool = False,
         cache: KVCache | None = None,
         return_hidden: bool = False,
     ) -> Tensor:
@@ -62,10 +63,11 @@ class MetaTransformer(nn.Module):
             tokens_BT: token ids. meta_mask_BT: bool, True at meta-tokens; None: there are none.
             position_ids_BT: positions; None: 0, 1, 2, ... going on where the cache stands. document_ids_BT:
             document of each token; tokens see their own document only. None: one a sample. drop_positions:
-            where positions of meta slots are dropped, instead of what the config says. cache: earlier tokens
-            of the same sequences; takes up these. Not together with documents. return_hidden: return the
-            normed hidden states [B, T, D] that `logits` takes, for a caller that needs
-                logits at some positions only.
+            where positions of meta slots are dropped, instead of what the config says. zero_meta_embedding:
+            meta-tokens enter with a token embedding of zeros; positions are added as ever. cache: earlier
+            tokens of the same sequences; takes up these. Not together with documents. return_hidden: return
+            the normed hidden states [B, T, D] that `logits` takes, for a caller that needs logits at some
+            positions only.
 
         Returns:
             logits_BTV.
@@ -97,6 +99,8 @@ class MetaTransformer(nn.Module):
             meta_mask_BT, position_ids_BT, document_ids_BT, drop_positions, cache, slots, tokens_BT.shape[1]
         )
         x_BTD = self.embedding(tokens_BT)
+        if zero_meta_embedding and meta_mask_BT is not None:
+            x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
         keep_BT = ~meta_mask_BT if meta_mask_BT is not None and drop_positions == "both" else None
         if (embedded := self.positions.embed(position_ids_BT, keep_BT)) is not None:
             x_BTD = x_BTD + embedded

@@ -10,11 +10,20 @@ from typing import Any
 
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.tasks.copying import Copying
 from lightning_metatok.tasks.lexicon import Lexicon, symbol_tokenizer
 from lightning_metatok.tasks.list_recall import ListRecall
+from lightning_metatok.tasks.multi_query_recall import MultiQueryRecall
+from lightning_metatok.tasks.needle import Needle
+from lightning_metatok.tasks.parity import Parity
+from lightning_metatok.tasks.segment_counting import SegmentCounting
 from lightning_metatok.tasks.task import LEVELS, Score, Task
+from lightning_metatok.tasks.variable_tracking import VariableTracking
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ListRecall,)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (ListRecall, SegmentCounting, Parity, Copying, MultiQueryRecall, Needle, VariableTracking)
+}
 
 
 def build(name: str, *, tokenizer: MetaTokenizer | None = None, haystack: Any = None, **options: Any) -> Task:

@@ -18,7 +18,7 @@ class Draws:
     """The choices of the examples with the numbers `index_n`; `attempt` counts how often they were drawn anew."""
 
     def __init__(self, seed: int, split: str, index_n: ArrayLike, attempt: int = 0) -> None:
-        self.index_n = np.asarray(index_n, dtype=np.int64)
+        self.split, self.index_n = split, np.asarray(index_n, dtype=np.int64)
         self._state_n = random_bits(seed, zlib.crc32(split.encode()), self.index_n, attempt)
 
     @property

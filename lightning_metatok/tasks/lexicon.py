@@ -23,7 +23,7 @@ from lightning_metatok.tasks.words import CATEGORIES
 Rendering = Literal["symbols", "text"]
 IntArray = NDArray[np.int64]
 
-N_NUMBERS, N_NAMES, N_ITEMS = 128, 128, 256
+N_NUMBERS, N_NAMES, N_ITEMS = 128, 256, 256
 STRUCTURE = ("?", "=", "|", "[", "]", ";", "->", "#", "zero", "one")
 """Symbols that are no number, name or item. New ones go to the end: ids of symbols never change."""
 
@@ -33,7 +33,7 @@ ABSENT, OPEN, CLOSE = -1, -2, -3
 
 @lru_cache(maxsize=1)
 def symbol_tokenizer() -> MetaTokenizer:
-    """The tokenizer of all tasks in `symbols`: numbers 0 to 127, names L0 to L127, items a0 to a255, structure."""
+    """The tokenizer of all tasks in `symbols`: numbers 0 to 127, names L0 to L255, items a0 to a255, structure."""
     return MetaTokenizer.from_words(
         [str(i) for i in range(N_NUMBERS)]
         + [f"L{i}" for i in range(N_NAMES)]
@@ -47,8 +47,8 @@ class Lexicon:
 
     Attributes:
         numbers: words of the numbers 0, 1, 2, ..., int64 [128].
-        names: words of list names, int64 [128]. In text: Fruits, Tools, ..., and when these are used up Fruits 2, ...
-        items: words of the items of each name, int64 [128, items]. In symbols all names have the same items.
+        names: words of list names, int64 [256]. In text: Fruits, Tools, ..., and when these are used up Fruits 2, ...
+        items: words of the items of each name, int64 [256, items]. In symbols all names have the same items.
         everything: all items there are, int64 [items]; for tasks whose items belong to no name.
     """
 

@@ -3,10 +3,10 @@
     text      Fruits: orange, peach. Tools:<|meta|> hammer, wrench, level, pliers<|meta|>.
               Q: what is item 3 of Tools?
               A: level
-    symbols  L0 a4 a7 L9 <|meta|> a1 a4 a5 a2 <|meta|> ? 3 L9 a5
+    symbols  L0 a4 a7 L9 <|meta|> a1 a4 a5 a2 <|meta|> ? L9 3 a5
 
-The segment is a list; the target is the list that is asked about. Content: the target's name, its items, and what is
-asked. Slices: `n_lists`, `list_length` (of the target), `k` (which item, counted from 1).
+The segment is a list; the target is the list that is asked about. Content: the target's name and its
+items. Slices: `n_lists`, `list_length` (of the target), `k` (which item, counted from 1).
 Source: reference section 3; the prompt's wording is ours.
 """
 
@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.tasks.draws import Draws
-from lightning_metatok.tasks.lexicon import CLOSE, N_NAMES, N_NUMBERS, OPEN
+from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, N_NAMES, N_NUMBERS, OPEN
 from lightning_metatok.tasks.task import Draft, IntArray, Task
 
 
@@ -28,7 +28,6 @@ class ListRecall(Task):
     name: ClassVar[str] = "list_recall"
     size_field: ClassVar[str] = "n_lists"
     default_size: ClassVar[tuple[int, int]] = (2, 5)
-    largest_size: ClassVar[int] = N_NAMES
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "colon": ("", ":"),
         "comma": ("", ","),
@@ -44,63 +43,72 @@ class ListRecall(Task):
     """Items in a list, [fewest, most]."""
     pool: int | None = None
     """Different items that lists are made of; all there are when not given."""
+    n_names: int = N_NAMES
+    """Different names that lists have."""
     n_queries: int = 1
     """Questions in a training prompt, about different items of the target; evaluation asks one."""
 
     def check(self) -> None:
         """Items of a list are different, so that a list is no longer than the pool."""
+        self.check_integer("n_names", 1, N_NAMES, ", the names there are")
         super().check()
         there_are = self.lexicon.items.shape[1]
         if self.pool is not None:
-            self.expect(1 <= self.pool <= there_are, "pool", f"an integer from 1 to {there_are}, the items there are")
-        most = min(self.pool or there_are, N_NUMBERS - 1)
-        self.check_range("list_length", 1, most)
-        self.expect(self.n_queries >= 1, "n_queries", "at least 1")
+            self.check_integer("pool", 1, there_are, ", the items there are")
+        self.check_range("list_length", 1, min(self.pool or there_are, N_NUMBERS - 1))
+        self.check_integer("n_queries", 1)
+
+    @property
+    def largest_size(self) -> int:
+        """Lists of a prompt have different names."""
+        return self.n_names
 
     def draft(self, draws: Draws, size_n: IntArray) -> Draft:
         """Return the words of the prompts; `size_n` counts lists."""
         n, N, K, lexicon = draws.n, int(size_n.max()), self.list_length[1], self.lexicon
         pool = self.pool or lexicon.items.shape[1]
-        row_n1 = np.arange(n)[:, None]
-        names_nN = draws.choose("names", N, N_NAMES)
+        row_n = np.arange(n)
+        names_nN = draws.choose("names", N, self.n_names)
         lengths_nN = draws.integers("lengths", *self.list_length, N)
         items_nNK = lexicon.items[names_nN[..., None], draws.choose("items", K, pool, N)]
         target_n = draws.integers("target", 0, size_n - 1)
         exists_nN = np.arange(N) < size_n[:, None]
         is_target_nN = np.arange(N) == target_n[:, None]
         exists_nNK = exists_nN[..., None] & (np.arange(K) < lengths_nN[..., None])
-        length_n = lengths_nN[row_n1[:, 0], target_n]
+        length_n = lengths_nN[row_n, target_n]
         # Different items of the target, first those it has.
         order_nK = draws.shuffle("asked", np.arange(K) < length_n[:, None])
 
-        draft = Draft(n)
-        word = lexicon.phrase
-        # One column group a list: name : OPEN item , item , ... CLOSE .
-        for i in range(N):
-            here_n, of_target_n = exists_nN[:, i], is_target_nN[:, i]
-            draft.put(lexicon.names[names_nN[:, i]], where=here_n)
-            draft.put(word["colon"], where=here_n)
-            draft.put(OPEN, target=of_target_n, where=here_n)
-            is_source_nK = of_target_n[:, None] & (np.arange(K) == order_nK[:, :1])
-            commas_nK = np.where(np.arange(K) > 0, word["comma"], -1) + np.zeros((n, 1), dtype=np.int64)
-            draft.put(
-                np.stack([commas_nK, items_nNK[:, i]], axis=2),
-                source=np.stack([np.zeros((n, K), dtype=bool), is_source_nK], axis=2),
-                where=exists_nNK[:, i, :, None],
-            )
-            draft.put(CLOSE, target=of_target_n, where=here_n)
-            draft.put(word["stop"], where=here_n)
+        # A list is: name : OPEN item , item , ... CLOSE .
+        draft, word = Draft(n), lexicon.phrase
+        before, after = [word["colon"], OPEN], [CLOSE, word["stop"]]
+        commas_nNK = np.where(exists_nNK & (np.arange(K) > 0), word["comma"], ABSENT)
+        items_nNX = np.stack([commas_nNK, np.where(exists_nNK, items_nNK, ABSENT)], axis=3).reshape(n, N, 2 * K)
+        words_nNW = np.concatenate(
+            [
+                lexicon.names[names_nN][..., None],
+                np.broadcast_to(before, (n, N, 2)),
+                items_nNX,
+                np.broadcast_to(after, (n, N, 2)),
+            ],
+            axis=2,
+        )
+        source_nNW = np.zeros(words_nNW.shape, dtype=bool)
+        source_nNW[..., 4:-2:2] = is_target_nN[..., None] & (np.arange(K) == order_nK[:, None, :1])
+        draft.put(words_nNW, source=source_nNW, target=is_target_nN[..., None], where=exists_nN[..., None])
         draft.end_body()
-        target_name_n = names_nN[row_n1[:, 0], target_n]
-        target_items_nK = items_nNK[row_n1[:, 0], target_n]
+        target_name_n = names_nN[row_n, target_n]
+        target_items_nK = items_nNK[row_n, target_n]
         for query in range(min(self.n_queries, K)):
             asked_n = query < length_n
             which_n = order_nK[:, query]
-            for part in (word["question"], lexicon.numbers[which_n + 1], word["of"], lexicon.names[target_name_n]):
+            asked = [lexicon.numbers[which_n + 1], word["of"], lexicon.names[target_name_n]]
+            # Symbols name the list first: the token before the answer says which item, and learning is faster.
+            for part in (word["question"], *(asked if lexicon.rendering == "text" else asked[::-1]), word["answer"]):
                 draft.put(part, where=asked_n)
-            draft.put(word["answer"], where=asked_n)
-            draft.put(target_items_nK[row_n1[:, 0], which_n], answer=True, where=asked_n)
+            draft.put(target_items_nK[row_n, which_n], answer=True, where=asked_n)
         items_n = np.where(np.arange(K) < length_n[:, None], target_items_nK, -1)
-        draft.content(target_name_n, items_n, order_nK[:, 0])
+        # Whatever is asked about a list, the list is of one split.
+        draft.content(target_name_n, items_n)
         draft.slices |= {"n_lists": size_n, "list_length": length_n, "k": order_nK[:, 0] + 1}
         return draft

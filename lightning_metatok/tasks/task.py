@@ -113,10 +113,11 @@ class Draft:
         self._in_body = False
 
     def content(self, *parts: ArrayLike) -> None:
-        """Say what the answer depends on: integers, [n] or [n, m] each."""
+        """Say what the answer depends on: integers, [n] or [n, ...] each; ABSENT leaves no trace."""
         for part in parts:
-            for column in np.asarray(part, dtype=np.int64).reshape(self.n, -1).T:
-                self.content_n = random_bits(0, self.content_n, column)
+            part_nm = np.asarray(part, dtype=np.int64).reshape(self.n, -1)
+            hashed_nm = np.where(part_nm == ABSENT, np.uint64(0), random_bits(0, np.arange(part_nm.shape[1]), part_nm))
+            self.content_n = random_bits(0, self.content_n, np.bitwise_xor.reduce(hashed_nm, axis=1))
 
     def render(self, lexicon: Lexicon) -> Examples:
         """Return the prompts as tokens, without meta-tokens."""
@@ -150,11 +151,13 @@ class Task(ABC):
     """Words of this task alone: name -> (symbol or "", text)."""
     size_field: ClassVar[str]
     """The option that makes prompts longer: a range of segments, bits, pairs, ..."""
-    smallest_size: ClassVar[int] = 1
-    largest_size: ClassVar[int] = 100_000
     default_size: ClassVar[tuple[int, int]]
     renderings: ClassVar[tuple[str, ...]] = get_args(Rendering)
     placements: ClassVar[tuple[str, ...]] = get_args(Placement)
+    reencodes: ClassVar[bool] = True
+    """Whether encoding a prompt's text gives its tokens again; not where text is cut between tokens."""
+    needs_haystack: ClassVar[bool] = False
+    """Whether rendering text needs `haystack`."""
 
     lexicon: Lexicon = field(repr=False, compare=False)
     haystack: Any = field(default=None, repr=False, compare=False)
@@ -212,6 +215,14 @@ class Task(ABC):
         )
         self.expect(right, option, f"two integers [smallest, largest] between {low} and {high}")
 
+    def check_integer(self, option: str, low: int, high: int | None = None, what: str = "") -> None:
+        """Refuse an option unless it is an integer from `low` to `high`; `what` tells where the limits come from."""
+        value = getattr(self, option)
+        right = (
+            isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
+        )
+        self.expect(right, option, f"an integer from {low}{'' if high is None else f' to {high}'}{what}")
+
     # -- sizes
 
     @property
@@ -221,6 +232,16 @@ class Task(ABC):
         return value
 
     @property
+    def smallest_size(self) -> int:
+        """The smallest size there can be; it may depend on other options."""
+        return 1
+
+    @property
+    def largest_size(self) -> int:
+        """The largest size there can be; it may depend on other options."""
+        return 100_000
+
+    @property
     def limits(self) -> tuple[int, int] | None:
         """The bin that prompts must fall into."""
         return self.bin if self.bin is not None else LEVELS[self.level] if self.level is not None else None
@@ -228,7 +249,8 @@ class Task(ABC):
     @property
     def total_size(self) -> tuple[int, int]:
         """The range of sizes, when no bin decides."""
-        return self.size or self.default_size
+        low, high = self.default_size
+        return self.size or (max(low, self.smallest_size), max(high, self.smallest_size))
 
     def longer(self, multiple: float) -> "Task":
         """Return the task at `multiple` times the largest trained length.
@@ -259,7 +281,8 @@ class Task(ABC):
             return draws.integers("size", *self.total_size)
         slope, start = self._tokens_by_size
         low, high = limits
-        tokens_n = draws.integers("tokens", max(low + 1, round(start + slope * self.smallest_size)), high)
+        least = max(low + 1, round(start + slope * self.smallest_size))
+        tokens_n = draws.integers("tokens", min(least, high), high)
         sizes_n = np.floor((tokens_n - start) / slope).astype(np.int64)
         return np.clip(sizes_n, self.smallest_size, self.largest_size)
 
@@ -337,9 +360,10 @@ class Task(ABC):
         size = f"data.task_options.{self.size_field}={list(self.size) if self.size else None}"
         if limits is not None and not fits.all():
             named = f"level {self.level}" if self.level and self.bin is None else "the bin"
+            fitting = "another level or other options" if self.size is None else "other sizes, or none to fill the bin"
             return (
                 f"{size}: prompts of {self.name} do not fit {named}, more than {limits[0]} and at most {limits[1]} "
-                "tokens; expected other sizes, or none to fill the bin"
+                f"tokens; expected {fitting}"
             )
         return f"{size}: {self.name} has too few different contents for a {split} split; expected larger sizes"
 

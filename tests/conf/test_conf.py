@@ -1,8 +1,10 @@
 """Every file under conf/ is read by the parser of today, and trains.
 
-The experiments run two steps of a small model on local text; an arm is laid over the demo.
+The experiments run two steps of a small model on local text; an arm is laid over the demo and over a task, each where
+it has a meaning.
 """
 
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,24 @@ import pytest
 import torch
 
 from lightning_metatok.cli.training import TrainingCLI, quiet
+from lightning_metatok.lit.callbacks.arm_card import arm_name, differences
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from tests.system.helpers import curve, run, succeed, write_corpus
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPERIMENTS = sorted(CONF.glob("*.yaml"))
+TASKS = sorted((CONF / "task").glob("*.yaml"))
+NANO = CONF / "task" / "list_recall_nano.yaml"
 ARMS = sorted((CONF / "arm").glob("*.yaml"))
+FOR_TASKS_ALONE = {"meta-every"}
+"""Arms that need segments, which text has none of."""
 CASES = [
     *(pytest.param([path], id=path.stem) for path in EXPERIMENTS),
-    *(pytest.param([CONF / "base.yaml", path], id=f"base+{path.stem}") for path in ARMS),
+    *(
+        pytest.param([CONF / "base.yaml", path], id=f"base+{path.stem}")
+        for path in ARMS
+        if path.stem not in FOR_TASKS_ALONE
+    ),
 ]
 SMALL = [
     "--model.n_layers=2",
@@ -44,6 +55,34 @@ SMALL = [
     "--ablation.windows=1",
     "--sample.max_new_tokens=2",
 ]
+SMALL_TASK = [
+    "--model.n_layers=2",
+    "--model.n_heads=2",
+    "--model.d_model=16",
+    "--model.optimizer.warmup_steps=0",
+    "--data.batch_size=2",
+    "--data.validation_examples=8",
+    "--data.test_examples=8",
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=2",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.precision=32-true",
+]
+NAMES = {
+    "plain": "plain",
+    "pause": "pause",
+    "meta": "meta",
+    "matched": "matched",
+    "meta-every": "meta (every)",
+    "meta-finite-fill": "meta (fill -1e+09)",
+    "shared": "meta (shared)",
+    "some-layers": "meta (layers 1 3)",
+}
+"""Files under conf/arm, and how a run with them is called."""
+OF_DATA = {"meta_fraction", "meta_placement"}
+"""Keys under `data` that an arm may set."""
+ANY_DEPTH = "--model.meta_layers=[1]"
+"""For the arm that names layers of a deeper model."""
 
 
 class ParseOnly(TrainingCLI):
@@ -60,13 +99,21 @@ def parse(*paths: Path) -> dict[str, Any]:
     return ParseOnly("fit", [f"--config={path}" for path in paths]).config.as_dict()
 
 
+def transformer(config: dict[str, Any]) -> TransformerConfig:
+    """The model of a whole configuration; building it checks it."""
+    names = {field.name for field in fields(TransformerConfig)}
+    return TransformerConfig(**{key: value for key, value in config["model"].items() if key in names})
+
+
 def n_parameters(*paths: Path) -> int:
     """Parameters of the model of these files, built without memory."""
-    options = dict(parse(*paths)["model"])
-    for other in ("optimizer", "init_from", "compile"):
-        del options[other]
     with torch.device("meta"):
-        return MetaTransformer(TransformerConfig(**options)).n_parameters()
+        return MetaTransformer(transformer(parse(*paths))).n_parameters()
+
+
+def of_arm(name: str, base: Path) -> dict[str, Any]:
+    """The whole configuration of an arm laid over `base`."""
+    return parse(base, CONF / "arm" / f"{name}.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +125,48 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("paths", CASES)
 def test_a_config_trains_two_steps(paths: list[Path], corpus: Path, tmp_path: Path) -> None:
     configs = [f"--config={path}" for path in paths]
-    succeed("fit", *configs, *SMALL, f"--data.corpus={corpus}", f"--run_dir={tmp_path}/run")
+    layers = [ANY_DEPTH] if paths[-1].stem == "some-layers" else []
+    succeed("fit", *configs, *SMALL, *layers, f"--data.corpus={corpus}", f"--run_dir={tmp_path}/run")
     assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
     assert len(curve(tmp_path / "run", "loss/val")) == 1
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     kept, dropped = (curve(tmp_path / "run", f"ablation/{name}_1x") for name in ("kept", "dropped"))
     assert len(kept) == 1
     assert len(dropped) == (0 if "plain.yaml" in [path.name for path in paths] else 1)
+
+
+@pytest.mark.parametrize("arm", [pytest.param(path, id=path.stem) for path in ARMS])
+def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
+    layers = [ANY_DEPTH] if arm.stem == "some-layers" else []
+    succeed("fit", f"--config={NANO}", f"--config={arm}", *SMALL_TASK, *layers, f"--run_dir={tmp_path}/run")
+    assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
+    assert len(curve(tmp_path / "run", "accuracy/exact/val")) == 1
+    tokens, source_tokens = (curve(tmp_path / "run", f"throughput/{n}")[-1][1] for n in ("tokens", "source_tokens"))
+    marks_a_prompt = (tokens - source_tokens) / (2 * 2)  # two steps of two prompts
+    if arm.stem == "meta-every":
+        assert marks_a_prompt > 2
+    else:
+        assert marks_a_prompt == (0 if arm.stem == "plain" else 2)
+
+
+def test_an_arm_for_tasks_is_refused_with_text_in_one_line(tmp_path: Path) -> None:
+    for name in FOR_TASKS_ALONE:
+        outcome = run(
+            *("fit", f"--config={CONF / 'base.yaml'}", f"--config={CONF / 'arm' / f'{name}.yaml'}"),
+            f"--run_dir={tmp_path}/run",
+        )
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert "data.meta_placement" in outcome.err
+
+
+@pytest.mark.parametrize("task", [pytest.param(path, id=path.stem) for path in TASKS])
+def test_arms_that_set_data_or_layers_can_be_laid_over_every_task(task: Path) -> None:
+    alone = parse(task)
+    assert alone["run_dir"] == f"runs/{task.stem}"
+    for name in ("plain", "meta-every", "some-layers"):
+        arm = of_arm(name, task)
+        assert {key for key in alone["data"] if arm["data"][key] != alone["data"][key]} <= OF_DATA
+        transformer(arm)
 
 
 @pytest.mark.parametrize("paths", CASES)
@@ -106,30 +188,44 @@ def test_an_experiment_is_complete_alone_and_validates_within_the_run(paths: lis
 
 def test_there_are_configs_and_arms() -> None:
     assert {path.stem for path in EXPERIMENTS} >= {"base", "debug", "gpt2_small_c4", "gpt2_small_c4_ape"}
-    assert {path.stem for path in ARMS} >= {"plain", "pause", "matched", "meta"}
+    assert {path.stem for path in ARMS} == set(NAMES)
 
 
-def test_the_matched_arm_has_the_parameters_of_the_method_and_the_others_fewer() -> None:
-    arms = {name: n_parameters(CONF / "base.yaml", CONF / "arm" / f"{name}.yaml")
-            for name in ("plain", "pause", "matched", "meta")}  # fmt: skip
-    assert arms["matched"] == arms["meta"] == n_parameters(CONF / "base.yaml")
-    assert arms["plain"] == arms["pause"] < arms["meta"]
-    model = parse(CONF / "base.yaml")["model"]
+def test_the_arms_have_the_parameters_that_their_files_say() -> None:
+    sizes = {path.stem: n_parameters(NANO, path) for path in ARMS}
+    model = parse(NANO)["model"]
+    n_layers, d = model["n_layers"], model["d_model"]
+    assert sizes["meta"] == n_parameters(NANO)
+    assert sizes["matched"] == sizes["meta-every"] == sizes["meta-finite-fill"] == sizes["meta"]
+    assert sizes["plain"] == sizes["pause"]
     # A second attention and its norm: q, k, v, o and one gain.
-    assert arms["meta"] - arms["plain"] == model["n_layers"] * (4 * model["d_model"] ** 2 + model["d_model"])
+    assert sizes["meta"] - sizes["pause"] == n_layers * (4 * d**2 + d)
+    assert sizes["some-layers"] - sizes["pause"] == (sizes["meta"] - sizes["pause"]) // 2
+    assert sizes["shared"] - sizes["pause"] == n_layers * d
 
 
-def test_the_arms_differ_in_what_they_name_and_nothing_else() -> None:
-    named = {("data", "meta_fraction"), ("model", "meta_attention"), ("model", "meta_over")}
-    base = parse(CONF / "base.yaml")
+@pytest.mark.parametrize("base", [pytest.param(CONF / "base.yaml", id="text"), pytest.param(NANO, id="task")])
+def test_the_arms_differ_in_what_they_name_and_nothing_else(base: Path) -> None:
+    named = {("data", key) for key in OF_DATA} | {("model", "attention_backend")}
+    named |= {("model", f"meta_{key}") for key in ("attention", "over", "fill", "shared", "layers")}
+    alone = parse(base)
     for path in ARMS:
-        arm = parse(CONF / "base.yaml", path)
+        if path.stem in FOR_TASKS_ALONE and base != NANO:
+            continue
+        arm = parse(base, path)
         differing = {
-            (group, key) for group in ("data", "model", "trainer") for key in base[group]
-            if arm[group][key] != base[group][key]
+            (group, key) for group in ("data", "model", "trainer") for key in alone[group]
+            if arm[group][key] != alone[group][key]
         }  # fmt: skip
         assert differing <= named
-    assert parse(CONF / "base.yaml", CONF / "arm" / "meta.yaml") | {"config": None} == base | {"config": None}
+    assert of_arm("meta", base) | {"config": None} == alone | {"config": None}
+
+
+@pytest.mark.parametrize(("arm", "name"), [pytest.param(*pair, id=pair[0]) for pair in NAMES.items()])
+def test_an_arm_is_called_in_a_run_what_its_file_makes_of_it(arm: str, name: str) -> None:
+    config = of_arm(arm, NANO)
+    placement = "none" if config["data"]["meta_fraction"] == 0 else config["data"]["meta_placement"]
+    assert arm_name(differences(transformer(config), placement), "hint") == name
 
 
 def test_the_papers_models_have_the_papers_sizes() -> None:

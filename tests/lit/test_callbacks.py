@@ -7,7 +7,7 @@ import lightning
 import pytest
 import torch
 
-from lightning_metatok.lit.callbacks import BigramBaseline, PositionAblation, Throughput
+from lightning_metatok.lit.callbacks import BigramBaseline, PositionAblation, RunCheckpoint, Throughput
 from lightning_metatok.lit.callbacks.dashboard import exactly, flatten
 from lightning_metatok.lit.callbacks.progress import short
 from lightning_metatok.lit.metrics import SourceTokenLoss
@@ -101,3 +101,27 @@ def test_a_chart_pattern_matches_its_tag_only() -> None:
 @pytest.mark.parametrize(("count", "text"), [(12, "12"), (1234, "1.23k"), (4_400_000, "4.4M"), (98e9, "98G")])
 def test_counts_are_short(count: float, text: str) -> None:
     assert short(count) == text
+
+
+def test_the_last_checkpoint_is_the_last_even_when_the_loss_got_worse(
+    tmp_path: Path, make_data: Any, make_model: Any
+) -> None:
+    model = make_model(optimizer={"lr": 1.0, "min_lr": 1.0, "warmup_steps": 6, "decay_steps": 1})  # it diverges
+    checkpoint = RunCheckpoint()
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=6,
+        val_check_interval=2,
+        use_distributed_sampler=False,
+        callbacks=[checkpoint],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(model, datamodule=make_data())
+    best, last = (
+        torch.load(path, weights_only=True) for path in (checkpoint.best_model_path, tmp_path / "checkpoints/last.ckpt")
+    )
+    assert last["global_step"] == 6
+    assert best["global_step"] < 6

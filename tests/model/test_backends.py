@@ -23,7 +23,7 @@ def with_gradients(attend, inputs: list[torch.Tensor], **options) -> list[torch.
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-@given(length=st.integers(1, 37), mask_kind=st.sampled_from(["causal", "documents", "fill", "blind"]))
+@given(length=st.integers(1, 37), mask_kind=st.sampled_from(["causal", "documents", "fill", "large fill", "blind"]))
 @settings(deadline=None, max_examples=25)
 def test_a_backend_equals_the_reference_in_outputs_and_gradients(name: str, length: int, mask_kind: str) -> None:
     torch.manual_seed(length)
@@ -33,6 +33,7 @@ def test_a_backend_equals_the_reference_in_outputs_and_gradients(name: str, leng
         "causal": None,
         "documents": causal & masks.same_document(coin.cumsum(0)),
         "fill": masks.additive(causal, masks.meta_to_meta(coin), -8.0, torch.float32),
+        "large fill": masks.additive(causal, masks.meta_to_meta(coin), -1e9, torch.float32),
         "blind": causal & masks.meta_to_meta(coin),
     }[mask_kind]
     ours = with_gradients(BACKENDS[name].attend, inputs, mask=mask)

@@ -326,3 +326,22 @@ def test_compiled_equals_eager() -> None:
     model, (tokens_BT, meta_mask_BT) = tiny(n_layers=1), batch()
     compiled = torch.compile(model, backend="aot_eager")
     torch.testing.assert_close(compiled(tokens_BT, meta_mask_BT), model(tokens_BT, meta_mask_BT), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=str)
+@torch.no_grad()
+def test_zeroing_the_meta_embedding_equals_a_model_whose_row_is_zero(arm: dict[str, Any]) -> None:
+    model, (tokens_BT, meta_mask_BT), meta_id = tiny(**arm), batch(), VOCABULARY - 1
+    # The mask says which tokens are meta-tokens, and all of them, and no other, have this id.
+    tokens_BT = torch.where(meta_mask_BT, meta_id, tokens_BT % meta_id)
+    full = model(tokens_BT, meta_mask_BT, return_hidden=True)
+    zeroed = model(tokens_BT, meta_mask_BT, zero_meta_embedding=True, return_hidden=True)
+    model.embedding.weight[meta_id] = 0
+    assert torch.equal(zeroed, model(tokens_BT, meta_mask_BT, return_hidden=True))
+    assert not torch.allclose(zeroed, full, atol=1e-2)
+    without = model(tokens_BT, return_hidden=True)
+    assert torch.equal(model(tokens_BT, zero_meta_embedding=True, return_hidden=True), without)
+    nowhere = torch.zeros_like(meta_mask_BT)
+    assert torch.equal(
+        model(tokens_BT, nowhere, zero_meta_embedding=True), model(tokens_BT, nowhere, zero_meta_embedding=False)
+    )

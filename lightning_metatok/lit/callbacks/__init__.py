@@ -2,6 +2,7 @@
 
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.checkpoint import RunCheckpoint
+from lightning_metatok.lit.callbacks.curriculum import Curriculum
 from lightning_metatok.lit.callbacks.dashboard import Dashboard
 from lightning_metatok.lit.callbacks.final_table import FinalTable
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
@@ -12,6 +13,7 @@ from lightning_metatok.lit.callbacks.throughput import Throughput
 
 __all__ = [
     "BigramBaseline",
+    "Curriculum",
     "Dashboard",
     "FinalTable",
     "PositionAblation",

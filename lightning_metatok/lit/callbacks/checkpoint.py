@@ -1,5 +1,6 @@
 """Checkpoints of a run: the last one, and the best by validation loss."""
 
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
@@ -21,3 +22,9 @@ class RunCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; the last one even where it is not among the best, which Lightning leaves out."""
+        super().on_validation_end(trainer, pl_module)
+        if self._every_n_epochs >= 1 and not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

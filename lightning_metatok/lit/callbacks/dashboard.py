@@ -1,7 +1,7 @@
 """TensorBoard's first answers without typing: overlaid charts, and hyperparameters with the final metrics."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -19,6 +19,15 @@ def exactly(tag: str) -> str:
     return f"^{re.escape(tag)}$"
 
 
+def _lines(tags: Iterable[str]) -> list[Any]:
+    """A chart with a line for each tag."""
+    return ["Multiline", [exactly(tag) for tag in tags]]
+
+
+Layout = dict[str, dict[str, list[Any]]]
+SPEED = {"tokens per second": _lines(["throughput/tokens_per_s"])}
+
+
 class Dashboard(Callback):
     """Write the layout at the start of a fit; its picture and hyperparameters with final metrics at its end.
 
@@ -31,26 +40,8 @@ class Dashboard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the Custom Scalars tab."""
-        multiples = [m for c in trainer.callbacks if isinstance(c, PositionAblation) for m in c.multiples]  # type: ignore[attr-defined]
-        layout = {
-            "losses": {
-                "nats per source token": [
-                    "Multiline",
-                    [exactly(f"loss/{name}") for name in ("train", "val", "bigram")],
-                ],
-                "bits per byte": [
-                    "Multiline",
-                    [exactly(f"bits_per_byte/{name}") for name in ("train", "val", "bigram")],
-                ],
-            },
-            "positions at meta-tokens": {
-                "kept and dropped, by context length (nats)": [
-                    "Multiline",
-                    [exactly(f"ablation/{p}_{m}x") for m in multiples for p in ("kept", "dropped")],
-                ],
-            },
-            "speed": {"tokens per second": ["Multiline", [exactly("throughput/tokens_per_s")]]},
-        }
+        scores_answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
+        layout = _task_layout() if scores_answers else _text_layout(trainer)
         for writer in _writers(trainer):
             writer.add_custom_scalars(layout)
         log_text(trainer, "config", f"```yaml\n{self.config_yaml}\n```")
@@ -81,11 +72,42 @@ class Dashboard(Callback):
     def _draw(self, trainer: Trainer) -> None:
         lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
         folder = log_folder(trainer)
-        if lines and folder is not None and trainer.is_global_zero:
+        answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
+        if lines and folder is not None and trainer.is_global_zero and not answers:
             ablations = [c for c in trainer.callbacks if isinstance(c, PositionAblation)]  # type: ignore[attr-defined]
             figure = run_figure(lines, ablations[0].cells if ablations else [])
             log_figure(trainer, "run", figure)
             save_figure(figure, folder / "run.png")
+
+
+def _text_layout(trainer: Trainer) -> Layout:
+    multiples = [m for c in trainer.callbacks if isinstance(c, PositionAblation) for m in c.multiples]  # type: ignore[attr-defined]
+    return {
+        "losses": {
+            "nats per source token": _lines(f"loss/{name}" for name in ("train", "val", "bigram")),
+            "bits per byte": _lines(f"bits_per_byte/{name}" for name in ("train", "val", "bigram")),
+        },
+        "positions at meta-tokens": {
+            "kept and dropped, by context length (nats)": _lines(
+                f"ablation/{p}_{m}x" for m in multiples for p in ("kept", "dropped")
+            ),
+        },
+        "speed": SPEED,
+    }
+
+
+def _task_layout() -> Layout:
+    return {
+        "answers": {
+            "accuracy of held-out answers": _lines(f"accuracy/{kind}/val" for kind in ("token", "exact")),
+            "nats per answer token": _lines(f"loss/{name}" for name in ("train", "val")),
+        },
+        "curriculum": {
+            "phase": _lines(["curriculum/phase"]),
+            "accuracy in the phase": _lines(["curriculum/accuracy"]),
+        },
+        "speed": SPEED,
+    }
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:

@@ -37,6 +37,8 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Start the clock, the first time and after a validation; between steps it runs on, waits for data included."""
+        every = trainer.accumulate_grad_batches
+        self._micro_step = trainer.global_step * every + batch_idx % every
         if self._running_since is None:
             self._running_since = time.perf_counter()
 
@@ -55,14 +57,15 @@ class Throughput(Callback):
         now = time.perf_counter()
         self._seconds += now - self._running_since
         self._running_since = now
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        (rows, length), n_tokens = batch.tokens_BT.shape, batch.tokens_BT.numel()
-        n_source = rows * data.rule.source_length(data.block_size)  # counted on the host: no wait for the GPU
-        self.tokens += n_tokens * trainer.world_size
-        self.source_tokens += n_source * trainer.world_size
+        # What the data know of this step on all ranks: no wait for the GPU, and filling counts nowhere.
+        counts = trainer.datamodule.counts(self._micro_step)  # type: ignore[attr-defined]
+        self.tokens += counts.tokens
+        self.source_tokens += counts.source_tokens
+        rows, n_tokens = len(batch.tokens_BT), round(counts.tokens / trainer.world_size)
         self._counted_tokens += n_tokens
         self._batches += 1
-        flops = pl_module.model.flops_per_token(length, 1 - n_source / n_tokens) * n_tokens  # type: ignore[union-attr,operator]
+        length, share = round(n_tokens / rows), 1 - counts.source_tokens / counts.tokens
+        flops = pl_module.model.flops_per_token(length, share) * n_tokens  # type: ignore[union-attr,operator]
         self._rates.update(
             time=self._seconds,
             batches=self._batches,

@@ -1,9 +1,11 @@
 """HOW, the default: PyTorch's scaled_dot_product_attention, on CPU and CUDA."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "sdpa"
@@ -27,6 +29,10 @@ def attend(
     """As `reference.attend`, without `score`."""
     assert score is None, "sdpa cannot transform scores"
     assert mask is not None or q_BNQH.shape[-2] == k_BNKH.shape[-2], "causal needs as many queries as keys"
-    return scaled_dot_product_attention(
-        q_BNQH, k_BNKH, v_BNKH, attn_mask=mask, is_causal=mask is None, dropout_p=dropout
-    )
+    # A mask that adds large finite numbers breaks the gradients of the fused kernels: they recompute the weights from
+    # the log of a sum near those numbers, which float32 rounds by 64 at 1e9. The plain kernel keeps the weights.
+    adds = mask is not None and mask.dtype != torch.bool
+    with sdpa_kernel(SDPBackend.MATH) if adds else nullcontext():
+        return scaled_dot_product_attention(
+            q_BNQH, k_BNKH, v_BNKH, attn_mask=mask, is_causal=mask is None, dropout_p=dropout
+        )

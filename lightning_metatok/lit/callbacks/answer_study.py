@@ -1,0 +1,213 @@
+"""AnswerStudy: asks a trained model what the ablations beside it want to know, each question once, and reports.
+
+    LengthGeneralisation ─┐                        table
+    AnswerPositionAblation┼─> (condition, length) ─> answers.csv, slices.csv
+    EmbeddingAblation     ┤    asked once           scalars answers/<condition>_<length>x
+    PlacementAblation     ┘                        answers_by_length.png, answers_by_place.png, answers_errors.png
+
+The undisturbed prompts of a length are asked once for all ablations, and everything else is compared with them.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from lightning_metatok.data import MetaTokenizer
+from lightning_metatok.data.examples import META, Examples
+from lightning_metatok.errors import UserError
+from lightning_metatok.lit.answer_figures import error_figure, length_figure, place_figure
+from lightning_metatok.lit.answer_report import (
+    TABLE_WIDTH,
+    Cell,
+    Slice,
+    make_cell,
+    make_slices,
+    print_answers,
+    to_csv,
+)
+from lightning_metatok.lit.answers import Answers, ask
+from lightning_metatok.lit.callbacks.answer_ablation import AnswerAblation
+from lightning_metatok.lit.callbacks.length_generalisation import LengthGeneralisation
+from lightning_metatok.lit.conditions import FULL, Condition
+from lightning_metatok.lit.figures import save_figure
+from lightning_metatok.lit.loggers import log_figure, log_folder
+from lightning_metatok.lit.run_folder import write_atomically
+from lightning_metatok.model import TransformerConfig
+from lightning_metatok.tasks import Task
+
+
+class EvaluationData(Protocol):
+    """What a data module of a task offers for questions after training."""
+
+    tokenizer: MetaTokenizer
+
+    def evaluation_task(self, multiple: float = 1.0) -> Task:
+        """The task at `multiple` times the largest trained length. UserError where it cannot be so long."""
+
+    def evaluation_examples(self, multiple: float, n: int) -> Examples:
+        """The first `n` held-out prompts of that task; the same at every call."""
+
+
+class AnswerStudy(Callback):
+    """Ask at the end of training and of `test`; in training, too, where `LengthGeneralisation` says so.
+
+    Attributes:
+        cells: of the last study, one a condition and length.
+        slices: the same by groups of prompts.
+    """
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.slices: list[Slice] = []
+        self._asked: dict[float, tuple[Examples, Answers]] = {}
+        self._validations = 0
+        self._told: set[str] = set()
+
+    def state_dict(self) -> dict[str, int]:
+        """Validations so far: a resumed run goes on counting."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse data without questions."""
+        if not hasattr(trainer.datamodule, "evaluation_examples"):  # type: ignore[attr-defined]
+            raise UserError("trainer.callbacks: AnswerStudy asks about a task; expected data.task=<name>")
+
+    # -- when
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask the undisturbed prompts where an ablation wants it at this validation."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self._validations += 1
+        due = [
+            ablation
+            for ablation in _ablations(trainer)
+            if isinstance(ablation, LengthGeneralisation)
+            and ablation.every_n_validations is not None
+            and self._validations % ablation.every_n_validations == 0
+        ]
+        if due:
+            self._study(trainer, pl_module, due)
+            self._log(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask and write; not at the end of the fit, because the model has left its device by then."""
+        self._study_and_write(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print."""
+        self._print(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask, write and print."""
+        self._study_and_write(trainer, pl_module)
+        self._print(trainer)
+
+    # -- what
+
+    def _study_and_write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._study(trainer, pl_module, _ablations(trainer))
+        if self.cells and trainer.is_global_zero:
+            self._log(trainer)
+            self._write(trainer)
+
+    def _study(self, trainer: Trainer, pl_module: LightningModule, ablations: Sequence[AnswerAblation]) -> None:
+        """Ask everything that `ablations` want; all ranks together."""
+        self.cells, self.slices, self._asked = [], [], {}
+        data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
+        config: TransformerConfig = pl_module.model.config  # type: ignore[assignment, union-attr]
+        for multiple in sorted({multiple for ablation in ablations for multiple in ablation.multiples}):
+            here = [ablation for ablation in ablations if multiple in ablation.multiples]
+            try:
+                examples = data.evaluation_examples(multiple, max(ablation.n for ablation in here))
+                placement = data.evaluation_task(multiple).placement
+            except UserError as error:
+                self._leave_out(trainer, f"{multiple:g}x: {error}")
+                continue
+            conditions = [FULL]
+            if ((examples.flags & META) > 0).any():
+                conditions += [c for ablation in here for c in ablation.conditions(config, placement)]
+            for condition in dict.fromkeys(conditions):
+                self._ask(trainer, pl_module, data, condition, multiple, examples)
+                if multiple not in self._asked:
+                    break  # nothing to compare with
+
+    def _ask(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        data: EvaluationData,
+        condition: Condition,
+        multiple: float,
+        examples: Examples,
+    ) -> None:
+        changed = condition.change(examples, data.tokenizer.meta_id)
+        where = f"{condition.label} at {multiple:g}x"
+        if condition.marks is not None and np.array_equal(changed.tokens, examples.tokens):
+            self._leave_out(trainer, f"{where}: these prompts stay as they are")
+            return
+        longest, limit = int(changed.lengths.max()), pl_module.model.positions.max_positions  # type: ignore[union-attr]
+        if limit is not None and longest > limit:  # type: ignore[operator]
+            self._leave_out(trainer, f"{where}: prompts of {longest} tokens, model.max_positions={limit}")
+            return
+        answers = ask(
+            trainer,
+            pl_module,
+            changed,
+            drop_positions=condition.drop_positions,
+            zero_meta_embedding=condition.zero_meta_embedding,
+        )
+        if condition == FULL:
+            self._asked[multiple] = examples, answers
+        full = None if condition == FULL else self._asked[multiple][1]
+        if trainer.is_global_zero:
+            self.cells.append(make_cell(condition, multiple, changed, answers, full))
+            self.slices += make_slices(condition, multiple, examples, answers)
+
+    def _leave_out(self, trainer: Trainer, message: str) -> None:
+        """Say once what is not asked."""
+        if message not in self._told and trainer.is_global_zero:
+            self._told.add(message)
+            print(f"answers: left out {message}")
+
+    # -- results
+
+    def _log(self, trainer: Trainer) -> None:
+        if self.cells and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics({cell.tag: cell.exact for cell in self.cells}, step=trainer.global_step)
+
+    def _write(self, trainer: Trainer) -> None:
+        figures: dict[str, Figure | None] = {
+            "answers_by_length": length_figure(self.cells),
+            "answers_by_place": place_figure(self._asked),
+            "answers_errors": error_figure(self.cells),
+        }
+        folder = log_folder(trainer)
+        for name, figure in figures.items():
+            if figure is not None:
+                log_figure(trainer, name.replace("_", "/", 1), figure)
+                if folder is not None:
+                    save_figure(figure, folder / f"{name}.png")
+        if folder is not None:
+            write_atomically(folder / "answers.csv", to_csv(self.cells, Cell))
+            write_atomically(folder / "slices.csv", to_csv(self.slices, Slice))
+
+    def _print(self, trainer: Trainer) -> None:
+        if self.cells and trainer.is_global_zero:
+            console = Console()
+            if not console.is_terminal:  # Rich would take 80 columns, and fold the table
+                console = Console(width=TABLE_WIDTH)
+            print_answers(console, self.cells)
+
+
+def _ablations(trainer: Trainer) -> list[AnswerAblation]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, AnswerAblation)]  # type: ignore[attr-defined]

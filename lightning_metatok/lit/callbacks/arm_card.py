@@ -1,0 +1,183 @@
+"""What a run's arm is and what it costs, in `arm.json`, and what was spent so far beside every value that is logged.
+
+    arm         marks    second attention            costs, compared with meta
+    plain       none     none                        fewer parameters, no marks to read
+    pause       yes      none                        fewer parameters
+    meta        yes      among marks                 -
+    matched     yes      causal, over all tokens     the same parameters, more FLOPs
+
+Arms are compared at equal SOURCE tokens: marks are a means, not text, and what they cost belongs to the tokens beside
+them. Source: reference sections 7 and 8, the controls that the paper lacks.
+"""
+
+import json
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_metatok.data import Batch
+from lightning_metatok.data.examples import ANSWER
+from lightning_metatok.lit.datamodule import MetaTokenDataModule
+from lightning_metatok.lit.loggers import log_folder
+from lightning_metatok.lit.run_folder import write_atomically
+from lightning_metatok.lit.task_data import TaskDataModule
+from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.tasks.stream import count
+
+ARM = "arm.json"
+SAMPLE = 512
+"""Prompts that the mean number of scored tokens is measured on."""
+
+Data = MetaTokenDataModule | TaskDataModule
+
+
+class ArmCard(Callback):
+    """Write `arm.json` when a fit starts; log `budget/source_tokens` and `budget/flops`, both over all ranks.
+
+    They are logged every `trainer.log_every_n_steps`, at every validation and at the end, so that a value logged at a
+    step, training or validation, has its budget there. FLOPs are those of `training_flops`, curriculum included.
+    """
+
+    def __init__(self) -> None:
+        self.source_tokens = 0
+        self.flops = 0.0
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the card, where there is a run folder."""
+        if (folder := log_folder(trainer)) is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            card = arm_card(pl_module.model, trainer.datamodule)  # type: ignore[arg-type,attr-defined]
+            write_atomically(folder / ARM, json.dumps(card, indent=2) + "\n")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run has logged its first steps already."""
+        self._logged = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Remember which micro-step this is: the optimiser may have stepped when the batch ends."""
+        every = trainer.accumulate_grad_batches
+        self._micro_step = trainer.global_step * every + batch_idx % every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count, and log when it is time."""
+        data: Data = trainer.datamodule  # type: ignore[attr-defined]
+        counts = data.counts(self._micro_step)
+        rows = len(batch.tokens_BT) * trainer.world_size
+        self.source_tokens += counts.source_tokens
+        self.flops += training_flops(
+            pl_module.model,  # type: ignore[arg-type]
+            tokens=counts.tokens,
+            source_tokens=counts.source_tokens,
+            scored=counts.scored if data.scores_answers_only else counts.tokens,
+            length=counts.tokens / rows,
+        )
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the model that was validated has cost."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._log(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what all of it has cost."""
+        self._log(trainer)
+
+    def _log(self, trainer: Trainer) -> None:
+        """Log once a step, and not before the first is complete."""
+        if trainer.global_step > self._logged:
+            self._logged = trainer.global_step
+            values = {"budget/source_tokens": float(self.source_tokens), "budget/flops": self.flops}
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, float]:
+        """Counters go on after a resume."""
+        return {"source_tokens": self.source_tokens, "flops": self.flops}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the counters of the checkpoint."""
+        self.source_tokens, self.flops = state_dict["source_tokens"], state_dict["flops"]
+
+
+def training_flops(
+    model: MetaTransformer, *, tokens: float, source_tokens: float, scored: float, length: float
+) -> float:
+    """Return the FLOPs, forward and backward, of training on prompts of the mean `length`.
+
+    Args:
+        model: whose `flops_per_token` counts, with the head at every position.
+        tokens: tokens, marks included and filling not. source_tokens: those that are no marks.
+        scored: positions that logits are computed at; the head costs nothing elsewhere.
+        length: tokens of a prompt, on average.
+    """
+    each = model.flops_per_token(round(length), 1 - source_tokens / tokens)
+    head = 6 * model.config.vocab_size * model.config.d_model
+    return each * tokens - head * (tokens - scored)
+
+
+def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
+    """Return the contents of `arm.json`.
+
+    Means are those of the training prompts of the target, the last phase of a curriculum; for text, of its blocks.
+    """
+    length, marks = data.mean_length, data.marks_per_prompt
+    placement: str
+    if isinstance(data, TaskDataModule):
+        name, placement, usual = data.target.name, data.target.placement, "hint"
+        scored = float(count(data.target.examples(SAMPLE, data.seed), ANSWER).mean())
+    else:
+        name, placement, usual, scored = data.config.corpus, data.rule.placement, "random", length
+    differs = differences(model.config, placement if marks else "none")
+    flops = training_flops(model, tokens=length, source_tokens=length - marks, scored=scored, length=length)
+    return {
+        "arm": arm_name(differs, usual),
+        "differs": differs,
+        "data": name,
+        "seed": data.seed,
+        "parameters": model.n_parameters(),
+        "flops_per_source_token": flops / (length - marks),
+        "flops_per_token": flops / length,
+        "meta_share": data.meta_share,
+        "marks_per_prompt": marks,
+        "mean_length": length,
+        "longest": data.block_length,
+    }
+
+
+def differences(config: TransformerConfig, placement: str) -> dict[str, Any]:
+    """Return how an arm may differ from another: `meta_*` of the model, None where there is no second attention."""
+    second = config.meta_attention and config.meta_layers != []
+    return {
+        "placement": placement,
+        "meta_attention": second,
+        "meta_over": config.meta_over if second else None,
+        "meta_fill": config.meta_fill if second else None,
+        "meta_shared": config.meta_shared if second else None,
+        "meta_layers": sorted(config.meta_layers) if second and config.meta_layers is not None else None,
+    }
+
+
+def arm_name(differs: dict[str, Any], usual: str) -> str:
+    """Return a short name: ``meta``, ``meta (every)``, ``meta (shared, layers 1 3)``; arms that differ never share one.
+
+    Args:
+        differs: what `differences` returns. usual: the placement that goes without saying.
+    """
+    marked, over = differs["placement"] != "none", differs["meta_over"]
+    without = "pause" if marked else "plain"
+    name = without if over is None else {"meta": "meta", "all": "matched"}[over]
+    parts = []
+    if differs["placement"] != usual and name != "plain":
+        parts.append(differs["placement"] if marked else "no marks")
+    if differs["meta_fill"] is not None:
+        parts.append(f"fill {differs['meta_fill']:g}")
+    if differs["meta_shared"]:
+        parts.append("shared")
+    if differs["meta_layers"] is not None:
+        parts.append(f"layers {' '.join(map(str, differs['meta_layers']))}")
+    return f"{name} ({', '.join(parts)})" if parts else name

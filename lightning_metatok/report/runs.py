@@ -1,0 +1,210 @@
+"""Run folders, and which of them are seeds of one condition.
+
+    runs/plain-1   runs/plain-2   runs/meta-1   runs/meta-2   runs/meta-wide
+    \\________________________/   \\_______________________/   \\____________/
+            plain                          meta                meta, d_ff=640
+
+A condition is an arm (as its `arm.json` describes it) and whatever else of `config.yaml` matters for what is learned.
+Its runs differ in nothing but the seed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from lightning_metatok.errors import UserError, nearest
+
+ARM, CONFIG, METRICS, TOKENIZER = "arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"
+
+PLAIN = "plain"
+"""What arm.json calls an arm without marks and without meta-attention."""
+
+BUDGETS = {"source_tokens": "budget/source_tokens", "flops": "budget/flops"}
+"""What a step has cost: name here -> name in metrics.jsonl."""
+
+SEEDS = ("seed_everything", "data.seed")
+OF_THE_ARM = {
+    *(f"model.{key}" for key in ("meta_attention", "meta_over", "meta_layers", "meta_shared", "meta_fill")),
+    *("data.meta_placement", "data.meta_fraction"),
+}
+"""Settings that arm.json says in its own words."""
+NO_MATTER = {
+    *("data.seed", "data.num_workers", "data.cache_dir", "data.tokenizer", "data.vocab_size"),
+    *("model.compile", "model.attention_backend", "model.init_from"),
+}
+"""Settings that change nothing, or that are compared by what they stand for: the tokenizer by its file."""
+OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length", "data.meta_positions"}
+"""Settings under `data` that may differ between conditions; all others say what is learned, and must not."""
+OF_THE_TRAINER = {
+    f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
+}
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run folder. `arm` is arm.json, `config` config.yaml with dotted keys, `lines` those of metrics.jsonl."""
+
+    folder: Path
+    arm: Mapping[str, Any]
+    config: Mapping[str, Any]
+    tokenizer: str
+    lines: tuple[Mapping[str, Any], ...]
+
+    @property
+    def seed(self) -> tuple[Any, ...]:
+        """What makes a run a seed of its own: the seeds, and the weights that it started from."""
+        return (*(self.config.get(key) for key in SEEDS), self.config.get("model.init_from"))
+
+    @cached_property
+    def metrics(self) -> set[str]:
+        """Names that the run logged, its budgets and steps left out."""
+        return {name for line in self.lines for name in line} - {"step", *BUDGETS.values()}
+
+    def logged(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Return the steps, growing, and the values of `name`. A step logged twice counts as it was logged last."""
+        by_step = {line["step"]: line[name] for line in self.lines if name in line}
+        steps = sorted(by_step)
+        return np.array(steps, dtype=np.float64), np.array([by_step[step] for step in steps], dtype=np.float64)
+
+    def curve(self, metric: str, budget: str) -> tuple[FloatArray, FloatArray]:
+        """Return what was spent (`budget`: a key of BUDGETS) at every logged value of `metric`, and the values.
+
+        Between two steps at which the budget was logged it grows evenly, from 0 at step 0 on.
+
+        Raises:
+            UserError: the run did not log the metric, or not what it spent.
+        """
+        steps, values = self.logged(metric)
+        if not len(steps):
+            raise UserError(f"--metric={metric}: {self.folder} did not log it{nearest(metric, self.metrics)}")
+        at, spent = self.logged(BUDGETS[budget])
+        if not len(at) or at[-1] < steps[-1]:
+            raise UserError(f"{self.folder}: {METRICS} does not say {BUDGETS[budget]} at step {steps[-1]:.0f}")
+        return np.interp(steps, np.concatenate([[0.0], at]), np.concatenate([[0.0], spent])), values
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings beside the arm that matter for what is learned."""
+        groups = ("model.", "data.")
+        found = {
+            key: value
+            for key, value in self.config.items()
+            if (key.startswith(groups) and key not in OF_THE_ARM | NO_MATTER) or key in OF_THE_TRAINER
+        }
+        if self.arm["differs"]["placement"] not in ("none", "hint", "every", "fixed"):
+            found["data.meta_fraction"] = self.config.get("data.meta_fraction")
+        found["model.init_from"] = self.config.get("model.init_from") is not None
+        return found
+
+    def data(self) -> dict[str, Any]:
+        """Return what two runs must share for their numbers to mean the same, the task first."""
+        same = {"data.task": self.config.get("data.task"), "data.corpus": self.config.get("data.corpus")}
+        same |= {key: value for key, value in sorted(self.settings().items()) if key.startswith("data.")}
+        free = OF_THE_TRAINING | OF_THE_ARM
+        return {key: value for key, value in same.items() if key not in free} | {"data.tokenizer": self.tokenizer}
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    parameters: int
+    is_plain: bool
+    runs: tuple[Run, ...]
+
+
+def read_run(folder: Path) -> Run:
+    """Return the run of a folder.
+
+    Raises:
+        UserError: no such folder, a file of a run is missing, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    for name in (CONFIG, METRICS, ARM, TOKENIZER):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        flat = dict(_flatten(config))
+    except (yaml.YAMLError, AttributeError) as error:
+        raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping") from error
+    arm = _json(folder / ARM, (folder / ARM).read_text(encoding="utf-8"))
+    for key in ("arm", "differs", "parameters"):
+        if key not in arm:
+            raise UserError(f"{folder / ARM}: expected '{key}' in it, as `fit` writes it")
+    text = (folder / METRICS).read_text(encoding="utf-8")
+    lines = tuple(_json(folder / METRICS, line, number) for number, line in enumerate(text.splitlines(), 1))
+    digest = hashlib.sha256((folder / TOKENIZER).read_bytes()).hexdigest()[:12]
+    return Run(folder, arm, flat, digest, tuple(line for line in lines if line.get("step") is not None))
+
+
+def conditions(runs: list[Run]) -> list[Condition]:
+    """Group `runs` by everything but their seed, in the order in which they are given.
+
+    Raises:
+        UserError: runs on different data, or a run that counts twice.
+    """
+    first = runs[0].data()
+    for run in runs[1:]:
+        for key, value in run.data().items():
+            if value != first.get(key):
+                raise UserError(
+                    f"{run.folder}: {key}={_shown(value)}, but {runs[0].folder} has {_shown(first.get(key))}; "
+                    "expected runs on the same data"
+                )
+    settings = [run.settings() for run in runs]
+    keys = sorted({key for one in settings for key in one})
+    # Where a fraction of marks has no meaning, it is no difference either.
+    varying = [key for key in keys if len({_shown(one[key]) for one in settings if key in one}) > 1]
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run, one in zip(runs, settings, strict=True):
+        extra = [f"{key.rpartition('.')[2]}={_shown(one[key])}" for key in varying if key in one]
+        label = ", ".join([str(run.arm["arm"]), *extra])
+        group = groups.setdefault((label, int(run.arm["parameters"])), [])
+        for other in group:
+            if other.folder.resolve() == run.folder.resolve():
+                raise UserError(f"{run.folder}: given twice")
+            if other.seed == run.seed:
+                raise UserError(
+                    f"{run.folder}: the same arm and seed as {other.folder} ({label}, seed {run.seed[0]}); "
+                    "expected another seed"
+                )
+        group.append(run)
+    return [
+        Condition(label, parameters, group[0].arm["arm"] == PLAIN, tuple(group))
+        for (label, parameters), group in groups.items()
+    ]
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; what a task was given stays one value."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and key != "task_options":
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _json(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        found = error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}{'' if line is None else f' line {line}'}: expected a JSON object")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, sort_keys=True) if not isinstance(value, str) else value

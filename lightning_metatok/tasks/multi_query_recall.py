@@ -1,0 +1,115 @@
+"""Multi-query recall: keys with values, then several of the keys are asked in random order; every answer is scored.
+
+    text      saw: 7,<|meta|> plum: 9<|meta|>, file: 3.
+              Q: plum
+              A: 9
+              Q: ...
+    symbols  L9 a4 7 <|meta|> L0 a1 9 <|meta|> L9 a8 3 ? L0 a1 9 ...
+
+The segment is a pair; the targets are all pairs that are asked about. All keys of a prompt are different, values may
+repeat. In the source a key is one word, as with `key_words=1` (a4 7 a1 9 a8 3 ? a1 9). Symbols have few single words,
+so that keys are two words there unless said otherwise. Content: the keys asked, in order, and their values. Slices:
+`n_pairs`, `n_queries`.
+Source: Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models", section 3.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lightning_metatok.tasks.draws import Draws
+from lightning_metatok.tasks.keys import Keys
+from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
+from lightning_metatok.tasks.task import Draft, IntArray, Task
+
+
+@dataclass(frozen=True)
+class MultiQueryRecall(Task):
+    """Recall the values of several keys."""
+
+    name: ClassVar[str] = "multi_query_recall"
+    size_field: ClassVar[str] = "n_pairs"
+    default_size: ClassVar[tuple[int, int]] = (4, 16)
+    phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "colon": ("", ":"),
+        "comma": ("", ","),
+        "stop": ("?", "."),
+        "question": ("", "\nQ:"),
+        "answer": ("", "\nA:"),
+    }
+
+    n_pairs: tuple[int, int] | None = None
+    """Keys with values in a prompt, [fewest, most]; no fewer than `n_queries`."""
+    n_queries: int = 4
+    """Questions in a prompt, about different keys."""
+    key_words: int | None = None
+    """Words of a key, 1 or 2; when not given, 1 in text and 2 in symbols, which have 384 keys of one word."""
+
+    @property
+    def keys(self) -> Keys:
+        """What values are given to."""
+        return Keys(self.lexicon, self.key_words or (1 if self.lexicon.rendering == "text" else 2))
+
+    @property
+    def smallest_size(self) -> int:
+        """A key is asked once."""
+        return self.n_queries
+
+    def check(self) -> None:
+        """Keys of a prompt are different, so that there are no more pairs than keys."""
+        if self.key_words is not None:
+            self.check_integer("key_words", 1, 2)
+        there_are = len(self.keys)
+        self.check_integer("n_queries", 1, there_are, ", the keys there are")
+        super().check()
+        if self.n_pairs is not None:
+            self.expect(self.n_pairs[1] <= there_are, "n_pairs", f"at most {there_are} pairs, the keys there are")
+        self.keys.check_reach(self, "key_words", there_are)
+
+    def asking_once(self) -> Task:
+        """Return the task as it is: several questions are what it is about."""
+        return self
+
+    def draft(self, draws: Draws, size_n: IntArray) -> Draft:
+        """Return the words of the prompts; `size_n` counts pairs."""
+        size_n = np.minimum(size_n, len(self.keys))
+        n, N, lexicon, word = draws.n, int(size_n.max()), self.lexicon, self.lexicon.phrase
+        row_n1 = np.arange(n)[:, None]
+        exists_nN = np.arange(N) < size_n[:, None]
+        key_nN = self.keys.draw(draws, "keys", size_n)
+        key_words_nN2 = self.keys.words(key_nN)
+        value_nN = draws.integers("values", 0, len(lexicon.numbers) - 1, N)
+        asked_nQ = draws.shuffle("asked", exists_nN)[:, : self.n_queries]
+        is_target_nN = np.zeros((n, N), dtype=bool)
+        is_target_nN[row_n1, asked_nQ] = True
+
+        draft = Draft(n)
+        # , OPEN key : value CLOSE
+        columns = [
+            np.where(np.arange(N) > 0, word["comma"], ABSENT) + np.zeros((n, 1), dtype=np.int64),
+            np.full((n, N), OPEN),
+            *np.moveaxis(key_words_nN2, 2, 0),
+            np.full((n, N), word["colon"]),
+            lexicon.numbers[value_nN],
+            np.full((n, N), CLOSE),
+        ]
+        draft.put(
+            np.stack(columns, axis=2),
+            source=is_target_nN[..., None] & (np.arange(len(columns)) == len(columns) - 2),
+            target=is_target_nN[..., None],
+            where=exists_nN[..., None],
+        )
+        draft.put(word["stop"])
+        draft.end_body()
+        asked_words_nQ2 = key_words_nN2[row_n1, asked_nQ]
+        asked_value_nQ = value_nN[row_n1, asked_nQ]
+        for query in range(self.n_queries):
+            draft.put(word["question"])
+            draft.put(asked_words_nQ2[:, query])
+            draft.put(word["answer"])
+            draft.put(lexicon.numbers[asked_value_nQ[:, query]], answer=True)
+        draft.content(key_nN[row_n1, asked_nQ], asked_value_nQ)
+        draft.slices |= {"n_pairs": size_n, "n_queries": np.full(n, self.n_queries)}
+        return draft

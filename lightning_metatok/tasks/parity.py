@@ -1,0 +1,107 @@
+"""Parity: bits with labelled places, and the XOR of all bits before a label.
+
+    text      Bits: 0 1 1 B<|meta|> 0 0 F 1.
+              Q: parity before B?
+              A: 0
+    symbols  zero one one L1 <|meta|> zero zero L5 one ? L1 zero
+
+A segment is everything up to a label: it ends after the label, where a mark has read all of it, and starts with the
+prompt, where no mark says anything. The target is the label that is asked about; `every` marks all labels. Content: the
+bits. Slices: `n_bits`, `place` (bits before the label asked about). Where the answer stands: at that label.
+Source: reference section 3 (the XOR of all bits before the pause); the labels, which let a prompt without marks be
+answered, and the wording are ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import ClassVar
+
+import numpy as np
+
+from lightning_metatok.tasks.draws import Draws
+from lightning_metatok.tasks.lexicon import ABSENT, CLOSE
+from lightning_metatok.tasks.task import Draft, IntArray, Task
+
+
+@dataclass(frozen=True)
+class Parity(Task):
+    """XOR of the bits before a label."""
+
+    name: ClassVar[str] = "parity"
+    size_field: ClassVar[str] = "n_bits"
+    default_size: ClassVar[tuple[int, int]] = (4, 16)
+    phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "zero": ("zero", " 0"),
+        "one": ("one", " 1"),
+        "bits": ("", " Bits:"),
+        "question": ("?", ".\nQ: parity before"),
+        "another": ("?", "\nQ: parity before"),
+        "answer": ("", "?\nA:"),
+        **{letter: (f"L{i}", f" {letter}") for i, letter in enumerate(ascii_uppercase)},
+    }
+
+    n_bits: tuple[int, int] | None = None
+    """Bits in a prompt, [fewest, most]."""
+    n_labels: tuple[int, int] = (1, 1)
+    """Labels in a prompt, each after another bit, [fewest, most]."""
+    n_queries: int = 1
+    """Questions in a training prompt, about different labels; one with the placement hint, which marks one label."""
+
+    @property
+    def smallest_size(self) -> int:
+        """Each label stands after a bit of its own."""
+        return self.n_labels[1]
+
+    def check(self) -> None:
+        """Labels are letters."""
+        self.check_range("n_labels", 1, len(ascii_uppercase))
+        self.check_integer("n_queries", 1)
+        if self.n_bits is not None:
+            self.check_range("n_bits", 1, self.largest_size)
+            least = self.smallest_size
+            self.expect(self.n_bits[0] >= least, "n_bits", f"at least {least} bits, one before each of the n_labels")
+        super().check()
+
+    def draft(self, draws: Draws, size_n: IntArray) -> Draft:
+        """Return the words of the prompts; `size_n` counts bits."""
+        n, B, M = draws.n, int(size_n.max()), self.n_labels[1]
+        row_n1, word = np.arange(n)[:, None], self.lexicon.phrase
+        exists_nB = np.arange(B) < size_n[:, None]
+        bits_nB = draws.integers("bits", 0, 1, B)
+        n_labels_n = draws.integers("labels", *self.n_labels)
+        letters = np.array([word[letter] for letter in ascii_uppercase])
+        labels_nM = letters[draws.choose("letters", M, len(letters))]
+        # The bit that each label stands after. The order of labels is random, so the first ones can be asked about.
+        after_nM = draws.shuffle("places", exists_nB)[:, :M]
+        n_asked_n = np.minimum(n_labels_n, 1 if self.placement == "hint" else self.n_queries)
+
+        label_nB = np.full((n, B), ABSENT)
+        is_target_nB, is_source_nB = np.zeros((2, n, B), dtype=bool)
+        for m in range(M):
+            row_n = np.flatnonzero(m < n_labels_n)
+            at = row_n, after_nM[row_n, m]
+            label_nB[at], is_target_nB[at], is_source_nB[at] = labels_nM[row_n, m], m < n_asked_n[row_n], m == 0
+        has_label_nB = label_nB != ABSENT
+
+        draft = Draft(n)
+        draft.put(word["bits"])
+        no_nB = np.zeros_like(has_label_nB)
+        draft.put(
+            np.stack([np.array([word["zero"], word["one"]])[bits_nB], label_nB, np.where(has_label_nB, CLOSE, -1)], 2),
+            source=np.stack([no_nB, is_source_nB, no_nB], axis=2),
+            target=is_target_nB[..., None],
+            where=exists_nB[..., None],
+        )
+        draft.end_body()
+        parity_nB = np.cumsum(bits_nB, axis=1) % 2
+        parity_nM = parity_nB[row_n1, after_nM]
+        for query in range(min(self.n_queries, M)):
+            asked_n = query < n_asked_n
+            for part in (word["another" if query else "question"], labels_nM[:, query], word["answer"]):
+                draft.put(part, where=asked_n)
+            answer_n = np.where(parity_nM[:, query] == 0, word["zero"], word["one"])
+            draft.put(answer_n, answer=True, where=asked_n)
+        draft.content(np.where(exists_nB, bits_nB, ABSENT))
+        draft.slices |= {"n_bits": size_n, "place": after_nM[:, 0] + 1}
+        return draft
