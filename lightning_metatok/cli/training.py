@@ -33,10 +33,16 @@ from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import (
+    AnswerPositionAblation,
+    AnswerStudy,
+    ArmCard,
     BigramBaseline,
     Curriculum,
     Dashboard,
+    EmbeddingAblation,
     FinalTable,
+    LengthGeneralisation,
+    PlacementAblation,
     PositionAblation,
     PredictionWriter,
     RunCheckpoint,
@@ -61,13 +67,13 @@ class Kind:
         data: its data module.
         callbacks: those with options of their own, by their key.
         verbs: which of them each verb runs.
-        always: those without options that `fit` runs, too.
+        always: those without options that each verb runs, too.
     """
 
     data: type[LightningDataModule]
     callbacks: Mapping[str, type[Callback]]
     verbs: Mapping[str, Sequence[str]]
-    always: Sequence[type[Callback]] = ()
+    always: Mapping[str, Sequence[type[Callback]]]
 
 
 KINDS = {
@@ -86,12 +92,25 @@ KINDS = {
             "test": ["ablation"],
             "predict": [],
         },
+        always={"fit": [ArmCard]},
     ),
     "task": Kind(
         TaskDataModule,
-        callbacks={"checkpoint": RunCheckpoint, "throughput": Throughput},
-        verbs={"fit": ["checkpoint", "throughput"], "validate": [], "test": [], "predict": []},
-        always=[Curriculum],
+        callbacks={
+            "checkpoint": RunCheckpoint,
+            "throughput": Throughput,
+            "lengths": LengthGeneralisation,
+            "positions": AnswerPositionAblation,
+            "embedding": EmbeddingAblation,
+            "placement": PlacementAblation,
+        },
+        verbs={
+            "fit": ["checkpoint", "throughput", "lengths", "positions", "embedding", "placement"],
+            "validate": [],
+            "test": ["lengths", "positions", "embedding", "placement"],
+            "predict": [],
+        },
+        always={"fit": [ArmCard, Curriculum, AnswerStudy], "test": [AnswerStudy]},
     ),
 }
 
@@ -190,7 +209,8 @@ class TrainingCLI(LightningCLI):
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress()]
         if self.verb == "fit":
-            callbacks += [Dashboard(self._config_text()), *(callback() for callback in self.kind.always)]
+            callbacks.append(Dashboard(self._config_text()))
+        callbacks += [callback() for callback in self.kind.always.get(self.verb, ())]
         if self.verb == "predict":
             callbacks.append(PredictionWriter(self.folder))
         logger = self._get(self.config_init, "trainer").get("logger")

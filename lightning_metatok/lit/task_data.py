@@ -26,7 +26,7 @@ from lightning_metatok.data.examples import META, Examples
 from lightning_metatok.data.preparation import get_tokenizer, progress_bar
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.task_loaders import OnceEach, StepLoader
-from lightning_metatok.tasks import TASKS, Task, build, symbol_tokenizer
+from lightning_metatok.tasks import TASKS, Task, build, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
 from lightning_metatok.tasks.sets import prepared_examples
 from lightning_metatok.tasks.stream import Counts, EndlessSource, FiniteSource, Source, Windows, count
@@ -135,7 +135,7 @@ class TaskDataModule(LightningDataModule):
         if self.rendering == "text":
             self.tokenizer = self._text_tokenizer()
         else:
-            self.tokenizer = symbol_tokenizer()
+            self.tokenizer = symbol_tokenizer(*read_symbols(self.options.get("symbols")))
         self.tasks = tuple(self._build(i) for i in range(len(self.schedule.phases)))
 
     def _text_tokenizer(self) -> MetaTokenizer:
@@ -154,7 +154,10 @@ class TaskDataModule(LightningDataModule):
         return tokenizer
 
     def _build(self, phase: int) -> Task:
-        own = self.schedule.phases[phase].options
+        name, own = self.schedule.phases[phase].task, self.schedule.phases[phase].options
+        # Another task shares the rendering and its symbols alone.
+        shared = {key: self.options[key] for key in ("symbols",) if key in self.options}
+        common = self.options if name in (None, self.task_name) else shared
         place = f"data.curriculum[{phase}].options"
         for options, where in ((self.options, "data.task_options"), (own, place)):
             for option, key in (("placement", "data.meta_placement"), ("mark_fraction", "data.meta_fraction")):
@@ -165,11 +168,11 @@ class TaskDataModule(LightningDataModule):
         fraction = {"mark_fraction": self.meta_fraction} if self.meta_fraction > 0 else {}
         try:
             return build(
-                self.task_name,
+                name or self.task_name,
                 tokenizer=self.tokenizer,
                 haystack=self._store,
                 placement=self.meta_placement if self.meta_fraction > 0 else "none",
-                **{**fraction, **self.options, "rendering": self.rendering, **own},
+                **{**fraction, **common, "rendering": self.rendering, **own},
             )
         except UserError as error:
             key = str(error).removeprefix("data.task_options.").partition("=")[0].partition(":")[0]

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.tasks.copying import Copying
-from lightning_metatok.tasks.lexicon import Lexicon, symbol_tokenizer
+from lightning_metatok.tasks.lexicon import SYMBOLS, Lexicon, symbol_tokenizer
 from lightning_metatok.tasks.list_recall import ListRecall
 from lightning_metatok.tasks.multi_query_recall import MultiQueryRecall
 from lightning_metatok.tasks.needle import Needle
@@ -33,7 +33,8 @@ def build(name: str, *, tokenizer: MetaTokenizer | None = None, haystack: Any = 
         name: a key of `TASKS`.
         tokenizer: for rendering text; symbols bring their own.
         haystack: a `TokenStore` of real text, for tasks that hide something in it.
-        options: `rendering` (symbols, the default, or text) and the fields of the task's class.
+        options: `rendering` (symbols, the default, or text), `symbols` (how many numbers, names and items there are in
+            that rendering: a list of three) and the fields of the task's class.
 
     Raises:
         UserError: no such task, no such option, or an option that cannot work.
@@ -41,7 +42,11 @@ def build(name: str, *, tokenizer: MetaTokenizer | None = None, haystack: Any = 
     if name not in TASKS:
         raise UserError(f"data.task={name}: expected one of {', '.join(TASKS)}{nearest(name, list(TASKS))}")
     kind = TASKS[name]
-    known = ["rendering", *(f.name for f in fields(kind) if f.default is not MISSING and f.name != "haystack")]
+    known = [
+        "rendering",
+        "symbols",
+        *(f.name for f in fields(kind) if f.default is not MISSING and f.name != "haystack"),
+    ]
     for option in options:
         if option not in known:
             raise UserError(f"data.task_options.{option}: {name} has no such option{nearest(option, known)}")
@@ -51,10 +56,25 @@ def build(name: str, *, tokenizer: MetaTokenizer | None = None, haystack: Any = 
             f"data.task_options.rendering={rendering}: expected one of {', '.join(kind.renderings)}"
             f"{nearest(str(rendering), list(kind.renderings))}"
         )
+    symbols = read_symbols(options.pop("symbols", None))
     if rendering == "symbols":
-        tokenizer = symbol_tokenizer()
+        tokenizer = symbol_tokenizer(*symbols)
     assert tokenizer is not None, "text needs a tokenizer"
-    return kind(Lexicon(rendering, tokenizer, kind.phrases), haystack, **options)
+    return kind(Lexicon(rendering, tokenizer, kind.phrases, symbols), haystack, **options)
 
 
-__all__ = ["LEVELS", "TASKS", "Score", "Task", "build", "symbol_tokenizer"]
+def read_symbols(given: Any) -> tuple[int, int, int]:
+    """Return the option `symbols`: how many numbers, names and items there are.
+
+    Raises:
+        UserError: not three integers of at least 2.
+    """
+    counts = SYMBOLS if given is None else tuple(given) if isinstance(given, list | tuple) else (given,)
+    if len(counts) != 3 or not all(type(count) is int and count >= 2 for count in counts):
+        raise UserError(
+            f"data.task_options.symbols={given}: expected three integers [numbers, names, items], 2 or more"
+        )
+    return counts
+
+
+__all__ = ["LEVELS", "TASKS", "Score", "Task", "build", "read_symbols", "symbol_tokenizer"]

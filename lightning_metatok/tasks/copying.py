@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.tasks.draws import Draws
-from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, N_NAMES, OPEN
+from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
 from lightning_metatok.tasks.task import Draft, IntArray, Task
 
 
@@ -56,7 +56,7 @@ class Copying(Task):
         there_are = len(self.lexicon.everything)
         if self.pool is not None:
             self.check_integer("pool", 1, there_are, ", the words there are")
-        self.check_range("n_spans", 1, N_NAMES)
+        self.check_range("n_spans", 1, len(self.lexicon.names))
         self.check_range("span_length", 1, self.largest_size // self.n_spans[1])
         if self.n_words is not None:
             self.check_range("n_words", 1, self.largest_size)
@@ -76,7 +76,7 @@ class Copying(Task):
         n_spans_n = draws.integers("spans", *self.n_spans)
         exists_nS = np.arange(S) < n_spans_n[:, None]
         lengths_nS = np.where(exists_nS, draws.integers("lengths", *self.span_length, S), 0)
-        names_nS = draws.choose("names", S, N_NAMES)
+        names_nS = draws.choose("names", S, len(self.lexicon.names))
         # Spans start in order, after as many of the words outside spans as the sorted draws say.
         outside_n = size_n - lengths_nS.sum(axis=1)
         gaps_nS = draws.integers("places", 0, outside_n[:, None], S)

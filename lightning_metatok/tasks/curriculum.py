@@ -1,6 +1,7 @@
 """A curriculum: phases of training, each with options of its own over those of the task.
 
     data.curriculum:
+      - {task: copying, options: {n_words: [8, 32]}, steps: 500}   another task first, with options of its own
       - {options: {n_lists: [2, 2]}, accuracy: 0.9, steps: 500}    until 0.9 of held-out prompts are right, or 500 steps
       - {options: {n_lists: [2, 3]}, accuracy: 0.9, steps: 500}
       - {options: {n_lists: [2, 5]}}                               the last one has no end; it is the target
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class Phase:
     """One phase.
 
     Attributes:
+        task: another task than `data.task`; of `data.task_options` the rendering alone applies to it.
         options: of the task, over `data.task_options`.
         steps: optimiser steps after which it ends at the latest; None: no such limit.
         accuracy: share of held-out prompts whose answer is all right, at which it ends; None: no such limit.
     """
 
+    task: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     accuracy: float | None = None
@@ -51,12 +55,16 @@ def read_phases(curriculum: Sequence[Mapping[str, Any]] | None) -> tuple[Phase, 
         options = given.get("options") or {}
         if not isinstance(options, Mapping):
             raise UserError(f"{name}.options={options}: expected options of the task, keys and values")
-        phase = Phase(dict(options), given.get("steps"), given.get("accuracy"))
+        phase = Phase(given.get("task"), dict(options), given.get("steps"), given.get("accuracy"))
         steps, accuracy, is_last = phase.steps, phase.accuracy, i == len(curriculum) - 1
         if steps is not None and (type(steps) is not int or steps < 1):
             raise UserError(f"{name}.steps={steps}: expected a positive number of optimiser steps")
         if accuracy is not None and (type(accuracy) not in (int, float) or not 0 < accuracy <= 1):
             raise UserError(f"{name}.accuracy={accuracy}: expected a share above 0, at most 1")
+        if phase.task is not None and phase.task not in TASKS:
+            raise UserError(f"{name}.task={phase.task}: expected one of {', '.join(TASKS)}{nearest(phase.task, TASKS)}")
+        if is_last and phase.task is not None:
+            raise UserError(f"{name}.task={phase.task}: expected none, the last phase is the target, data.task")
         if is_last and (steps, accuracy) != (None, None):
             raise UserError(f"{name}: steps={steps}, accuracy={accuracy}: expected neither, the last phase has no end")
         if not is_last and (steps, accuracy) == (None, None):

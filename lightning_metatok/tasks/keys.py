@@ -1,8 +1,8 @@
 """Keys: many different things of one or two words, for tasks that look things up.
 
     words   symbols                              text
-    1       a4 or L9          384 of them        plum            800
-    2       L9 a4          32,768                Tools 2 saw   2,560
+    1       a4 or L9          512 of them        plum            800
+    2       L9 a4          65,536                Tools 2 saw   5,120
 
 Two words are a list's name and one of its items.
 """
@@ -37,7 +37,7 @@ class Keys:
         """Return the numbers of `count_n` different keys in random order, [n, largest count]; what follows is random.
 
         All keys, in a circle, are cut into as many parts as keys are wanted, and one is drawn out of each: that takes
-        no random order of 32,768 keys. A random turn of the circle makes keys of small and of large parts as likely.
+        no random order of 65,536 keys. A random turn of the circle makes keys of small and of large parts as likely.
         """
         most = int(count_n.max())
         assert most <= len(self), f"{most} of {len(self)} keys"
@@ -54,13 +54,13 @@ class Keys:
         names, items = np.divmod(keys, self.lexicon.items.shape[1])
         return np.stack([self.lexicon.names[names], self.lexicon.items[names, items]], axis=-1)
 
-    def check_reach(self, task: Task, option: str, most: int) -> None:
-        """Refuse one word in `option` where a prompt of `most` segments does not reach into the bin to be filled."""
+    def check_reach(self, task: Task, option: str) -> None:
+        """Refuse one word in `option` where even the largest prompts stay in the lower half of the bin to be filled."""
         if task.size is None and task.limits is not None and self.n_words == 1:
-            (slope, start), least = task._tokens_by_size, task.limits[0]
-            reach = start + slope * most
+            (slope, start), (low, high) = task._tokens_by_size, task.limits
+            reach = start + slope * task.largest_size
             task.expect(
-                reach > least,
+                reach > (low + high) / 2,
                 option,
-                f"2 to fill prompts of more than {least} tokens: {len(self)} different ones are enough for {reach:.0f}",
+                f"2 to fill prompts of {low + 1} to {high} tokens: {len(self)} different ones give {reach:.0f}",
             )

@@ -31,13 +31,17 @@ ABSENT, OPEN, CLOSE = -1, -2, -3
 """In place of a word: nothing; a place where a mark may open or close a segment."""
 
 
-@lru_cache(maxsize=1)
-def symbol_tokenizer() -> MetaTokenizer:
-    """The tokenizer of all tasks in `symbols`: numbers 0 to 127, names L0 to L255, items a0 to a255, structure."""
+SYMBOLS = (N_NUMBERS, N_NAMES, N_ITEMS)
+"""How many there are in `symbols`, when nothing else is said. A small model learns several times faster with few."""
+
+
+@lru_cache(maxsize=8)
+def symbol_tokenizer(n_numbers: int = N_NUMBERS, n_names: int = N_NAMES, n_items: int = N_ITEMS) -> MetaTokenizer:
+    """The tokenizer of all tasks in `symbols`: numbers 0, 1, ..., names L0, L1, ..., items a0, a1, ..., structure."""
     return MetaTokenizer.from_words(
-        [str(i) for i in range(N_NUMBERS)]
-        + [f"L{i}" for i in range(N_NAMES)]
-        + [f"a{i}" for i in range(N_ITEMS)]
+        [str(i) for i in range(n_numbers)]
+        + [f"L{i}" for i in range(n_names)]
+        + [f"a{i}" for i in range(n_items)]
         + list(STRUCTURE)
     )
 
@@ -46,21 +50,26 @@ class Lexicon:
     """All words of a task in one rendering.
 
     Attributes:
-        numbers: words of the numbers 0, 1, 2, ..., int64 [128].
-        names: words of list names, int64 [256]. In text: Fruits, Tools, ..., and when these are used up Fruits 2, ...
-        items: words of the items of each name, int64 [256, items]. In symbols all names have the same items.
+        numbers: words of the numbers 0, 1, 2, ..., int64 [numbers].
+        names: words of list names, int64 [names]. In text: Fruits, Tools, ..., and when these are used up Fruits 2, ...
+        items: words of the items of each name, int64 [names, items]. In symbols all names have the same items.
         everything: all items there are, int64 [items]; for tasks whose items belong to no name.
     """
 
     def __init__(
-        self, rendering: Rendering, tokenizer: MetaTokenizer, phrases: Mapping[str, tuple[str, str]] | None = None
+        self,
+        rendering: Rendering,
+        tokenizer: MetaTokenizer,
+        phrases: Mapping[str, tuple[str, str]] | None = None,
+        symbols: tuple[int, int, int] = SYMBOLS,
     ) -> None:
         """Encode every word once.
 
         Args:
             rendering: symbols or text.
-            tokenizer: `symbol_tokenizer()` for symbols, any byte-level tokenizer for text.
+            tokenizer: `symbol_tokenizer(*symbols)` for symbols, any byte-level tokenizer for text.
             phrases: words of this task alone: name -> (symbol or "", text).
+            symbols: how many numbers, names and items there are, for symbols.
         """
         self.rendering, self.tokenizer = rendering, tokenizer
         texts: list[str] = []
@@ -70,10 +79,11 @@ class Lexicon:
             return np.arange(len(texts) - len(new), len(texts))
 
         if rendering == "symbols":
-            self.numbers = add([str(i) for i in range(N_NUMBERS)])
-            self.names = add([f"L{i}" for i in range(N_NAMES)])
-            self.everything = add([f"a{i}" for i in range(N_ITEMS)])
-            self.items = np.tile(self.everything, (N_NAMES, 1))
+            n_numbers, n_names, n_items = symbols
+            self.numbers = add([str(i) for i in range(n_numbers)])
+            self.names = add([f"L{i}" for i in range(n_names)])
+            self.everything = add([f"a{i}" for i in range(n_items)])
+            self.items = np.tile(self.everything, (n_names, 1))
         else:
             categories = list(CATEGORIES)
             self.numbers = add([f" {i}" for i in range(N_NUMBERS)])

@@ -4,17 +4,17 @@
               Q: plum
               A: 9
               Q: ...
-    symbols  L9 a4 7 <|meta|> L0 a1 9 <|meta|> L9 a8 3 ? L0 a1 9 ...
+    symbols  L9 7 <|meta|> a1 9 <|meta|> a8 3 ? a1 9 ...
 
 The segment is a pair; the targets are all pairs that are asked about. All keys of a prompt are different, values may
-repeat. In the source a key is one word, as with `key_words=1` (a4 7 a1 9 a8 3 ? a1 9). Symbols have few single words,
-so that keys are two words there unless said otherwise. Content: the keys asked, in order, and their values. Slices:
-`n_pairs`, `n_queries`.
+repeat. A key is one word, as in the source. Symbols have 512 of them, too few for the level long: there, a key is two
+words (L9 a4 7 L0 a1 9 L9 a8 3 ? L0 a1 9). Content: the keys asked, in order, and their values. Slices: `n_pairs`,
+`n_queries`.
 Source: Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models", section 3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -23,6 +23,9 @@ from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.keys import Keys
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
 from lightning_metatok.tasks.task import Draft, IntArray, Task
+
+FEWEST_TOKENS = {"symbols": 2, "text": 4}
+"""What a pair takes at least, by rendering: key and value; in text also a colon and a comma. No marks."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +48,37 @@ class MultiQueryRecall(Task):
     n_queries: int = 4
     """Questions in a prompt, about different keys."""
     key_words: int | None = None
-    """Words of a key, 1 or 2; when not given, 1 in text and 2 in symbols, which have 384 keys of one word."""
+    """Words of a key, 1 or 2; when not given, 1, or 2 where the bin has room for more pairs than keys of one word."""
 
     @property
     def keys(self) -> Keys:
         """What values are given to."""
-        return Keys(self.lexicon, self.key_words or (1 if self.lexicon.rendering == "text" else 2))
+        single, fewest = Keys(self.lexicon, 1), FEWEST_TOKENS[self.lexicon.rendering]
+        # Marks do not count: keys are the same in every placement.
+        enough = self.limits is None or self.limits[1] <= fewest * len(single)
+        return Keys(self.lexicon, self.key_words or (1 if enough else 2))
 
     @property
     def smallest_size(self) -> int:
         """A key is asked once."""
         return self.n_queries
 
+    @property
+    def largest_size(self) -> int:
+        """Keys of a prompt are different."""
+        return len(self.keys)
+
     def check(self) -> None:
-        """Keys of a prompt are different, so that there are no more pairs than keys."""
+        """Sizes depend on the words of a key, and on how many keys are asked."""
         if self.key_words is not None:
             self.check_integer("key_words", 1, 2)
-        there_are = len(self.keys)
-        self.check_integer("n_queries", 1, there_are, ", the keys there are")
+        self.check_integer("n_queries", 1, self.largest_size, ", the keys there are")
         super().check()
-        if self.n_pairs is not None:
-            self.expect(self.n_pairs[1] <= there_are, "n_pairs", f"at most {there_are} pairs, the keys there are")
-        self.keys.check_reach(self, "key_words", there_are)
+        self.keys.check_reach(self, "key_words")
+
+    def longer(self, multiple: float) -> Task:
+        """Return the task at `multiple` times the largest trained length, its keys of as many words as they are now."""
+        return Task.longer(replace(self, key_words=self.keys.n_words), multiple)
 
     def asking_once(self) -> Task:
         """Return the task as it is: several questions are what it is about."""
@@ -74,7 +86,6 @@ class MultiQueryRecall(Task):
 
     def draft(self, draws: Draws, size_n: IntArray) -> Draft:
         """Return the words of the prompts; `size_n` counts pairs."""
-        size_n = np.minimum(size_n, len(self.keys))
         n, N, lexicon, word = draws.n, int(size_n.max()), self.lexicon, self.lexicon.phrase
         row_n1 = np.arange(n)[:, None]
         exists_nN = np.arange(N) < size_n[:, None]

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.tasks.draws import Draws
-from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, N_NAMES, N_NUMBERS, OPEN
+from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
 from lightning_metatok.tasks.task import Draft, IntArray, Task
 
 
@@ -46,32 +46,33 @@ class SegmentCounting(Task):
     """Different items that the lists of one prompt are made of."""
     pool: int | None = None
     """Different items that all prompts are made of; all there are when not given."""
-    n_names: int = N_NAMES
-    """Different names that lists have."""
+    n_names: int | None = None
+    """Different names that lists have; all there are when not given."""
     n_queries: int = 1
     """Questions in a training prompt, about different items of the target; evaluation asks one."""
 
     def check(self) -> None:
         """Each prompt needs `distinct` items of the pool, and counts must be numbers of the lexicon."""
-        self.check_integer("n_names", 1, N_NAMES, ", the names there are")
+        if self.n_names is not None:
+            self.check_integer("n_names", 1, len(self.lexicon.names), ", the names there are")
         super().check()
         there_are = len(self.lexicon.everything)
         if self.pool is not None:
             self.check_integer("pool", 2, there_are, ", the items there are")
         self.check_integer("distinct", 2, self.pool or there_are, ", the items of the pool")
-        self.check_range("list_length", 1, N_NUMBERS - 1)
+        self.check_range("list_length", 1, len(self.lexicon.numbers) - 1)
         self.check_integer("n_queries", 1)
 
     @property
     def largest_size(self) -> int:
         """Lists of a prompt have different names."""
-        return self.n_names
+        return self.n_names or len(self.lexicon.names)
 
     def draft(self, draws: Draws, size_n: IntArray) -> Draft:
         """Return the words of the prompts; `size_n` counts lists."""
         n, N, K, D, lexicon = draws.n, int(size_n.max()), self.list_length[1], self.distinct, self.lexicon
         row_n = np.arange(n)
-        names_nN = draws.choose("names", N, self.n_names)
+        names_nN = draws.choose("names", N, self.largest_size)
         lengths_nN = draws.integers("lengths", *self.list_length, N)
         target_n = draws.integers("target", 0, size_n - 1)
         exists_nN = np.arange(N) < size_n[:, None]

@@ -48,7 +48,7 @@ class VariableTracking(Task):
     hops: tuple[int, int] = (2, 4)
     """Copies in a chain after its first assignment, [fewest, most]."""
     variable_words: int = 1
-    """Words of a variable, 1 or 2: symbols have 384 variables of one word and 32,768 of two."""
+    """Words of a variable, 1 or 2: symbols have 512 variables of one word and 65,536 of two."""
 
     @property
     def variables(self) -> Keys:
@@ -56,23 +56,19 @@ class VariableTracking(Task):
         return Keys(self.lexicon, self.variable_words)
 
     @property
-    def most_chains(self) -> int:
-        """Chains that there are surely variables for."""
+    def largest_size(self) -> int:
+        """Variables of a prompt are different; all chains may be as long as they can be."""
         return len(self.variables) // (self.hops[1] + 1)
 
     def check(self) -> None:
-        """Variables of a prompt are different, which limits chains and hops."""
-        super().check()
+        """How many chains there can be depends on the words of a variable and on the hops."""
         self.check_integer("variable_words", 1, 2)
         self.check_range("hops", 0, MOST_HOPS)
-        if self.n_chains is not None:
-            enough = f"at most {self.most_chains} chains of {self.hops[1]} hops, of the {len(self.variables)} variables"
-            self.expect(self.n_chains[1] <= self.most_chains, "n_chains", enough)
-        self.variables.check_reach(self, "variable_words", self.most_chains)
+        super().check()
+        self.variables.check_reach(self, "variable_words")
 
     def draft(self, draws: Draws, size_n: IntArray) -> Draft:
         """Return the words of the prompts; `size_n` counts chains."""
-        size_n = np.minimum(size_n, self.most_chains)
         n, C, H, lexicon = draws.n, int(size_n.max()), self.hops[1] + 1, self.lexicon
         row_n1 = np.arange(n)[:, None]
         hops_nC = draws.integers("hops", *self.hops, C)

@@ -101,7 +101,7 @@ def test_error_kinds_equal_a_look_at_each_prompt(placement: str) -> None:
     for i in range(300):
         tokens = [int(token) for token in examples[i].tokens[:-1] if token != meta]
         body = tokens[: tokens.index(question)]
-        start = body.index(tokens[-1]) + 1  # the question ends in the target's name
+        start = body.index(tokens[-2]) + 1  # the question names the target, then which item
         end = next((j for j in range(start, len(body)) if body[j] in names), len(body))
         expected = 0 if right[i] else 1 if given[i] in body[start:end] else 2 if given[i] in tokens else 3
         assert kinds[i] == expected, task.text(examples[i])

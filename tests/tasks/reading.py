@@ -24,13 +24,15 @@ def questions(task: Task, examples: Examples) -> Iterator[tuple[str, str]]:
     """For each answer of each example: the text before it, without marks, and the answer itself."""
     words = text_of_ids(task.lexicon.tokenizer)
     between = " " if task.lexicon.rendering == "symbols" else ""
-    for i in range(len(examples)):
-        example = examples[i]
-        kept = (example.flags & META) == 0
-        pieces = [words[id] for id in example.tokens[kept].tolist()]
-        steps = np.diff(((example.flags[kept] & ANSWER) > 0).astype(int), prepend=0, append=0)
-        for start, end in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True):
-            yield between.join(pieces[:start]), between.join(pieces[start:end]).strip()
+    kept = (examples.flags & META) == 0
+    pieces = [words[id] for id in examples.tokens[kept].tolist()]
+    rows, is_answer = examples.rows()[kept], (examples.flags[kept] & ANSWER) > 0
+    # No prompt begins with an answer: those of all prompts are told apart at once.
+    steps = np.diff(is_answer.astype(int), prepend=0, append=0)
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    prompts = np.searchsorted(rows, rows[starts])
+    for prompt, start, end in zip(prompts.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        yield between.join(pieces[prompt:start]), between.join(pieces[start:end]).strip()
 
 
 def count_disagreements(task: Task, examples: Examples) -> tuple[int, int]:

@@ -54,7 +54,7 @@ def test_every_list_and_every_place_is_asked_alike() -> None:
     targets = np.zeros(4)
     for prompt, _ in questions(task, examples):
         body, question = prompt.split(" ? ")
-        targets[list(named_lists(body, "symbols")).index(question.split()[1])] += 1
+        targets[list(named_lists(body, "symbols")).index(question.split()[0])] += 1
     assert chisquare(ks).pvalue > 1e-3
     assert chisquare(targets).pvalue > 1e-3
 
@@ -65,7 +65,7 @@ def test_hint_wraps_the_items_of_the_list_that_is_asked_about() -> None:
     for i in range(200):
         body, question = task.text(examples[i]).split(" ? ")
         before, inside, after = body.split(" <|meta|>")
-        assert before.split()[-1] == question.split()[1]
+        assert before.split()[-1] == question.split()[0]
         assert len(inside.split()) == examples.slices["list_length"][i]
         assert after == "" or after.startswith(" L")
 
@@ -89,24 +89,30 @@ def test_questions_of_a_prompt_are_about_different_items_of_one_list() -> None:
     for i in range(300):
         asked = task.text(examples[i]).split(" ? ")[1:]
         assert len(asked) == min(3, examples.slices["list_length"][i])
-        ks, names, _ = zip(*(question.split() for question in asked), strict=True)
+        names, ks, _ = zip(*(question.split() for question in asked), strict=True)
         assert len(set(ks)) == len(ks)
         assert len(set(names)) == 1
         assert int((examples[i].flags & ANSWER > 0).sum()) == len(asked)
         assert int(ks[0]) == examples.slices["k"][i]
 
 
-def test_no_question_of_the_training_is_one_of_the_test() -> None:
-    task = build("list_recall", placement="none", n_queries=2, n_lists=(1, 1), list_length=(2, 2), pool=3)
+def test_no_list_that_is_asked_about_in_training_is_asked_about_in_the_test() -> None:
+    options = {"n_lists": (2, 3), "list_length": (2, 2), "pool": 4, "n_names": 20, "n_queries": 2}
+    task = build("list_recall", placement="none", **options)
 
-    def asked(split: str) -> set[str]:
-        prompts = (prompt.split(" ? ") for prompt, _ in questions(task, task.examples(1000, 0, split)))
-        return {f"{body} ? {last.split()[0]}" for body, *_, last in prompts}
+    def asked(split: str) -> set[tuple[str, ...]]:
+        found = set()
+        for prompt, _ in questions(task, task.examples(1000, 0, split)):
+            body, *_, question = prompt.split(" ? ")
+            name = question.split()[0]
+            found.add((name, *named_lists(body, "symbols")[name]))
+        return found
 
     train, test = asked("train"), asked("test")
-    assert len(train) > 500
-    assert len(test) > 100
     assert not train & test
+    # Of 20 names with 4 * 3 lists each, nearly all are asked about.
+    assert 230 < len(train) + len(test) <= 240
+    assert len(test) > 40
 
 
 def test_wrong_options_name_their_key() -> None:
@@ -115,6 +121,7 @@ def test_wrong_options_name_their_key() -> None:
         ({"list_length": (3, 300)}, r"list_length=\[3, 300\]: expected two integers .* between 1 and 127"),
         ({"pool": 300}, r"pool=300: expected an integer from 1 to 256, the items there are"),
         ({"n_queries": 0}, r"n_queries=0: expected an integer from 1"),
+        ({"n_names": 257}, r"n_names=257: expected an integer from 1 to 256, the names there are"),
         ({"n_lists": (2, 300)}, r"n_lists=\[2, 300\]: expected two integers .* between 1 and 256"),
     ):
         with pytest.raises(UserError, match=rf"^data\.task_options\.{message}$"):

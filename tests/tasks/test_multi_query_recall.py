@@ -38,7 +38,7 @@ def make(tokenizer: MetaTokenizer, haystack: TokenStore) -> Make:
     return made
 
 
-SIZES = {("symbols", 1): 384, ("symbols", 2): 32768, ("text", 1): 800, ("text", 2): 2560}
+SIZES = {("symbols", 1): 512, ("symbols", 2): 65536, ("text", 1): 800, ("text", 2): 5120}
 
 
 @pytest.mark.parametrize("rendering", ["symbols", "text"])
@@ -48,8 +48,7 @@ def test_options_change_what_is_asked(rendering: str, options: dict[str, int], m
     examples = task.examples(100, seed=3)
     assert count_disagreements(task, examples) == (0, 100 * task.n_queries)
     assert set(examples.slices["n_queries"]) == {task.n_queries}
-    words = options.get("key_words", 1 if rendering == "text" else 2)
-    assert len(task.keys) == SIZES[rendering, words]
+    assert len(task.keys) == SIZES[rendering, options.get("key_words", 1)]
 
 
 def test_a_key_has_as_many_words_as_the_option_says(make: Make) -> None:
@@ -92,16 +91,53 @@ def test_evaluation_keeps_all_questions_and_exact_means_all(make: Make) -> None:
     assert task.score(answer, example) == (3, 4, False)
 
 
-@pytest.mark.parametrize("count", [7, 100, 384])
+def test_all_keys_there_are_may_stand_in_one_prompt(make: Make) -> None:
+    task = make(n_pairs=(512, 512))
+    examples = task.examples(3, seed=8)
+    assert count_disagreements(task, examples) == (0, 12)
+    assert set(examples.slices["n_pairs"]) == {512}
+
+
+@pytest.mark.parametrize("placement", ["every", "none"])
+def test_keys_are_two_words_where_a_bin_has_room_for_more_pairs_than_single_ones(placement: str, make: Make) -> None:
+    text = {"rendering": "text", "placement": placement}
+    assert make(placement=placement, level="extra-hard").keys.n_words == 1
+    assert make(placement=placement, level="long").keys.n_words == 2
+    assert make(placement=placement, level="long", bin=(900, 1024)).keys.n_words == 1
+    assert make(placement=placement, level="long", key_words=2).keys.n_words == 2
+    assert make(level="long", **text).keys.n_words == 1
+    assert make(bin=(3000, 3201), **text).keys.n_words == 2
+
+
+@pytest.mark.parametrize(("rendering", "top"), [("symbols", 1024), ("text", 3200)])
+def test_keys_of_one_word_fill_the_bin_that_they_are_used_for(rendering: str, top: int, make: Make) -> None:
+    task = make(rendering=rendering, placement="none", bin=(top - 50, top))
+    assert task.keys.n_words == 1
+    examples = task.examples(60, seed=9)
+    assert examples.lengths.max() > top - 5
+    assert examples.slices["n_pairs"].max() < len(task.keys)
+
+
+def test_longer_prompts_have_keys_of_as_many_words(make: Make) -> None:
+    assert make(level="medium").longer(4).keys.n_words == 1
+    assert make(level="long").longer(0.25).keys.n_words == 2
+    assert make(level="long", n_pairs=(300, 600)).longer(1.5).keys.n_words == 2
+    with pytest.raises(UserError, match=r"key_words=1: expected 2 to fill prompts of 1741 to 2048 tokens: 512 diff"):
+        make(level="hard").longer(8)
+    with pytest.raises(UserError, match=r"n_pairs=\[640, 640\]: expected two integers .* between 4 and 512$"):
+        make(n_pairs=(4, 16)).longer(40)
+
+
+@pytest.mark.parametrize("count", [7, 100, 512])
 def test_key_numbers_are_different_and_equally_likely(count: int, make: Make) -> None:
-    n = 5000 if count < 384 else 50
+    n = 5000 if count < 512 else 50
     keys = Keys(make().lexicon, 1)
     drawn_nN = keys.draw(Draws(0, "train", np.arange(n)), "keys", np.full(n, count))
     assert (np.diff(np.sort(drawn_nN, axis=1), axis=1) > 0).all()
     assert drawn_nN.min() >= 0
-    assert drawn_nN.max() < len(keys) == 384
+    assert drawn_nN.max() < len(keys) == 512
     # Fewer ups and downs than independent draws have, since each part of the keys gives one.
-    assert scipy.stats.chisquare(np.bincount(drawn_nN.reshape(-1), minlength=384)).pvalue > 0.01
+    assert scipy.stats.chisquare(np.bincount(drawn_nN.reshape(-1), minlength=512)).pvalue > 0.01
     # The smallest may stand anywhere.
     assert scipy.stats.chisquare(np.bincount(np.argmin(drawn_nN, axis=1), minlength=count)).pvalue > 0.01
 
@@ -109,13 +145,13 @@ def test_key_numbers_are_different_and_equally_likely(count: int, make: Make) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_queries": 0}, r"data\.task_options\.n_queries=0: expected an integer from 1 to 32768, the keys there are"),
+        ({"n_queries": 0}, r"data\.task_options\.n_queries=0: expected an integer from 1 to 512, the keys there are"),
         ({"key_words": 3}, r"data\.task_options\.key_words=3: expected an integer from 1 to 2"),
         ({"n_pairs": (1, 3)}, r"data\.task_options\.n_pairs=\[1, 3\]: expected two integers .* between 4 and"),
-        ({"n_pairs": (4, 400), "key_words": 1}, r"data\.task_options\.n_pairs=\[4, 400\]: expected at most 384 pairs"),
+        ({"n_pairs": (4, 513)}, r"data\.task_options\.n_pairs=\[4, 513\]: expected two integers .* between 4 and 512$"),
         (
             {"level": "long", "key_words": 1},
-            r"data\.task_options\.key_words=1: expected 2 to fill prompts of more than 1",
+            r"data\.task_options\.key_words=1: expected 2 to fill prompts of 1025 to 2048 tokens: 512 different ones",
         ),
     ],
 )

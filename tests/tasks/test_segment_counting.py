@@ -51,7 +51,7 @@ def test_the_item_asked_about_stands_in_another_list_too() -> None:
     whole = 0
     for prompt, answer in questions(task, examples):
         body, *_, question = prompt.split(" # ")
-        item, name = question.split()
+        name, item = question.split()
         lists = named_lists(body, "symbols")
         elsewhere = sum(items.count(item) for other, items in lists.items() if other != name)
         assert elsewhere > 0
@@ -80,7 +80,7 @@ def test_the_source_is_the_first_item_that_counts() -> None:
             assert (example.slices["position"], example.slices["distance"]) == (-1, -1)
             continue
         words = task.text(example).split()
-        item = words[words.index("#") + 1]
+        item = words[words.index("#") + 2]
         inside = words.index("<|meta|>")
         assert at[0] == words.index(item, inside) == example.slices["position"]
         assert example.slices["distance"] == at[0] - inside
@@ -92,9 +92,10 @@ def test_hint_wraps_the_list_that_is_asked_about() -> None:
     for i in range(200):
         body, question = task.text(examples[i]).split(" # ")
         before, inside, _ = body.split(" <|meta|>")
-        assert before.split()[-1] == question.split()[1]
+        name, item, _ = question.split()
+        assert before.split()[-1] == name
         assert len(inside.split()) == examples.slices["list_length"][i]
-        assert inside.split().count(question.split()[0]) == examples.slices["count"][i]
+        assert inside.split().count(item) == examples.slices["count"][i]
 
 
 def test_wrong_options_name_their_key() -> None:
@@ -104,6 +105,7 @@ def test_wrong_options_name_their_key() -> None:
         ({"pool": 1}, r"pool=1: expected an integer from 2 to 256, the items there are"),
         ({"list_length": (1, 128)}, r"list_length=\[1, 128\]: expected two integers .* between 1 and 127"),
         ({"n_queries": 1.5}, r"n_queries=1\.5: expected an integer from 1"),
+        ({"n_names": 0}, r"n_names=0: expected an integer from 1 to 256, the names there are"),
         ({"pool": "all"}, r"pool=all: expected an integer from 2 to 256, the items there are"),
     ):
         with pytest.raises(UserError, match=rf"^data\.task_options\.{message}$"):

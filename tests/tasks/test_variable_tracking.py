@@ -83,8 +83,15 @@ def test_a_hint_wraps_the_chain_that_is_asked(make: Make) -> None:
         ({"hops": (3, 2)}, r"data\.task_options\.hops=\[3, 2\]: expected two integers"),
         ({"hops": (2, 33)}, r"data\.task_options\.hops=\[2, 33\]: expected two integers .* between 0 and 32"),
         ({"variable_words": 0}, r"data\.task_options\.variable_words=0: expected an integer from 1 to 2"),
-        ({"n_chains": (2, 77)}, r"data\.task_options\.n_chains=\[2, 77\]: expected at most 76 chains of 4 hops"),
-        ({"bin": (1740, 2048)}, r"data\.task_options\.variable_words=1: expected 2 to fill prompts of more than 1740"),
+        (
+            {"n_chains": (2, 103)},
+            r"data\.task_options\.n_chains=\[2, 103\]: expected two integers .* between 1 and 102$",
+        ),
+        ({"n_chains": (2, 16), "hops": (0, 32)}, r"n_chains=\[2, 16\]: expected two integers .* between 1 and 15$"),
+        (
+            {"bin": (1740, 2048)},
+            r"data\.task_options\.variable_words=1: expected 2 to fill prompts of 1741 to 2048 tokens",
+        ),
     ],
 )
 def test_options_that_cannot_work_name_their_key(options: dict[str, object], message: str, make: Make) -> None:

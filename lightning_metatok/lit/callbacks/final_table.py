@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from lightning_metatok.analysis.statistics import wilson_interval
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.position_ablation import Cell, PositionAblation
 from lightning_metatok.lit.callbacks.throughput import Throughput
@@ -51,6 +52,17 @@ class FinalTable(Callback):
                 verdict = "beaten" if loss < against else "NOT beaten"
                 line += f"; a bigram model of the same tokens: {against:.4f} ({verdict})"
             console.print(line, highlight=False, soft_wrap=True)
+        exact, token = (trainer.callback_metrics.get(f"accuracy/{unit}/{split}") for unit in ("exact", "token"))
+        if loss is not None and exact is not None and token is not None:
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            n = data.test_examples if split == "test" else data.validation_examples
+            low, high = wilson_interval(round(float(exact) * n), n)
+            console.print(
+                f"{split} {float(exact):.4f} of {n:,} held-out prompts answered exactly, 95 % interval [{low:.4f}, "
+                f"{high:.4f}]; {float(token):.4f} of answer tokens, {float(loss):.4f} nats each",
+                highlight=False,
+                soft_wrap=True,
+            )
         if isinstance(speed, Throughput) and speed.tokens:
             console.print(
                 f"{speed.tokens_per_s:,.0f} tokens/s in training; {speed.source_tokens:,} source tokens seen"
