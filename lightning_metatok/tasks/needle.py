@@ -94,8 +94,8 @@ class Needle(Task):
 
     def check(self) -> None:
         """Needles are few, and real text comes from a corpus."""
-        for option in ("n_keys", "n_values"):
-            self.check_integer(option, 1, MOST_NEEDLES)
+        self.check_integer("n_keys", 1, min(MOST_NEEDLES, len(self.keys)))
+        self.check_integer("n_values", 1, MOST_NEEDLES)
         super().check()
         if self.lexicon.rendering == "text" and self.haystack is None:
             raise UserError(
@@ -119,7 +119,7 @@ class Needle(Task):
         is_needle_nU, is_asked_nU = unit_nU < n_needles, unit_nU < V
         key_nK = self.keys[draws.choose("keys", self.n_keys, len(self.keys))]
         key_nU = key_nK[row_n1, np.clip(unit_nU - V + 1, 0, self.n_keys - 1)]
-        digit_nUD = draws.integers("digits", 0, 9, U, DIGITS)
+        digit_nUD = draws.integers("digits", 0, min(9, len(lexicon.numbers) - 1), U, DIGITS)
         units_nUW = self._units(is_needle_nU, key_nU, digit_nUD, decoy_n)
         W = units_nUW.shape[2]
 

@@ -38,7 +38,7 @@ class Parity(Task):
         "question": ("?", ".\nQ: parity before"),
         "another": ("?", "\nQ: parity before"),
         "answer": ("", "?\nA:"),
-        **{letter: (f"L{i}", f" {letter}") for i, letter in enumerate(ascii_uppercase)},
+        **{letter: ("", f" {letter}") for letter in ascii_uppercase},
     }
 
     n_bits: tuple[int, int] | None = None
@@ -53,9 +53,16 @@ class Parity(Task):
         """Each label stands after a bit of its own."""
         return self.n_labels[1]
 
+    @property
+    def labels(self) -> IntArray:
+        """Words that places are labelled with: letters, in symbols as many of the names."""
+        if self.lexicon.rendering == "symbols":
+            return self.lexicon.names[: len(ascii_uppercase)]
+        return np.array([self.lexicon.phrase[letter] for letter in ascii_uppercase])
+
     def check(self) -> None:
-        """Labels are letters."""
-        self.check_range("n_labels", 1, len(ascii_uppercase))
+        """Labels of a prompt are different, and each stands after a bit of its own."""
+        self.check_range("n_labels", 1, len(self.labels))
         self.check_integer("n_queries", 1)
         if self.n_bits is not None:
             self.check_range("n_bits", 1, self.largest_size)
@@ -70,8 +77,7 @@ class Parity(Task):
         exists_nB = np.arange(B) < size_n[:, None]
         bits_nB = draws.integers("bits", 0, 1, B)
         n_labels_n = draws.integers("labels", *self.n_labels)
-        letters = np.array([word[letter] for letter in ascii_uppercase])
-        labels_nM = letters[draws.choose("letters", M, len(letters))]
+        labels_nM = self.labels[draws.choose("letters", M, len(self.labels))]
         # The bit that each label stands after. The order of labels is random, so the first ones can be asked about.
         after_nM = draws.shuffle("places", exists_nB)[:, :M]
         n_asked_n = np.minimum(n_labels_n, 1 if self.placement == "hint" else self.n_queries)

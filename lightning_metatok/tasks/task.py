@@ -249,8 +249,8 @@ class Task(ABC):
     @property
     def total_size(self) -> tuple[int, int]:
         """The range of sizes, when no bin decides."""
-        low, high = self.default_size
-        return self.size or (max(low, self.smallest_size), max(high, self.smallest_size))
+        low, high = (min(max(size, self.smallest_size), self.largest_size) for size in self.default_size)
+        return self.size or (low, high)
 
     def longer(self, multiple: float) -> "Task":
         """Return the task at `multiple` times the largest trained length.
@@ -294,7 +294,7 @@ class Task(ABC):
         for size in (near, far):
             draws = Draws(0, "calibration", np.arange(CALIBRATION))
             lengths.append(float(self._marked(draws, np.full(CALIBRATION, size)).lengths.mean()))
-        slope = (lengths[1] - lengths[0]) / (far - near)
+        slope = (lengths[1] - lengths[0]) / (far - near) if far > near else lengths[0] / near
         return slope, lengths[0] - slope * near
 
     # -- examples

@@ -63,7 +63,7 @@ class VariableTracking(Task):
     def check(self) -> None:
         """How many chains there can be depends on the words of a variable and on the hops."""
         self.check_integer("variable_words", 1, 2)
-        self.check_range("hops", 0, MOST_HOPS)
+        self.check_range("hops", 0, min(MOST_HOPS, len(self.variables) - 1))
         super().check()
         self.variables.check_reach(self, "variable_words")
 

@@ -18,6 +18,7 @@ LINES = [
 ]
 MAKE = [line for line in LINES if line.startswith("make ")]
 COMMANDS = [line for line in LINES if line.startswith("lightning-metatok ")]
+ABLATIONS = ("lengths", "positions", "embedding", "placement")
 SMALL = [
     "--model.n_layers=1",
     "--model.n_heads=2",
@@ -32,13 +33,35 @@ SMALL = [
     "--ablation.windows=1",
     "--sample.max_new_tokens=2",
 ]
+SMALL_TASK = [
+    *(option for option in SMALL if option.startswith(("--model.", "--trainer."))),
+    "--data.batch_size=2",
+    "--data.curriculum=null",
+    "--data.validation_examples=20",
+    "--data.test_examples=20",
+    *(f"--{ablation}.{option}" for ablation in ABLATIONS for option in ("multiples=[1]", "n=20")),
+]
+
+
+@pytest.fixture(scope="session")
+def task_runs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folders that the README's commands for tasks leave."""
+    folder, conf = tmp_path_factory.mktemp("task-runs"), repository / "conf"
+    for name, arm in (("list_recall_nano", "meta"), ("pause", "pause")):
+        configs = [f"--config={conf / 'task' / 'list_recall_nano.yaml'}", f"--config={conf / 'arm' / arm}.yaml"]
+        succeed("fit", *configs, *SMALL_TASK, f"--run_dir={folder / name}")
+    return folder
 
 
 @pytest.fixture
-def desk(repository: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that looks as a reader's does after `make demo`, with text of the reader's own."""
+def desk(
+    repository: Path, fitted: Path, task_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder that looks as a reader's does after `make demo` and the README's tasks, with text of the reader's own."""
     (tmp_path / "conf").symlink_to(repository / "conf")
     shutil.copytree(fitted, tmp_path / "runs" / "base")
+    for run in task_runs.iterdir():
+        shutil.copytree(run, tmp_path / "runs" / run.name)
     write_corpus(tmp_path / "my_text.jsonl", count=40, field="body")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -64,6 +87,10 @@ def test_make_knows_the_target(line: str, repository: Path) -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_runs(line: str, desk: Path, corpus: Path) -> None:
     arguments = shlex.split(line)[1:]
+    if arguments[0] == "fit" and "conf/task/" in line:
+        out = succeed(*arguments, *SMALL_TASK)
+        assert out.strip()
+        return
     if arguments[0] == "fit":
         own_text = any(argument.startswith("--data.corpus=") for argument in arguments)
         arguments += SMALL if own_text else [*SMALL, f"--data.corpus={corpus}"]

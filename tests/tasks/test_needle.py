@@ -74,6 +74,15 @@ def hay(task: Needle, tokens: np.ndarray) -> np.ndarray:
     return np.concatenate([tokens[:at], tokens[stop + 1 :]])
 
 
+def test_few_symbols_give_few_keys_and_digits(make: Make) -> None:
+    task = make(symbols=[6, 8, 20], n_keys=8, placement="none")
+    examples = task.examples(100, seed=3)
+    assert count_disagreements(task, examples) == (0, 100)
+    assert {digit for _, answer in questions(task, examples) for digit in answer.split()} == set("012345")
+    with pytest.raises(UserError, match=r"n_keys=9: expected an integer from 1 to 8$"):
+        make(symbols=[6, 8, 20], n_keys=9)
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_haystack_is_a_stretch_of_text_of_its_split(split: Any, make: Make, haystack: TokenStore) -> None:
     task = make(rendering="text", placement="every")

@@ -10,7 +10,7 @@ from lightning_metatok.data.examples import META, OPENS, SOURCE
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import build
-from tests.tasks.reading import n_marks, questions
+from tests.tasks.reading import count_disagreements, every, n_marks, questions
 
 
 def test_a_prompt_reads_as_the_module_says(tokenizer: MetaTokenizer) -> None:
@@ -61,6 +61,14 @@ def test_every_marks_all_labels_which_stand_at_different_places() -> None:
     assert seen == {2, 3, 4, 5}
 
 
+def test_labels_are_the_names_there_are() -> None:
+    task = build("parity", n_labels=(1, 5), symbols=[2, 5, 2])
+    examples = task.examples(200, 0)
+    assert count_disagreements(task, examples) == (0, 200)
+    labels = {label for example in every(examples) for label in re.findall(r"L\d+", task.text(example))}
+    assert labels == {f"L{i}" for i in range(5)}
+
+
 def test_several_labels_are_asked_unless_a_hint_marks_one() -> None:
     for placement, expected in (("hint", 1), ("every", 3), ("random", 3), ("none", 3)):
         task = build("parity", placement=placement, n_labels=(4, 4), n_queries=3)
@@ -81,6 +89,7 @@ def test_a_default_size_grows_with_the_labels() -> None:
 def test_wrong_options_name_their_key() -> None:
     for options, message in (
         ({"n_labels": (1, 27)}, r"n_labels=\[1, 27\]: expected two integers .* between 1 and 26"),
+        ({"n_labels": (1, 6), "symbols": [2, 5, 2]}, r"n_labels=\[1, 6\]: expected two integers .* between 1 and 5"),
         ({"n_labels": 2}, r"n_labels=2: expected two integers .* between 1 and 26"),
         (
             {"n_labels": (1, 4), "n_bits": (3, 9)},

@@ -99,6 +99,16 @@ def test_options_that_cannot_work_name_their_key(options: dict[str, object], mes
         make(**options)
 
 
+def test_few_symbols_give_few_variables(make: Make) -> None:
+    few = {"symbols": [4, 3, 5], "n_chains": (1, 2)}
+    task = make(hops=(0, 3), **few)
+    assert count_disagreements(task, task.examples(100, seed=8)) == (0, 100)
+    with pytest.raises(UserError, match=r"n_chains=\[1, 2\]: expected two integers .* between 1 and 1$"):
+        make(hops=(0, 4), **few)
+    with pytest.raises(UserError, match=r"hops=\[0, 8\]: expected two integers .* between 0 and 7$"):
+        make(hops=(0, 8), **few)
+
+
 def test_variables_of_two_words_allow_longer_prompts(make: Make) -> None:
     task = make(level="hard", variable_words=2).longer(8)
     examples = task.examples(20, seed=7)
