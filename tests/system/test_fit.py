@@ -43,6 +43,7 @@ def test_one_folder_holds_everything_of_a_run(fitted: Path) -> None:
     (event_file,) = (name for name in names if name.startswith("events.out.tfevents."))
     assert names - {event_file} == {
         "ablation.png",
+        "arm.json",
         "checkpoints/last.ckpt",
         "checkpoints/step-20.ckpt",
         "config.yaml",

@@ -73,7 +73,8 @@ class Dashboard(Callback):
         lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
         folder = log_folder(trainer)
         answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
-        if lines and folder is not None and trainer.is_global_zero and not answers:
+        has_losses = any(tag in line for line in lines for tag in ("loss/train", "loss/val"))
+        if has_losses and folder is not None and trainer.is_global_zero and not answers:
             ablations = [c for c in trainer.callbacks if isinstance(c, PositionAblation)]  # type: ignore[attr-defined]
             figure = run_figure(lines, ablations[0].cells if ablations else [])
             log_figure(trainer, "run", figure)
