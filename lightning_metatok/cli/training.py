@@ -195,8 +195,9 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Prepare the data, claim the run folder, and build the trainer with this project's callbacks and loggers."""
+        self.model.tokenizer = self._carried_tokenizer()
         if isinstance(self.datamodule, TaskDataModule):
-            self.datamodule.carried = self._carried_tokenizer()
+            self.datamodule.carried = self.model.tokenizer
         # Mistakes in the data and in what the model can read come to light before a folder is made.
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)

@@ -102,12 +102,12 @@ class MetaTokenLM(LightningModule):
                 blocks longer than the table of positions.
         """
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
+        if self.tokenizer is not None:
+            check_tokenizer(self.tokenizer, data.tokenizer)
         if n_ids > self.config.vocab_size:
             raise UserError(
                 f"model.vocab_size={self.config.vocab_size}: expected at least {n_ids}, the ids of the tokenizer"
             )
-        if self.tokenizer is not None:
-            check_tokenizer(self.tokenizer, data.tokenizer)
         if limit is not None and data.block_length > limit:
             raise UserError(data.too_long(limit))
 

@@ -53,6 +53,8 @@ KEYS = {"placement": "data.meta_placement", "mark_fraction": "data.meta_fraction
 
 TEST_SHARE = 4
 """One content of so many belongs to the test split."""
+LONGEST = 1 << 20
+"""Tokens that no prompt is longer than."""
 ATTEMPTS = 200
 CALIBRATION = 128
 
@@ -178,15 +180,16 @@ class Task(ABC):
         )
         self.expect(0 < self.mark_fraction <= 0.5, "mark_fraction", "a number above 0, at most 0.5")
         if self.level is not None:
-            self.expect(self.level in LEVELS, "level", f"one of {', '.join(LEVELS)}", LEVELS)
+            self.expect(
+                isinstance(self.level, str) and self.level in LEVELS, "level", f"one of {', '.join(LEVELS)}", LEVELS
+            )
         for option in fields(self):
             value = getattr(self, option.name)
             if isinstance(value, list):
                 object.__setattr__(self, option.name, tuple(value))
         if self.bin is not None:
-            self.expect(
-                len(self.bin) == 2 and 0 <= self.bin[0] < self.bin[1], "bin", "two lengths, a smaller one first"
-            )
+            self.check_range("bin", 0, LONGEST)
+            self.expect(self.bin[0] < self.bin[1], "bin", "two lengths, a smaller one first")
         self.check()
 
     def check(self) -> None:

@@ -34,7 +34,9 @@ SMALL = [
     "--sample.max_new_tokens=2",
 ]
 SMALL_TASK = [
-    *(option for option in SMALL if option.startswith(("--model.", "--trainer."))),
+    *(option for option in SMALL if option.startswith("--model.")),
+    "--trainer.max_steps=6",
+    "--trainer.val_check_interval=2",
     "--data.batch_size=2",
     "--data.curriculum=null",
     "--data.validation_examples=20",
@@ -54,10 +56,8 @@ def task_runs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def desk(
-    repository: Path, fitted: Path, task_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder that looks as a reader's does after `make demo` and the README's tasks, with text of the reader's own."""
+def desk(repository: Path, fitted: Path, task_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks as a reader's does after `make demo` and the tasks of the README, with text of their own."""
     (tmp_path / "conf").symlink_to(repository / "conf")
     shutil.copytree(fitted, tmp_path / "runs" / "base")
     for run in task_runs.iterdir():

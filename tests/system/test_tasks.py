@@ -87,7 +87,7 @@ def test_the_saved_config_repeats_the_run_with_workers_too(fitted_task: Path, tm
     config = fitted_task / "config.yaml"
     succeed("fit", "--config", config, "--data.num_workers=2", f"--run_dir={tmp_path}/again")
     assert_bit_equal(tmp_path / "again", fitted_task)
-    assert yaml.safe_load(config.read_text())["data"]["task_options"]["pool"] == 32
+    assert yaml.safe_load(config.read_text())["data"]["task_options"]["n_queries"] == 4
 
 
 @pytest.mark.parametrize("train_examples", ["null", "100"])
@@ -129,7 +129,7 @@ def test_symbols_start_from_a_language_model_with_a_fresh_embedding(
     out = succeed(
         "fit", *task, *shape, "--model.init_new=[tokens]", "--trainer.max_steps=4", f"--run_dir={tmp_path}/run"
     )
-    assert "fresh are the embedding of 672 ids (<|meta|> keeps its row); all other weights" in out
+    assert "fresh are the embedding of 128 ids (<|meta|> keeps its row); all other weights" in out
     succeed("test", "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt")
 
 
@@ -186,4 +186,4 @@ def test_another_tokenizer_than_that_of_the_checkpoint_is_refused(
     text = "--data.task_options={rendering: text, n_lists: [2, 2]}"
     other = f"--data.tokenizer={checkpoint.parents[1] / 'tokenizer.json'}"
     line = refused(text, other, "--data.curriculum=null", f"--ckpt_path={fitted_task / 'checkpoints' / 'last.ckpt'}")
-    assert "data.tokenizer: the checkpoint's tokenizer (652 ids) is not that of the data (512 ids)" in line
+    assert "data.tokenizer: the checkpoint's tokenizer (124 ids) is not that of the data (512 ids)" in line

@@ -305,7 +305,7 @@ def test_a_wrong_option_is_one_line_that_names_its_key(name: str) -> None:
         },
         r"data\.meta_fraction=0\.9: expected a number above 0": {"mark_fraction": 0.9},
         r"data\.task_options\.level=hrad: expected one of medium, hard.*; did you mean 'hard'\?": {"level": "hrad"},
-        r"data\.task_options\.bin=\[9, 3\]: expected two lengths": {"bin": (9, 3)},
+        r"data\.task_options\.bin=\[9, 3\]: expected two integers": {"bin": (9, 3)},
         rf"data\.task_options\.{size}s: {name} has no such option; did you mean '{size}'\?": {f"{size}s": (1, 2)},
         r"data\.task_options\.rendering=texts: expected one of symbols, text; did you mean 'text'\?": {
             "rendering": "texts"
