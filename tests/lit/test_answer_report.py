@@ -86,7 +86,7 @@ def test_error_kinds_equal_a_look_at_each_prompt(placement: str) -> None:
     """List recall in symbols has its lists in order, so the target's items stand behind its name's first place."""
     task = tasks.build("list_recall", placement=placement, n_lists=(2, 4), list_length=(2, 5), pool=12)
     examples = task.examples(300, seed=1, split="test")
-    names = {int(task.lexicon.tokenizer.encode(f"L{i}")[0]) for i in range(128)}
+    names = {int(task.lexicon.tokenizer.encode(f"L{i}")[0]) for i in range(256)}
     question, meta = task.lexicon.tokenizer.encode("?")[0], task.lexicon.tokenizer.meta_id
     draws = np.random.default_rng(0)
     # Half of the tokens given are of the prompt, the question included, and some are marks.

@@ -171,7 +171,7 @@ def test_the_same_tokens_are_expected_unless_fresh_ones_are_asked_for(
         make_model(init_from=str(path))
     model = make_model(init_from=str(path), vocab_size=400)
     data = make_data()
-    with pytest.raises(UserError, match=r"model\.vocab_size=400: expected at least"):
+    with pytest.raises(UserError, match=r"the checkpoint's tokenizer \(400 ids\) is not that of the data \(652 ids\)"):
         model.check_data(data)
     text = TaskDataModule("list_recall", {"rendering": "text", "n_lists": [2, 2]}, train_examples=None,
                           validation_examples=8, test_examples=8)  # fmt: skip
