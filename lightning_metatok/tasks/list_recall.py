@@ -17,7 +17,8 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.tasks.draws import Draws
-from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
+from lightning_metatok.tasks.lexicon import ABSENT
+from lightning_metatok.tasks.lists import ITEMS, PHRASES, list_words
 from lightning_metatok.tasks.task import Draft, IntArray, Task
 
 
@@ -29,9 +30,7 @@ class ListRecall(Task):
     size_field: ClassVar[str] = "n_lists"
     default_size: ClassVar[tuple[int, int]] = (2, 5)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "colon": ("", ":"),
-        "comma": ("", ","),
-        "stop": ("", "."),
+        **PHRASES,
         "question": ("?", "\nQ: what is item"),
         "of": ("", " of"),
         "answer": ("", "?\nA:"),
@@ -80,22 +79,10 @@ class ListRecall(Task):
         # Different items of the target, first those it has.
         order_nK = draws.shuffle("asked", np.arange(K) < length_n[:, None])
 
-        # A list is: name : OPEN item , item , ... CLOSE .
         draft, word = Draft(n), lexicon.phrase
-        before, after = [word["colon"], OPEN], [CLOSE, word["stop"]]
-        commas_nNK = np.where(exists_nNK & (np.arange(K) > 0), word["comma"], ABSENT)
-        items_nNX = np.stack([commas_nNK, np.where(exists_nNK, items_nNK, ABSENT)], axis=3).reshape(n, N, 2 * K)
-        words_nNW = np.concatenate(
-            [
-                lexicon.names[names_nN][..., None],
-                np.broadcast_to(before, (n, N, 2)),
-                items_nNX,
-                np.broadcast_to(after, (n, N, 2)),
-            ],
-            axis=2,
-        )
+        words_nNW = list_words(lexicon, names_nN, items_nNK, exists_nNK)
         source_nNW = np.zeros(words_nNW.shape, dtype=bool)
-        source_nNW[..., 4:-2:2] = is_target_nN[..., None] & (np.arange(K) == order_nK[:, None, :1])
+        source_nNW[..., ITEMS] = is_target_nN[..., None] & (np.arange(K) == order_nK[:, None, :1])
         draft.put(words_nNW, source=source_nNW, target=is_target_nN[..., None], where=exists_nN[..., None])
         draft.end_body()
         target_name_n = names_nN[row_n, target_n]
@@ -104,11 +91,11 @@ class ListRecall(Task):
             asked_n = query < length_n
             which_n = order_nK[:, query]
             asked = [lexicon.numbers[which_n + 1], word["of"], lexicon.names[target_name_n]]
-            # Symbols name the list first: the token before the answer says which item, and learning is faster.
+            # Symbols name the list first: the token before the answer says which item.
             for part in (word["question"], *(asked if lexicon.rendering == "text" else asked[::-1]), word["answer"]):
                 draft.put(part, where=asked_n)
             draft.put(target_items_nK[row_n, which_n], answer=True, where=asked_n)
-        items_n = np.where(np.arange(K) < length_n[:, None], target_items_nK, -1)
+        items_n = np.where(np.arange(K) < length_n[:, None], target_items_nK, ABSENT)
         # Whatever is asked about a list, the list is of one split.
         draft.content(target_name_n, items_n)
         draft.slices |= {"n_lists": size_n, "list_length": length_n, "k": order_nK[:, 0] + 1}

@@ -18,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.tasks.draws import Draws
-from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
+from lightning_metatok.tasks.lexicon import ABSENT
+from lightning_metatok.tasks.lists import ITEMS, PHRASES, list_words
 from lightning_metatok.tasks.task import Draft, IntArray, Task
 
 
@@ -30,9 +31,7 @@ class SegmentCounting(Task):
     size_field: ClassVar[str] = "n_lists"
     default_size: ClassVar[tuple[int, int]] = (2, 5)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "colon": ("", ":"),
-        "comma": ("", ","),
-        "stop": ("", "."),
+        **PHRASES,
         "question": ("#", "\nQ: how many"),
         "in": ("", " in"),
         "answer": ("", "?\nA:"),
@@ -93,22 +92,10 @@ class SegmentCounting(Task):
         is_counted_nK = (target_which_nK == order_nD[:, :1]) & in_target_nK
         is_first_nK = is_counted_nK & (np.cumsum(is_counted_nK, axis=1) == 1)
 
-        # A list is: name : OPEN item , item , ... CLOSE .
         draft, word = Draft(n), lexicon.phrase
-        before, after = [word["colon"], OPEN], [CLOSE, word["stop"]]
-        commas_nNK = np.where(exists_nNK & (np.arange(K) > 0), word["comma"], ABSENT)
-        items_nNX = np.stack([commas_nNK, np.where(exists_nNK, items_nNK, ABSENT)], axis=3).reshape(n, N, 2 * K)
-        words_nNW = np.concatenate(
-            [
-                lexicon.names[names_nN][..., None],
-                np.broadcast_to(before, (n, N, 2)),
-                items_nNX,
-                np.broadcast_to(after, (n, N, 2)),
-            ],
-            axis=2,
-        )
+        words_nNW = list_words(lexicon, names_nN, items_nNK, exists_nNK)
         source_nNW = np.zeros(words_nNW.shape, dtype=bool)
-        source_nNW[row_n, target_n, 4:-2:2] = is_first_nK
+        source_nNW[row_n, target_n, ITEMS] = is_first_nK
         draft.put(words_nNW, source=source_nNW, target=is_target_nN[..., None], where=exists_nN[..., None])
         draft.end_body()
         target_name_n = names_nN[row_n, target_n]
