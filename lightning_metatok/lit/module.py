@@ -25,6 +25,7 @@ from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.task_data import TaskDataModule
+from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 
 TOKENIZER_KEY = "tokenizer"
@@ -192,12 +193,7 @@ class MetaTokenLM(LightningModule):
         """Dropout follows from (seed, micro-step, rank), as batches do: a resumed run draws the same masks."""
         if self.config.dropout > 0:
             seed = self.trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
-            torch.manual_seed(int(random_bits(seed, self._micro_step(batch_idx), self.trainer.global_rank)[0]))
-
-    def _micro_step(self, batch_idx: int) -> int:
-        """Batches before this one, since the first step of all, resumed or not."""
-        every = self.trainer.accumulate_grad_batches
-        return self.trainer.global_step * every + batch_idx % every
+            torch.manual_seed(int(random_bits(seed, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch."""
@@ -218,7 +214,7 @@ class MetaTokenLM(LightningModule):
         if self.trainer.world_size == 1:
             return loss
         data: TaskDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return nll_BT.sum() * self.trainer.world_size / data.counts(self._micro_step(batch_idx)).scored
+        return nll_BT.sum() * self.trainer.world_size / data.counts(micro_step(self.trainer, batch_idx)).scored
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""

@@ -33,3 +33,12 @@ class Trainer(lightning.Trainer):
             )
         kwargs["use_distributed_sampler"] = use_distributed_sampler
         super().__init__(precision=resolve_precision(precision), **kwargs)  # type: ignore[arg-type]
+
+
+def micro_step(trainer: lightning.Trainer, batch_idx: int) -> int:
+    """Batches before this one, since the first step of all, resumed or not.
+
+    Ask when a training batch starts: the optimiser may have stepped when it ends.
+    """
+    every = trainer.accumulate_grad_batches
+    return trainer.global_step * every + batch_idx % every

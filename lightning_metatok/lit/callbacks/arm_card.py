@@ -22,6 +22,7 @@ from lightning_metatok.lit.datamodule import MetaTokenDataModule
 from lightning_metatok.lit.loggers import log_folder
 from lightning_metatok.lit.run_folder import write_atomically
 from lightning_metatok.lit.task_data import TaskDataModule
+from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.tasks.stream import count
 
@@ -57,8 +58,7 @@ class ArmCard(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Remember which micro-step this is: the optimiser may have stepped when the batch ends."""
-        every = trainer.accumulate_grad_batches
-        self._micro_step = trainer.global_step * every + batch_idx % every
+        self._micro_step = micro_step(trainer, batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.throughput import Throughput as ThroughputWindow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.data import Batch
+from lightning_metatok.lit.trainer import micro_step
 
 
 class Throughput(Callback):
@@ -37,8 +38,7 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Start the clock, the first time and after a validation; between steps it runs on, waits for data included."""
-        every = trainer.accumulate_grad_batches
-        self._micro_step = trainer.global_step * every + batch_idx % every
+        self._micro_step = micro_step(trainer, batch_idx)
         if self._running_since is None:
             self._running_since = time.perf_counter()
 
