@@ -37,17 +37,3 @@ def claim_run_folder(wanted: str | Path, *, resume_from: str | Path | None = Non
                 candidate = wanted.with_name(f"{wanted.name}-{number}")
     except OSError as error:
         raise UserError(f"run_dir={wanted}: cannot make this folder: {error.strerror}") from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,0 +1,66 @@
+"""One tidy table of all runs: what they differ in, what became of them, and what they logged last."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.sweep.expand import PlannedRun
+from lightning_metatok.sweep.folder import SweepFolder, last_values
+
+FORMATS = (".csv", ".parquet")
+
+
+def collect(
+    folder: SweepFolder,
+    runs: Sequence[PlannedRun],
+    finished: Sequence[str],
+    metrics: Sequence[str],
+    jobs: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return one row a run: id, name, state, the axes, attempts, seconds, and `metrics` (all of them, if none given).
+
+    Raises:
+        UserError: no run logged one of `metrics`.
+    """
+    rows = []
+    logged: dict[str, None] = {}
+    for run in runs:
+        state = folder.state(run.name, finished, jobs)
+        values = last_values(folder.run_folder(run.name)) or {}
+        logged |= dict.fromkeys(name for name in values if name != "step")
+        axes = {key: _cell(value) for key, value in run.axes.items()}
+        head = {"id": run.id, "name": run.name, "state": state.state, "attempts": state.attempt}
+        rows.append({**head, "seconds": round(state.spent_s, 1), **axes, "step": values.get("step"), **values})
+    for name in metrics:
+        if name not in logged:
+            raise UserError(f"collect: {name}: no run logged it{nearest(name, logged)}")
+    head = [key for key in rows[0] if key not in logged]
+    return pd.DataFrame(rows, columns=[*head, *(metrics or logged)])
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write CSV or parquet, by the file's ending; a reader sees the old file or the whole new one.
+
+    Raises:
+        UserError: another ending, or a file that cannot be written.
+    """
+    if path.suffix not in FORMATS:
+        raise UserError(f"--out={path}: expected a file that ends in {' or '.join(FORMATS)}")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"--out={path}: cannot be written: {error.strerror}") from error
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value

@@ -1,0 +1,149 @@
+"""The runs that a sweep file stands for.
+
+    run id = the first 10 hex digits of sha256(contents of its configs, its options, the code)
+
+So the same run is never done twice, and a changed one never writes over another: it is another run. Files count by
+what they say, not by their names, comments or layout.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_metatok.errors import UserError
+from lightning_metatok.sweep.spec import ARM, SEED, SweepSpec
+
+ID_DIGITS = 10
+LONGEST_LABEL = 80
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run.
+
+    Attributes:
+        id: of its configuration and its code.
+        label: what it differs in, readable, safe as the name of a file.
+        axes: axis -> value.
+        configs: files, in the order in which they count.
+        options: dotted key -> value, which count after all files.
+    """
+
+    id: str
+    label: str
+    axes: Mapping[str, Any]
+    configs: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.label}-{self.id}"
+
+    def arguments(self, root: Path | None = None) -> list[str]:
+        """Arguments of `fit`, without the folder; `root`: where relative configs are, if not here."""
+        files = [str(root / path) if root else path for path in self.configs]
+        return [
+            *(f"--config={path}" for path in files),
+            *(f"--{key}={as_argument(value)}" for key, value in self.options.items()),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "PlannedRun":
+        """From JSON."""
+        return cls(**{**content, "configs": tuple(content["configs"])})
+
+
+def as_argument(value: Any) -> str:
+    """The value as it is written on a command line; text as it is, all else as JSON, which is YAML."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def expand(spec: SweepSpec, code: str, read: Callable[[str], Mapping[str, Any]]) -> list[PlannedRun]:
+    """Return all runs, in the order of the file; seeds vary fastest.
+
+    Args:
+        spec: the sweep. code: a hash of the code. read: returns what a config file says.
+
+    Raises:
+        UserError: nothing is left to run, or two runs are the same.
+    """
+    contents = {path: canonical(read(path)) for path in _all_configs(spec)}
+    runs = []
+    for axes in combinations(spec):
+        arm = spec.arms.get(axes.get(ARM, ""))
+        configs = (*spec.configs, *(arm.configs if arm else ()))
+        options = {**spec.set, **(arm.set if arm else {})}
+        options |= {key: value for key, value in axes.items() if key != ARM}
+        identity = [[contents[path] for path in configs], canonical(options), code]
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:ID_DIGITS]
+        runs.append(PlannedRun(digest, label(axes), axes, configs, options))
+    if not runs:
+        raise UserError("skip: every run is left out; expected at least one that is not")
+    by_id: dict[str, PlannedRun] = {}
+    for run in runs:
+        if run.id in by_id:
+            raise UserError(f"{by_id[run.id].label} and {run.label} are the same run; expected values that differ")
+        by_id[run.id] = run
+    return runs
+
+
+def combinations(spec: SweepSpec) -> Iterator[dict[str, Any]]:
+    """Axes and their values, one mapping a run, without those that `skip` names."""
+    choices: list[list[dict[str, Any]]] = []
+    if spec.arms:
+        choices.append([{ARM: name} for name in spec.arms])
+    choices += [[{key: value} for value in values] for key, values in spec.grid.items()]
+    for group in spec.zip:
+        keys = list(group)
+        choices.append([dict(zip(keys, row, strict=True)) for row in zip(*group.values(), strict=True)])
+    choices.append([{SEED: seed} for seed in spec.seeds])
+    for parts in itertools.product(*choices):
+        axes = {key: value for part in parts for key, value in part.items()}
+        if not any(_matches(axes, condition) for condition in spec.skip):
+            yield axes
+
+
+def _matches(axes: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
+    return all(axes[key] == value or (isinstance(value, list) and axes[key] in value) for key, value in condition.items())
+
+
+def _all_configs(spec: SweepSpec) -> list[str]:
+    return list(dict.fromkeys([*spec.configs, *(path for arm in spec.arms.values() for path in arm.configs)]))
+
+
+def canonical(content: Any) -> str:
+    """The same text for the same keys and values, in whatever order and layout."""
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+def label(axes: Mapping[str, Any]) -> str:
+    """The values of all axes, joined; numbers with the last part of their key, so that they say what they are."""
+    parts = []
+    for key, value in axes.items():
+        short = "s" if key == SEED else key.rpartition(".")[2]
+        text = value if isinstance(value, str) else (f"{short}{value}" if key == SEED else f"{short}={as_argument(value)}")
+        parts.append(re.sub(r"[^A-Za-z0-9._=]+", "_", text).strip("_"))
+    return "-".join(parts)[:LONGEST_LABEL]
+
+
+def code_version(package: Path) -> str:
+    """Hash of all sources of the package."""
+    digest = hashlib.sha256()
+    for path in sources(package):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:ID_DIGITS]
+
+
+def sources(package: Path) -> Sequence[Path]:
+    """Files of the package that make up its code."""
+    return sorted(path for path in package.rglob("*") if path.suffix in (".py", ".json", ".typed") and path.is_file())
