@@ -225,6 +225,7 @@ class MetaTokenDataModule(LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else starting an iterator would draw from the global one
             persistent_workers=self.num_workers > 0,
         )
 
