@@ -5,8 +5,8 @@ import socket
 import time
 from pathlib import Path
 
-from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 PATTERN = "events.out.tfevents.*"
@@ -63,9 +63,9 @@ class EventWriter(SummaryWriter):
 
     def _get_file_writer(self) -> _OneFile:
         if self.all_writers is None or self.file_writer is None:
-            self.file_writer = _OneFile(Path(self.log_dir))  # type: ignore[assignment]
-            self.all_writers = {self.log_dir: self.file_writer}  # type: ignore[assignment]
-        return self.file_writer  # type: ignore[return-value]
+            self.file_writer = _OneFile(Path(self.log_dir))
+            self.all_writers = {self.log_dir: self.file_writer}
+        return self.file_writer
 
     @property
     def goes_on(self) -> bool:
