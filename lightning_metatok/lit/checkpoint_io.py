@@ -10,6 +10,7 @@ A checkpoint without a manifest that fits its files does not count: killed betwe
 checkpoints that it had before, or one more.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ from lightning_metatok.errors import UserError
 
 LAST = "last.ckpt"
 NAME = re.compile(r"step-(\d+)\.(ckpt|safetensors|json)")
+ROOM, ZEROS = 2**20, bytes(2**16)
+"""Bytes that a disk takes which is not full, and a piece of them."""
 TEMPORARY = ".tmp-"
 """Prefix of a file that is being written, or that a kill left."""
 
@@ -90,12 +93,12 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        # torch and safetensors hide the number of the error that a full disk gives.
-        if not isinstance(error, OSError) and "No space left" in str(error):
-            raise OSError(28, "No space left on device", str(path)) from error
+    except Exception as error:
+        if not isinstance(error, OSError) and temporary.exists():
+            _raise_if_full(temporary)  # torch and safetensors do not say why they could not write
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def link_last(path: Path) -> None:
@@ -230,6 +233,18 @@ def _saved(path: Path) -> Saved | None:
 
 def _names(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
+
+
+def _raise_if_full(temporary: Path) -> None:
+    """Let the system say what it says when one writes on: OSError, where there is no more space."""
+    try:
+        with temporary.open("ab", buffering=0) as file:
+            for _ in range(ROOM // len(ZEROS)):
+                if file.write(ZEROS) < len(ZEROS):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+    except OSError as full:
+        raise OSError(full.errno, full.strerror, str(temporary.parent)) from full
 
 
 def _save_weights(state: Mapping[str, Tensor], target: Path) -> None:

@@ -152,8 +152,8 @@ def durations(child: Child) -> dict[str, float]:
             total[phase] = total.get(phase, 0.0) + seconds - begun[phase]
             count[phase] = count.get(phase, 0) + 1
     means = {phase: total[phase] / count[phase] for phase in total}
-    caches = [seconds for seconds, phase, _ in child.marks if phase == "cache"]
-    return {**means, "cache": caches[-1] - caches[0]} if caches else means
+    first = {phase: next(seconds for seconds, name, _ in child.marks if name == phase) for phase in total}
+    return {**means, "cache": first["training"] - first["cache"]}
 
 
 def differences(run: Path, other: Path) -> list[str]:
