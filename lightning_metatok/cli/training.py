@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_metatok import signals
 from lightning_metatok.cli.config_files import (
     check_config_files,
     explain,
@@ -52,6 +53,7 @@ from lightning_metatok.lit.callbacks import (
     Throughput,
     TokenProgress,
 )
+from lightning_metatok.lit.callbacks.checkpoint import stop
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
 from lightning_metatok.lit.module import TOKENIZER_KEY
@@ -255,6 +257,8 @@ class TrainingCLI(LightningCLI):
             self.datamodule.tokenizer.save(self.folder / "tokenizer.json")
             self._go_back()
             print(self._summary())
+        if self.verb == "fit" and self.trainer.world_size == 1 and (number := signals.received()):
+            stop(number, int(self.checkpoint.get("global_step", 0)))  # before a step is made nothing can be lost
         # FinalTable prints what Lightning would, in this project's units.
         quiet_options = {
             "predict": {"return_predictions": False},

@@ -40,7 +40,7 @@ class JsonlLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Write one line; each line is complete, so a reader may follow the file while it grows."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        values = {k: float(v) for k, v in metrics.items() if k != "epoch"}
+        values = {k: float(v) for k, v in _in_order(metrics)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
@@ -69,7 +69,7 @@ class EventLogger(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars at `step`."""
-        super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
+        super().log_metrics(dict(_in_order(metrics)), step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The Dashboard callback writes hyperparameters once, together with the final metrics."""
@@ -81,6 +81,11 @@ class EventLogger(TensorBoardLogger):
 def run_loggers(folder: str | Path) -> list[Logger]:
     """The loggers of a run in `folder`."""
     return [EventLogger(folder), JsonlLogger(folder)]
+
+
+def _in_order(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    """By name: Lightning's order is that of their first appearance, which a run that goes on does not know."""
+    return sorted((name, value) for name, value in metrics.items() if name != "epoch")
 
 
 def lengths_of_logs(folder: Path) -> dict[str, int]:

@@ -161,7 +161,7 @@ def differences(run: Path, other: Path) -> list[str]:
     one, two = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (run, other))
     found = [f"{name} is not equal" for name in ("state_dict", "optimizer_states", "lr_schedulers")
              if not same(one[name], two[name])]  # fmt: skip
-    mine, theirs = ([_without_clocks(line) for line in lines(folder)] for folder in (run, other))
+    mine, theirs = ([list(_without_clocks(line).items()) for line in lines(folder)] for folder in (run, other))
     found += [f"metrics.jsonl: {a} is not {b}" for a, b in zip(mine, theirs, strict=False) if a != b]
     if len(mine) != len(theirs):
         found.append(f"metrics.jsonl: {len(mine)} lines, not {len(theirs)}")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -57,9 +58,7 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer, step)
         self._validated = False
         if number:
-            if number == signal.SIGUSR1 and trainer.is_global_zero:
-                requeue()
-            raise signals.Stopped(number, step)
+            stop(number, step, requeues=trainer.is_global_zero)
 
     def _save(self, trainer: Trainer, step: int) -> None:
         if step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -72,6 +71,17 @@ class RunCheckpoint(Checkpoint):
         if trainer.is_global_zero:  # the new one is complete: only now may others go
             link_last(path)
             prune(path.parent, keep_last=self.keep_last, keep_best=self.keep_best)
+
+
+def stop(number: int, step: int, *, requeues: bool = True) -> NoReturn:
+    """End the run as the signal `number` asks, at `step`; on SIGUSR1 its job comes back, on others it must not.
+
+    Raises:
+        Stopped: always.
+    """
+    if number == signal.SIGUSR1 and requeues:
+        requeue()
+    raise signals.Stopped(number, step)
 
 
 def requeue() -> None:
