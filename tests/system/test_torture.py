@@ -114,9 +114,7 @@ def strike(child: Child, draw: random.Random, phase: str, seconds: dict[str, flo
     return True
 
 
-def killed_run(
-    undisturbed: Undisturbed, kind: str, phases: list[str], workers: int, seed: int, tmp_path: Path
-) -> int:
+def killed_run(undisturbed: Undisturbed, kind: str, phases: list[str], workers: int, seed: int, tmp_path: Path) -> int:
     """Kill a run in each of `phases` in turn, let it end, compare; return the number of kills that struck."""
     whole, seconds = undisturbed(kind)
     draw, kills, run = random.Random(seed), 0, tmp_path / "run"
@@ -164,7 +162,8 @@ def test_sixty_kills(case: int, undisturbed: Undisturbed, report: Report, tmp_pa
         # Every run is compared, also one that was done before the last kill came; only one with all kills counts.
         if killed_run(undisturbed, kind, phases, workers, 1000 * case + attempt, folder) == number:
             report.add(name, {"kills": number, "where": phases, "attempts": attempt + 1,
-                              f"kills with {workers} workers": number, "seconds": time.monotonic() - since})  # fmt: skip
+                              f"kills with {workers} workers": number,
+                              "seconds": time.monotonic() - since})  # fmt: skip
             return
     pytest.fail("the run was always done before the last kill")
 

@@ -7,6 +7,7 @@ A child writes a mark into a pipe when a phase of the run begins or ends, so tha
     validation
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -66,7 +67,8 @@ class Child:
     def _read(self) -> bool:
         left = LIMIT - (time.monotonic() - self.started)
         if left <= 0 or not select.select([self.pipe], [], [], left)[0]:
-            os.kill(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
             raise TimeoutError(f"a child took more than {LIMIT} s:\n{self.log.read_text()}")
         content = os.read(self.pipe, 65536)
         *complete, self._rest = (self._rest + content.decode()).split("\n")
@@ -75,10 +77,8 @@ class Child:
         return bool(content)
 
     def _end_workers(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def launch(arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> Child:
