@@ -73,7 +73,8 @@ def _check_node(node: yaml.Node | None, where: str, sizes: dict[int, int], above
         raise UserError(f"{where}, line {line}: an anchor that holds itself; expected values that end")
     if id(node) in sizes:
         return sizes[id(node)]
-    above, size, lines = (*above, id(node)), 1, {}
+    lines: dict[str, int] = {}
+    above, size = (*above, id(node)), 1
     for item in node.value:
         if isinstance(node, yaml.MappingNode):
             key, value = item
