@@ -5,12 +5,14 @@ jsonargparse refuses unknown keys too, but names neither the file nor what was p
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
+from lightning_metatok.cli.yaml_files import read_config
 from lightning_metatok.errors import UserError, nearest
 
 
@@ -26,15 +28,17 @@ def value_given(key: str, argv: Sequence[str], config_files: Sequence[str]) -> A
     """
     value = None
     for name in config_files:
-        try:
-            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            continue
+        content: Any = {}
+        with suppress(UserError):
+            content = read_config(name)
         for part in key.split("."):
             content = content.get(part) if isinstance(content, Mapping) else None
         value = content if content is not None else value
     given = values_of(argv, (f"--{key}",))
-    return yaml.safe_load(given[-1]) if given else value
+    try:
+        return yaml.safe_load(given[-1]) if given else value
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"--{key}={given[-1]}: not a YAML value; expected a name") from error
 
 
 def values_of(argv: Sequence[str], names: tuple[str, ...]) -> list[str]:
@@ -61,15 +65,7 @@ def check_config_files(paths: Iterable[str], known: Sequence[str]) -> None:
         if not path.is_file():
             siblings = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
             raise UserError(f"--config={name}: no such file{nearest(name, siblings)}")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"--config={name}: not UTF-8 text (byte {error.start})") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"--config={name}: not YAML: {one_line(str(error))}") from error
-        if not isinstance(content, Mapping):
-            raise UserError(f"--config={name}: expected keys and values, got {type(content).__name__}")
-        for key in _leaves(content, known):
+        for key in _leaves(read_config(name), known):
             if not _is_known(key, known):
                 raise UserError(f"{name}: unknown key '{key}'{nearest(key, _candidates(known))}")
 
@@ -80,6 +76,9 @@ def explain(message: str, known: Sequence[str]) -> str:
     unknown = re.match(r"unrecognized arguments: --?([\w.]+)", line, re.IGNORECASE)
     if unknown:
         return f"unknown option '--{unknown[1]}'{nearest(unknown[1], _candidates(known))}"
+    stray = re.match(r"unrecognized arguments: (.*)", line, re.IGNORECASE)
+    if stray:
+        return f"{stray[1]}: no option; expected --KEY=VALUE"
     expected = re.match(r'Parser key "([\w.]+)": (.*)', line)
     if expected:
         key, rest = expected[1], expected[2]
@@ -87,6 +86,14 @@ def explain(message: str, known: Sequence[str]) -> str:
         if wanted:
             kind = (wanted[1] or wanted[2]).replace("typing.", "").replace("Literal", "one of ")
             return f"{key}={wanted[3]}: expected {kind}"
+        group = re.match(r"Unable to load config '(.*?)' - ", rest)
+        if group:
+            return f"{key}={group[1]}: expected keys and values, as in --{key}.NAME=VALUE"
+        union = re.search(r"Subtypes: \[(.*?)\] Errors:.* Given value: (.*)$", rest)
+        if union:
+            kinds = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", union[1]).replace("NoneType", "null")
+            kinds = re.sub(r"(?:[a-z_]+\.)+(\w+)", r"\1", kinds).replace("Literal", "one of ")
+            return f"{key}={union[2]}: expected {kinds}"
         return f"{key}: {rest}"
     return line
 

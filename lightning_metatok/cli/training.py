@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok import signals
+from lightning_metatok.cli.bounds import check_bounds
 from lightning_metatok.cli.config_files import (
     check_config_files,
     explain,
@@ -192,6 +193,11 @@ class TrainingCLI(LightningCLI):
         )
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and check what no class checks before a seed is set or a folder is made."""
+        super().parse_arguments(parser, args)
+        check_bounds(self.config)
 
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built."""

@@ -27,7 +27,9 @@ DATA_VERSION = 1
 ENVIRONMENT_VARIABLE = "LIGHTNING_METATOK_CACHE"
 MANIFEST = "manifest.json"
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_WRITING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+NO_WRITING = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def cache_folder(cache_dir: str | None = None) -> Path:
@@ -80,13 +82,18 @@ def prepared(root: Path, name: str, build: Callable[[Path], None]) -> Path:
                 f"no space left for prepared data in {root}; nothing half-written was kept: "
                 f"free some space, or point data.cache_dir or ${ENVIRONMENT_VARIABLE} elsewhere"
             ) from error
-        if error.errno in NO_WRITING and str(error.filename or "").startswith(str(root)):
+        if error.errno in NO_WRITING and _touches(root, str(error.filename or "")):
             raise UserError(
                 f"cannot write prepared data to {root} ({error.strerror}): "
                 f"point data.cache_dir or ${ENVIRONMENT_VARIABLE} to a folder that you may write to"
             ) from error
         raise
     return folder
+
+
+def _touches(root: Path, name: str) -> bool:
+    """Return whether `name` is `root`, in it, or a folder above it that could not be made."""
+    return name != "" and (Path(name).is_relative_to(root) or root.is_relative_to(name))
 
 
 def is_complete(folder: Path) -> bool:
