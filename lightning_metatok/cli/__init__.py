@@ -24,6 +24,7 @@ VERBS = {
     "predict": ("lightning_metatok.cli.training", "write the loss of every source token: --ckpt_path CKPT"),
     "generate": ("lightning_metatok.cli.generate", "continue a prompt: --ckpt_path CKPT --prompt TEXT"),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
+    "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
     "doctor": (
         "lightning_metatok.doctor",
         "what this machine can do: versions, GPU, attention backends, SLURM",

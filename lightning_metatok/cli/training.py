@@ -34,6 +34,7 @@ from lightning_metatok.cli.config_files import (
 )
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import (
     AnswerPositionAblation,
@@ -59,7 +60,7 @@ from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
 from lightning_metatok.lit.module import TOKENIZER_KEY
 from lightning_metatok.lit.resume import check_same_run, flat_config
-from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder, write_atomically
+from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder
 
 DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
@@ -357,6 +358,21 @@ def main(verb: str, argv: Sequence[str]) -> int:
         os.environ.pop(RUN_DIR_VARIABLE, None)
     TrainingCLI(verb, argv).run()
     return 0
+
+
+def names_of_options(kind: str) -> list[str]:
+    """Return the dotted names of all options, for a kind of data in `KINDS`."""
+
+    class Names(TrainingCLI):
+        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+            raise StopIteration(known_keys(parser))
+
+    quiet()
+    try:
+        Names("fit", ["--data.task=list_recall"] if kind == "task" else [])
+    except StopIteration as names:
+        return list(names.value)
+    raise AssertionError("the parser was not asked")
 
 
 def quiet() -> None:

@@ -1,6 +1,5 @@
 """One run, one folder: config.yaml (a runnable copy), tokenizer.json, metrics.jsonl, checkpoints/ and events."""
 
-import os
 from pathlib import Path
 
 from lightning_metatok.errors import UserError

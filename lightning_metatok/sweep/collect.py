@@ -38,8 +38,8 @@ def collect(
     for name in metrics:
         if name not in logged:
             raise UserError(f"collect: {name}: no run logged it{nearest(name, logged)}")
-    head = [key for key in rows[0] if key not in logged]
-    return pd.DataFrame(rows, columns=[*head, *(metrics or logged)])
+    known = [key for key in rows[0] if key not in logged]
+    return pd.DataFrame(rows, columns=[*known, *(metrics or logged)])
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -45,11 +45,10 @@ class PlannedRun:
         """Name of its folder."""
         return f"{self.label}-{self.id}"
 
-    def arguments(self, root: Path | None = None) -> list[str]:
-        """Arguments of `fit`, without the folder; `root`: where relative configs are, if not here."""
-        files = [str(root / path) if root else path for path in self.configs]
+    def arguments(self) -> list[str]:
+        """Arguments of `fit`, without the folder."""
         return [
-            *(f"--config={path}" for path in files),
+            *(f"--config={path}" for path in self.configs),
             *(f"--{key}={as_argument(value)}" for key, value in self.options.items()),
         ]
 
@@ -114,7 +113,9 @@ def combinations(spec: SweepSpec) -> Iterator[dict[str, Any]]:
 
 
 def _matches(axes: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
-    return all(axes[key] == value or (isinstance(value, list) and axes[key] in value) for key, value in condition.items())
+    return all(
+        axes[key] == value or (isinstance(value, list) and axes[key] in value) for key, value in condition.items()
+    )
 
 
 def _all_configs(spec: SweepSpec) -> list[str]:
@@ -131,7 +132,9 @@ def label(axes: Mapping[str, Any]) -> str:
     parts = []
     for key, value in axes.items():
         short = "s" if key == SEED else key.rpartition(".")[2]
-        text = value if isinstance(value, str) else (f"{short}{value}" if key == SEED else f"{short}={as_argument(value)}")
+        text = (
+            value if isinstance(value, str) else (f"{short}{value}" if key == SEED else f"{short}={as_argument(value)}")
+        )
         parts.append(re.sub(r"[^A-Za-z0-9._=]+", "_", text).strip("_"))
     return "-".join(parts)[:LONGEST_LABEL]
 

@@ -1,15 +1,16 @@
 """Where a sweep lives.
 
-    runs/sweeps/x/
-      sweep.yaml            the file, as it was when runs were last started
-      plan.json             its runs
-      code/HASH/            the package and the configs, as they were: a run that is started again runs what it began with
-      runs/LABEL-ID/        the run folder that `fit` writes
-      logs/LABEL-ID.log     what it printed
-      states/LABEL-ID.json  what became of it
-      submissions/N.json    array jobs: their number, and the run of each index
+runs/sweeps/x/
+  sweep.yaml            the file, as it was when runs were last started
+  plan.json             its runs
+  code/HASH/            the package and the configs, as they were: a run that is started again runs what it began with
+  runs/LABEL-ID/        the run folder that `fit` writes
+  logs/LABEL-ID.log     what it printed
+  states/LABEL-ID.json  what became of it
+  submissions/N.json    array jobs: their number, and the run of each index
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -32,7 +33,7 @@ PLAN, SWEEP = "plan.json", "sweep.yaml"
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 """States that a run's process writes. A signal stopped it: it goes on where its checkpoint is."""
 WAITING, DIED, DAMAGED, QUEUED = "waiting", "died", "damaged", "queued"
-"""States that are read off: nothing written yet; the process is gone without a word; files are missing; SLURM has it."""
+"""States that are read off: nothing written yet; the process is gone; files are missing; SLURM has it."""
 UNFINISHED = (WAITING, STOPPED, DIED)
 """What `run` starts. What failed would fail again: `retry` starts that."""
 FAULTY = (FAILED, DAMAGED)
@@ -71,7 +72,7 @@ class SweepFolder:
         """Take up `runs`, with the text of their sweep file. Runs of an earlier version of it stay on the disk."""
         content = {"code": code, "finished": list(finished), "runs": [run.as_dict() for run in runs]}
         try:
-            for name in ("runs", "logs", "states", "submissions"):
+            for name in ("runs", "specs", "logs", "states", "submissions"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / SWEEP, text)
             write_atomically(self.path / PLAN, json.dumps(content))
@@ -85,25 +86,17 @@ class SweepFolder:
             UserError: no sweep was started here, or its plan is damaged.
         """
         if not self.exists():
-            raise UserError(f"{self.path}: no sweep was started here; expected `lightning-metatok sweep run FILE` first")
+            raise UserError(
+                f"{self.path}: no sweep was started here; expected `lightning-metatok sweep run FILE` first"
+            )
         try:
             content = json.loads((self.path / PLAN).read_text(encoding="utf-8"))
             runs = [PlannedRun.from_dict(run) for run in content["runs"]]
             return runs, content["code"], content["finished"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path / PLAN}: damaged; `lightning-metatok sweep run FILE` writes it anew") from error
-
-    def run_named(self, name: str) -> PlannedRun:
-        """Return the run of that name.
-
-        Raises:
-            UserError: there is none.
-        """
-        runs, _, _ = self.read_plan()
-        by_name = {run.name: run for run in runs}
-        if name not in by_name:
-            raise UserError(f"{name}: no such run in {self.path}{nearest(name, by_name)}")
-        return by_name[name]
+            raise UserError(
+                f"{self.path / PLAN}: damaged; `lightning-metatok sweep run FILE` writes it anew"
+            ) from error
 
     def earlier_runs(self, runs: Sequence[PlannedRun]) -> list[str]:
         """Names of runs on the disk that are not in the plan."""
@@ -117,8 +110,8 @@ class SweepFolder:
         """Folder of a snapshot: put it on PYTHONPATH; configs lie in it, too."""
         return self.path / "code" / version
 
-    def take_snapshot(self, package: Path, configs: Sequence[str], version: str) -> Path:
-        """Copy the package and the config files, once a version; configs are taken anew each time."""
+    def take_snapshot(self, package: Path, configs: Sequence[str], version: str) -> dict[str, Path]:
+        """Copy the package, once a version, and the config files, once a content; return where each config is."""
         target = self.code(version)
         if not (target / package.name).is_dir():
             temporary = target.with_name(f".{version}.{os.getpid()}")
@@ -129,22 +122,38 @@ class SweepFolder:
                 shutil.copyfile(source, copy)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, target)
+        copies = {}
         for name in configs:
-            copy = target / "configs" / self.config_name(name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(copy, Path(name).read_text(encoding="utf-8"))
-        return target
+            text = Path(name).read_text(encoding="utf-8")
+            digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+            copies[name] = self.path / "configs" / f"{Path(name).stem}-{digest}.yaml"
+            copies[name].parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(copies[name], text)
+        return copies
 
-    @staticmethod
-    def config_name(path: str) -> str:
-        """Where a config lies below `configs/` of a snapshot."""
-        return Path(path).as_posix().lstrip("/").replace("../", "up/")
+    # -- what a run is started with
 
-    def fit_arguments(self, run: PlannedRun, version: str) -> list[str]:
-        """Arguments of `lightning-metatok fit` for a run: it starts in its folder, or goes on there."""
-        folder = self.code(version) / "configs"
-        here = replace(run, configs=tuple(str(folder / self.config_name(path)) for path in run.configs))
-        return [*here.arguments(), f"--run_dir={self.run_folder(run.name)}", "--ckpt_path=auto"]
+    def write_spec(self, run: PlannedRun, version: str, copies: Mapping[str, Path]) -> None:
+        """Note what `run` is started with, so that it is started with the same again, whatever is changed meanwhile."""
+        here = replace(run, configs=tuple(str(copies[path]) for path in run.configs))
+        arguments = [*here.arguments(), f"--run_dir={self.run_folder(run.name)}", "--ckpt_path=auto"]
+        write_atomically(self.path / "specs" / f"{run.name}.json", json.dumps({"code": version, "fit": arguments}))
+
+    def read_spec(self, name: str) -> tuple[str, list[str]]:
+        """Return the code version of a run, and the arguments of its `fit`: it starts in its folder or goes on there.
+
+        Raises:
+            UserError: there is no such run, or its file is damaged.
+        """
+        path = self.path / "specs" / f"{name}.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return content["code"], content["fit"]
+        except FileNotFoundError:
+            known = [other.stem for other in path.parent.glob("*.json")]
+            raise UserError(f"{name}: no such run in {self.path}{nearest(name, known)}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: damaged; `lightning-metatok sweep run FILE` writes it anew") from error
 
     # -- runs
 

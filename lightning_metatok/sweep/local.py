@@ -31,11 +31,11 @@ def run_locally(
         folder: of the sweep. runs: those to run. code: the snapshot that they run. workers: runs at a time.
         watch: shows how it goes.
     """
-    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    share = max(1, len(processors) // workers)
-    free = deque(
-        {processors[(i * share + j) % len(processors)] for j in range(share)} for i in range(workers)
+    processors = (
+        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     )
+    share = max(1, len(processors) // workers)
+    free = deque({processors[(i * share + j) % len(processors)] for j in range(share)} for i in range(workers))
     waiting = deque(runs)
     running: dict[str, tuple[subprocess.Popen[bytes], set[int], float]] = {}
     before = signal.signal(signal.SIGTERM, _interrupt)

@@ -21,7 +21,17 @@ from lightning_metatok.sweep.folder import SweepFolder
 from lightning_metatok.sweep.local import environment, interpreter
 from lightning_metatok.sweep.spec import Resources
 
-GONE = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+GONE = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "PREEMPTED",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+)
 """States of jobs that will not run again."""
 
 

@@ -1,19 +1,19 @@
 """What a sweep file says: which runs there are, what they need, and what is collected of them.
 
-    configs: [conf/task/list_recall_nano.yaml]     # as after `fit --config`
-    set: {trainer.max_steps: 600}                  # options of all runs
-    arms:                                          # named bundles of configs and options
-      plain: {configs: [conf/arm/plain.yaml]}
-      meta: {configs: [conf/arm/meta.yaml]}
-    grid:                                          # every value of a key with every value of the others
-      model.position: [rotary, none]
-      model.drop_positions: [none, both]
-    zip:                                           # keys that go together, value by value
-      - {model.d_model: [64, 128], model.n_heads: [2, 4]}
-    skip:                                          # combinations that are left out; a list: any of these
-      - {arm: plain, model.drop_positions: both}
-    seeds: [1, 2, 3]                               # seed_everything
-    minutes: 3                                     # what a run is expected to take
+configs: [conf/task/list_recall_nano.yaml]     # as after `fit --config`
+set: {trainer.max_steps: 600}                  # options of all runs
+arms:                                          # named bundles of configs and options
+  plain: {configs: [conf/arm/plain.yaml]}
+  meta: {configs: [conf/arm/meta.yaml]}
+grid:                                          # every value of a key with every value of the others
+  model.position: [rotary, none]
+  model.drop_positions: [none, both]
+zip:                                           # keys that go together, value by value
+  - {model.d_model: [64, 128], model.n_heads: [2, 4]}
+skip:                                          # combinations that are left out; a list: any of these
+  - {arm: plain, model.drop_positions: both}
+seeds: [1, 2, 3]                               # seed_everything
+minutes: 3                                     # what a run is expected to take
 """
 
 from collections.abc import Mapping
@@ -85,7 +85,7 @@ class SweepSpec:
     collect: list[str] = field(default_factory=list)
     resources: Resources = field(default_factory=Resources)
 
-    def keys(self) -> list[str]:
+    def set_keys(self) -> list[str]:
         """All keys of the configuration that the sweep sets."""
         sets = [self.set, *(arm.set for arm in self.arms.values()), self.grid, *self.zip]
         return sorted({key for part in sets for key in part})
@@ -134,8 +134,7 @@ def _interpolates(value: Any) -> bool:
 
 
 def _unresolved(merged: Any) -> SweepSpec:
-    plain = OmegaConf.to_container(merged, resolve=False)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(merged, resolve=False)
     plain["arms"] = {name: Arm(**arm) for name, arm in plain["arms"].items()}
     plain["resources"] = Resources(**plain["resources"])
     return SweepSpec(**plain)
@@ -170,7 +169,7 @@ def _check(spec: SweepSpec, where: str) -> None:
     if twice := {key for key in axes if axes.count(key) > 1}:
         raise UserError(f"{where}: {', '.join(sorted(twice))}: expected each key in one place of grid and zip")
     for key in (SEED, "run_dir", "ckpt_path"):
-        if key in spec.keys():
+        if key in spec.set_keys():
             instead = "seeds" if key == SEED else "no value: the sweep says where runs go"
             raise UserError(f"{where}: {key}: expected {instead}")
     for number, condition in enumerate(spec.skip):
@@ -178,6 +177,4 @@ def _check(spec: SweepSpec, where: str) -> None:
             raise UserError(f"{where}: skip[{number}]={{}}: expected keys and values; this would leave out every run")
         for key in condition:
             if key not in axes:
-                raise UserError(
-                    f"{where}: skip[{number}].{key}: expected one of {', '.join(axes)}{nearest(key, axes)}"
-                )
+                raise UserError(f"{where}: skip[{number}].{key}: expected one of {', '.join(axes)}{nearest(key, axes)}")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.run_folder import claim_run_folder, write_atomically
+from lightning_metatok.files import write_atomically
+from lightning_metatok.lit.run_folder import claim_run_folder
 
 
 def test_a_new_run_takes_the_next_free_name(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.examples import META, Examples
 from lightning_metatok.errors import UserError
+from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.answer_figures import error_figure, length_figure, place_figure
 from lightning_metatok.lit.answer_report import (
     TABLE_WIDTH,
@@ -35,7 +36,6 @@ from lightning_metatok.lit.callbacks.length_generalisation import LengthGenerali
 from lightning_metatok.lit.conditions import FULL, Condition
 from lightning_metatok.lit.figures import save_figure
 from lightning_metatok.lit.loggers import log_figure, log_folder
-from lightning_metatok.lit.run_folder import write_atomically
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks import Task
 
