@@ -7,6 +7,7 @@ signal that comes earlier waits for the border: at most one optimiser step, and 
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -74,26 +75,43 @@ class RunCheckpoint(Checkpoint):
 
 
 def stop(number: int, step: int, *, requeues: bool = True) -> NoReturn:
-    """End the run as the signal `number` asks, at `step`; on SIGUSR1 its job comes back, on others it must not.
+    """End the run as the signal `number` asks, at `step`; its job comes back on SIGUSR1 and where it is preempted.
 
     Raises:
         Stopped: always.
     """
-    if number == signal.SIGUSR1 and requeues:
+    if requeues and (number == signal.SIGUSR1 or (number == signal.SIGTERM and preempted())):
         requeue()
     raise signals.Stopped(number, step)
 
 
+def preempted() -> bool:
+    """Whether SLURM takes this job away for another one.
+
+    It sends SIGTERM then, as for `scancel`, and requeues the job only if it has to kill it: one that ends by itself
+    within its grace time has failed.
+    """
+    found = re.search(r"\bPreemptTime=(\S+)", _scontrol("show", "job", "--oneliner") or "")
+    return found is not None and found[1] not in ("None", "N/A")
+
+
 def requeue() -> None:
     """Put this SLURM job back into the queue; nothing outside SLURM."""
+    _scontrol("requeue", says=True)
+
+
+def _scontrol(*command: str, says: bool = False) -> str | None:
+    """What `scontrol` answers about this job; None outside SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
-    command = shutil.which("scontrol")
-    if job is None or command is None:
-        return
-    done = subprocess.run([command, "requeue", job], capture_output=True, text=True, check=False)
-    said = f": {done.stderr.strip()}" if done.returncode else ""
-    print(f"scontrol requeue {job} {'failed' if done.returncode else 'done'}{said}", file=sys.stderr)
+    program = shutil.which("scontrol")
+    if job is None or program is None:
+        return None
+    done = subprocess.run([program, *command, job], capture_output=True, text=True, check=False)
+    if says:
+        said = f": {done.stderr.strip()}" if done.returncode else ""
+        print(f"scontrol {command[0]} {job} {'failed' if done.returncode else 'done'}{said}", file=sys.stderr)
+    return done.stdout
 
 
 def _of_all_ranks(trainer: Trainer, number: int) -> int:
