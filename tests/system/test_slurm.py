@@ -5,6 +5,7 @@ one that never did. Where no SLURM answers, all of this is skipped.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -47,10 +48,10 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """The run folder of the long run, never interrupted."""
+    """The run folder of the long run, never interrupted, on one processor as in SLURM: threads add in another order."""
     folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
     file = write(folder.with_name("x.yaml"), repository, set=LONG)
-    outcome = run("sweep", "run", file, f"--folder={folder}")
+    outcome = run("sweep", "run", file, f"--folder={folder}", f"--workers={os.cpu_count()}")
     assert outcome.code == 0, outcome
     (found,) = (folder / "runs").iterdir()
     return found
