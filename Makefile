@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 TEST_MARKERS := not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture lint format bench clean
+.PHONY: help install demo test lint format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,10 +34,6 @@ demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machin
 
 test: $(STAMP)  ## run the tests, two processes of one thread each
 	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'
-
-torture: $(STAMP)  ## kill training runs 60 times and stop them 20 times; finished cases are skipped the next time
-	LIGHTNING_METATOK_TORTURE=runs/torture $(BIN)/pytest -n 2 -v -m torture tests/system
-	@cat runs/torture/torture.json
 
 lint: $(STAMP)  ## check style, format, types and who imports whom
 	$(BIN)/ruff check .

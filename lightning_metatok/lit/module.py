@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
@@ -25,7 +24,7 @@ from lightning_metatok.lit.checkpoint_io import read_state
 from lightning_metatok.lit.datamodule import MetaTokenDataModule
 from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_keys, load_weights
 from lightning_metatok.lit.metrics import SourceTokenLoss
-from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer, follow
+from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
@@ -278,12 +277,6 @@ class MetaTokenLM(LightningModule):
         """AdamW and its schedule, stepped once an optimiser step."""
         optimizer, schedule = build_optimizer(self.model, self.optimizer_config)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        """A run that goes on follows the schedule that it is given now."""
-        schedule = self.lr_schedulers()
-        assert isinstance(schedule, LambdaLR)
-        follow(schedule.optimizer, schedule, self.optimizer_config)
 
     def configure_gradient_clipping(
         self,

@@ -64,15 +64,3 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> tuple[AdamW, 
     fused = all(p.device.type in ("cpu", "cuda") for p in trainable)
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
     return optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, config) / config.lr)
-
-
-def follow(optimizer: torch.optim.Optimizer, schedule: LambdaLR, config: OptimizerConfig) -> None:
-    """Set what `config` says in an optimiser of `build_optimizer` that was restored from a checkpoint.
-
-    torch restores the numbers of the checkpoint's own configuration. Where both say the same, this changes no bit.
-    """
-    schedule.base_lrs = [config.lr for _ in optimizer.param_groups]
-    decays = (config.weight_decay, 0.0)
-    for group, scale, decay in zip(optimizer.param_groups, schedule.lr_lambdas, decays, strict=True):
-        group.update(initial_lr=config.lr, lr=config.lr * scale(schedule.last_epoch))
-        group.update(weight_decay=decay, betas=(config.beta1, config.beta2))
