@@ -57,6 +57,23 @@ def test_a_slurm_job_comes_back_on_sigusr1_alone(
         assert differences(tmp_path / "run", whole) == []
 
 
+@pytest.mark.parametrize("steps", [12, 24])
+def test_a_job_whose_last_step_is_made_does_not_come_back(
+    steps: int, undisturbed: Undisturbed, slurm: dict[str, str], tmp_path: Path
+) -> None:
+    """SIGUSR1 in the twelfth and last step lets the run end; in the twelfth of 24 it does not."""
+    whole, _ = undisturbed("task")
+    around = {**slurm, "LIGHTNING_METATOK_CACHE": str(whole.parent / "task-cache")}
+    command = [*undisturbed.commands["task"], f"--run_dir={tmp_path / 'run'}", "--ckpt_path=auto"]
+    child = launch([*command, f"--trainer.max_steps={steps}"], tmp_path / "log", around)
+    assert child.wait_for("validation", 3)  # behind the sanity check and two others: that of the twelfth step
+    child.strike(signal.SIGUSR1)
+    assert child.wait() == (0 if steps == 12 else 128 + signal.SIGUSR1), child.log.read_text()
+    assert (tmp_path / "scontrol.log").exists() == (steps == 24)
+    if steps == 12:
+        assert differences(tmp_path / "run", whole) == []
+
+
 def test_a_signal_while_torch_is_loaded_is_obeyed_not_fatal(
     quick: list[str], slurm: dict[str, str], tmp_path: Path
 ) -> None:

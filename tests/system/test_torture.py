@@ -34,6 +34,13 @@ TASK = [
     *("--model.optimizer.warmup_steps=0", "--model.optimizer.lr=2e-2", "--data.batch_size=8"),
     *("--data.validation_examples=24", "--data.test_examples=24", "--trainer.max_steps=12"),
     *("--trainer.val_check_interval=4", "--trainer.log_every_n_steps=1", "--trainer.precision=32-true"),
+    # What stands at the end: one question about each ablation.
+    *(
+        f"--{name}.{option}"
+        for name in ("lengths", "positions", "embedding", "placement")
+        for option in ("multiples=[1]", "n=8")
+    ),
+    *("--positions.where=[both]", "--embedding.with_positions=false", "--placement.marks=[removed]"),
     "--data.curriculum=[{options: {n_lists: [2, 2]}, steps: 5}, {options: {n_lists: [2, 3]}}]",
 ]
 
@@ -70,38 +77,46 @@ class Report:
 
     def __init__(self) -> None:
         self.folder = Path(os.environ[REPORT]) if REPORT in os.environ else None
+        self.cases: dict[str, dict[str, Any]] = {}
+        if self.folder is not None:
+            self.cases = {path.stem: json.loads(path.read_text()) for path in sorted(self.folder.glob("*-*.json"))}
 
     def done(self, case: str) -> bool:
-        return self.folder is not None and (self.folder / f"{case}.json").exists()
+        return case in self.cases
 
     def add(self, case: str, numbers: dict[str, Any]) -> None:
-        print(f"{case}: {numbers}")
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / f"{case}.json", json.dumps(numbers) + "\n")
-        sums: dict[str, Any] = {}
-        for path in sorted(self.folder.glob("*-*.json")):
-            kind = sums.setdefault(path.stem.split("-")[0], {"runs": 0})
+        print(f"\n{case}: {numbers}", flush=True)
+        self.cases[case] = numbers
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{case}.json", json.dumps(numbers) + "\n")
+            write_atomically(self.folder / "torture.json", json.dumps(self.sums(), indent=1) + "\n")
+
+    def sums(self) -> dict[str, dict[str, float]]:
+        """Counts and seconds over all cases of a kind."""
+        sums: dict[str, dict[str, float]] = {}
+        for case, numbers in sorted(self.cases.items()):
+            kind = sums.setdefault(case.split("-")[0], {"runs": 0})
             kind["runs"] += 1
-            for name, value in json.loads(path.read_text()).items():
-                if isinstance(value, list):
-                    for one in value:
-                        kind[f"in {one}"] = kind.get(f"in {one}", 0) + 1
-                elif isinstance(value, int | float):
-                    kind[name] = round(kind.get(name, 0) + value, 1)
-        write_atomically(self.folder / "torture.json", json.dumps(sums, indent=1) + "\n")
+            for name, value in numbers.items():
+                for key, number in [(f"in {one}", 1) for one in value] if isinstance(value, list) else [(name, value)]:
+                    kind[key] = round(kind.get(key, 0) + number, 1)
+        return sums
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
-    return Report()
+def report() -> Iterator[Report]:
+    numbers = Report()
+    yield numbers
+    for kind, sums in numbers.sums().items():
+        print(f"\ntorture, {kind}: {', '.join(f'{value:g} {name}' for name, value in sums.items())}", flush=True)
 
 
 def environment(undisturbed: Undisturbed, kind: str, tmp_path: Path, *, fresh_cache: bool) -> dict[str, str]:
     """The cache of the undisturbed run or an empty one, and temporary files on another file system."""
     cache = tmp_path / "cache" if fresh_cache else undisturbed.folder / f"{kind}-cache"
-    return {"LIGHTNING_METATOK_CACHE": str(cache), "TMPDIR": "/dev/shm"}
+    elsewhere = {"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {}
+    return {"LIGHTNING_METATOK_CACHE": str(cache), **elsewhere}
 
 
 def strike(child: Child, draw: random.Random, phase: str, seconds: dict[str, float], number: int) -> bool:
