@@ -1,9 +1,10 @@
 """A run killed any number of times, anywhere, ends as one that never was; one asked to stop stops at a step border.
 
-`make torture` runs all of it, `make test` a short part. With $LIGHTNING_METATOK_TORTURE, a folder, finished cases are
-skipped the next time, and torture.json there holds the numbers.
+`make torture` runs all of it, `make test` a short part. With $LIGHTNING_METATOK_TORTURE, a folder, cases that the same
+code has passed are skipped the next time, and torture.json in a folder named after the code holds the numbers.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -73,16 +74,18 @@ def undisturbed(quick: list[str], repository: Path, tmp_path_factory: pytest.Tem
 
 
 class Report:
-    """Numbers of the whole torture, one file a case and their sums."""
+    """Numbers of the whole torture, one file a case and their sums, in a folder of the code that they were made with."""
 
     def __init__(self) -> None:
-        self.folder = Path(os.environ[REPORT]) if REPORT in os.environ else None
+        self.folder = Path(os.environ[REPORT]) / fingerprint() if REPORT in os.environ else None
         self.cases: dict[str, dict[str, Any]] = {}
         if self.folder is not None:
             self.cases = {path.stem: json.loads(path.read_text()) for path in sorted(self.folder.glob("*-*.json"))}
 
-    def done(self, case: str) -> bool:
-        return case in self.cases
+    def skip_if_done(self, case: str) -> None:
+        """A case that this very code has passed before need not run again."""
+        if case in self.cases:
+            pytest.skip(f"passed before: {self.folder}/{case}.json")
 
     def add(self, case: str, numbers: dict[str, Any]) -> None:
         print(f"\n{case}: {numbers}", flush=True)
@@ -102,6 +105,14 @@ class Report:
                 for key, number in [(f"in {one}", 1) for one in value] if isinstance(value, list) else [(name, value)]:
                     kind[key] = round(kind.get(key, 0) + number, 1)
         return sums
+
+
+def fingerprint() -> str:
+    """What the package and these tests are, in twelve digits."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted([*(root / "lightning_metatok").rglob("*.py"), *Path(__file__).parent.glob("*torture.py")]):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +176,7 @@ def test_a_killed_run_ends_as_one_that_never_was(
 @pytest.mark.parametrize("case", range(CASES))
 def test_sixty_kills(case: int, undisturbed: Undisturbed, report: Report, tmp_path: Path) -> None:
     name = f"kill-{case:02}"
-    if report.done(name):
-        return
+    report.skip_if_done(name)
     number, workers, kind = 1 + case % 3, (0, 2)[case // 3 % 2], ("text", "task")[case // 6 % 2]
     for attempt in range(8):
         draw = random.Random(1000 * case + attempt)
@@ -215,8 +225,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(undisturbed: Undisturbed,
 @pytest.mark.parametrize("case", range(20))
 def test_twenty_signals(case: int, undisturbed: Undisturbed, report: Report, tmp_path: Path) -> None:
     name = f"signal-{case:02}"
-    if report.done(name):
-        return
+    report.skip_if_done(name)
     number, kind = (signal.SIGTERM, signal.SIGUSR1)[case % 2], ("text", "task")[case // 2 % 2]
     phase = PHASES[case // 4 % 4]
     took = stopped_run(undisturbed, kind, number, phase, case, tmp_path)
