@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 TEST_MARKERS := not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test torture lint format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machin
 
 test: $(STAMP)  ## run the tests, two processes of one thread each
 	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'
+
+torture: $(STAMP)  ## kill runs 60 times and stop them 20 times: about half an hour; torture/ keeps what is done
+	LIGHTNING_METATOK_TORTURE=$(CURDIR)/torture $(BIN)/pytest tests/system -m torture -q -s
 
 lint: $(STAMP)  ## check style, format, types and who imports whom
 	$(BIN)/ruff check .

@@ -16,3 +16,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name closest to `name`, or ``""`` if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+class RunError(Exception):
+    """A run cannot go on, though nothing that the user gave was refused. One line, and an exit code of its own."""
+
+    code = 1
+
+
+class NonFiniteError(RunError):
+    """A loss or a gradient is not a finite number."""
+
+    code = 3
+
+
+class WorkerError(RunError):
+    """A process that builds batches died."""
+
+    code = 4

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from lightning_metatok import __version__, runtime, signals
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import RunError, UserError, nearest
 
 # verb -> (module with `main(verb, argv) -> exit code`, what it does)
 VERBS = {
@@ -25,11 +25,15 @@ VERBS = {
     "generate": ("lightning_metatok.cli.generate", "continue a prompt: --ckpt_path CKPT --prompt TEXT"),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
+    "replay": ("lightning_metatok.cli.replay", "make a step again whose loss or gradient was not finite: RUN"),
     "doctor": (
         "lightning_metatok.doctor",
         "what this machine can do: versions, GPU, attention backends, SLURM",
     ),
 }
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""A disk that is full, or a folder that may not be written: what is said about it stands in the error."""
 
 
 def usage() -> str:
@@ -48,7 +52,11 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code: 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
+    """Run one verb; return the exit code.
+
+    0 done, 2 a user's mistake or nowhere to write, 3 a loss or gradient that is not finite, 4 a data worker died,
+    128 + n stopped by signal n.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -71,8 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"lightning-metatok: error: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"lightning-metatok: error: {error}", file=sys.stderr)
+        return error.code
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in UNWRITABLE:
             raise
         print(f"lightning-metatok: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2

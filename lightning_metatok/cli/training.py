@@ -8,6 +8,7 @@ data: a recall task if `data.task` names one, else text.
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 import lightning
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -46,6 +48,7 @@ from lightning_metatok.lit.callbacks import (
     EmbeddingAblation,
     FinalTable,
     LengthGeneralisation,
+    NonFinite,
     PlacementAblation,
     PositionAblation,
     PredictionWriter,
@@ -61,6 +64,8 @@ from lightning_metatok.lit.loggers import cut_logs, run_loggers
 from lightning_metatok.lit.module import TOKENIZER_KEY
 from lightning_metatok.lit.resume import check_same_run, flat_config
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder
+from lightning_metatok.lit.run_lock import RunLock
+from lightning_metatok.lit.workers import name_dead_worker
 
 DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
@@ -90,13 +95,14 @@ KINDS = {
         MetaTokenDataModule,
         callbacks={
             "checkpoint": RunCheckpoint,
+            "nonfinite": NonFinite,
             "throughput": Throughput,
             "bigram": BigramBaseline,
             "ablation": PositionAblation,
             "sample": TextSample,
         },
         verbs={
-            "fit": ["checkpoint", "throughput", "bigram", "ablation", "sample"],
+            "fit": ["checkpoint", "nonfinite", "throughput", "bigram", "ablation", "sample"],
             "validate": ["ablation"],
             "test": ["ablation"],
             "predict": [],
@@ -107,6 +113,7 @@ KINDS = {
         TaskDataModule,
         callbacks={
             "checkpoint": RunCheckpoint,
+            "nonfinite": NonFinite,
             "throughput": Throughput,
             "lengths": LengthGeneralisation,
             "positions": AnswerPositionAblation,
@@ -114,7 +121,7 @@ KINDS = {
             "placement": PlacementAblation,
         },
         verbs={
-            "fit": ["checkpoint", "throughput", "lengths", "positions", "embedding", "placement"],
+            "fit": ["checkpoint", "nonfinite", "throughput", "lengths", "positions", "embedding", "placement"],
             "validate": [],
             "test": ["lengths", "positions", "embedding", "placement"],
             "predict": [],
@@ -146,8 +153,8 @@ class Parser(LightningArgumentParser):
 class TrainingCLI(LightningCLI):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
 
-    def __init__(self, verb: str, args: list[str]) -> None:
-        self.verb = verb
+    def __init__(self, verb: str, args: list[str], lock: RunLock) -> None:
+        self.verb, self.lock = verb, lock
         task = value_given("data.task", args, values_of(args, CONFIG_OPTIONS))
         self.kind = KINDS["text" if task is None else "task"]
         super().__init__(
@@ -184,7 +191,8 @@ class TrainingCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Checkpoint to go on from (fit) or to read (other verbs); auto: the newest valid one of run_dir, "
-            "and where there is none, fit starts in run_dir.",
+            "and where there is none, fit starts in run_dir. A fit that goes on in its folder takes away what is "
+            "younger than the checkpoint there: later checkpoints and later lines of the logs.",
         )
         parser.add_argument(
             "--allow_changed",
@@ -204,6 +212,7 @@ class TrainingCLI(LightningCLI):
         """A missing or broken checkpoint is named before anything is built."""
         self.checkpoint: dict[str, Any] = {}
         self.auto = self.config.ckpt_path == AUTO
+        self._take_lock()  # before its newest checkpoint is looked for
         if self.auto:
             found = newest_valid(Path(self.config.run_dir) / CHECKPOINTS, _warn)
             self.config.ckpt_path = None if found is None else str(found)
@@ -259,13 +268,16 @@ class TrainingCLI(LightningCLI):
     def run(self) -> None:
         """Run the verb."""
         if self.verb == "fit" and self.trainer.is_global_zero:
+            self.lock.take(self.folder)
             if not (self.folder / CONFIG).exists():
                 write_atomically(self.folder / CONFIG, self._config_text())
             self.datamodule.tokenizer.save(self.folder / "tokenizer.json")
             self._go_back()
             print(self._summary())
-        if self.verb == "fit" and self.trainer.world_size == 1 and (number := signals.received()):
-            stop(number, int(self.checkpoint.get("global_step", 0)))  # before a step is made nothing can be lost
+        step, number = int(self.checkpoint.get("global_step", 0)), signals.received()
+        only_ends = step == self.trainer.max_steps and number == signal.SIGUSR1
+        if self.verb == "fit" and self.trainer.world_size == 1 and number and not only_ends:
+            stop(number, step)  # before a step is made nothing can be lost
         # FinalTable prints what Lightning would, in this project's units.
         quiet_options = {
             "predict": {"return_predictions": False},
@@ -273,10 +285,18 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with trainer_errors(MisconfigurationException):
+        with trainer_errors(MisconfigurationException), name_dead_worker():
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )
+
+    def _take_lock(self) -> None:
+        """Nobody else may train in the folder that this run goes on in; a new one is taken once it is made."""
+        given = None if self.auto else run_folder_of(self.config.ckpt_path)
+        folder = Path(self.config.run_dir)
+        goes_on = self.auto or (given is not None and given.resolve() == folder.resolve())
+        if self.verb == "fit" and goes_on and folder.is_dir() and not getattr(rank_zero_only, "rank", 0):
+            self.lock.take(folder)
 
     def _go_back(self) -> None:
         """Where this run goes on in its folder, nothing there is younger than the checkpoint; run by rank 0."""
@@ -356,7 +376,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
-    TrainingCLI(verb, argv).run()
+    with RunLock() as lock:
+        TrainingCLI(verb, argv, lock).run()
     return 0
 
 
@@ -369,7 +390,8 @@ def names_of_options(kind: str) -> list[str]:
 
     quiet()
     try:
-        Names("fit", ["--data.task=list_recall"] if kind == "task" else [])
+        with RunLock() as lock:
+            Names("fit", ["--data.task=list_recall"] if kind == "task" else [], lock)
     except StopIteration as names:
         return list(names.value)
     raise AssertionError("the parser was not asked")

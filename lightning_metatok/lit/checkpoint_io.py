@@ -187,17 +187,18 @@ def newest_valid(folder: Path, warn: Callable[[str], object]) -> Path | None:
 
 
 def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
-    """Remove all but the newest `keep_last` and the best `keep_best` (-1: all), once the newest one is valid.
+    """Remove all but the newest `keep_last`, the best `keep_best` (-1: all), and what `last.ckpt` points at.
 
-    Sizes decide what is valid here, checksums when a run goes on. What `last.ckpt` points at always stays.
+    Nothing goes unless one that stays is valid by its checksums; sizes alone decide which of them count.
     """
     saved = [one for one in map(_saved, checkpoints(folder)) if one is not None]
     losses = sorted((one for one in saved if one.loss is not None), key=lambda one: (one.loss, -one.step))
     keep = {one.path for one in (*saved[: max(1, keep_last)], *(losses[:keep_best] if keep_best >= 0 else losses))}
     keep.add((folder / LAST).resolve())
-    for one in saved:
-        if one.path not in keep and one.path.resolve() not in keep:
-            RunCheckpointIO().remove_checkpoint(one.path)
+    going = [one.path for one in saved if not keep & {one.path, one.path.resolve()}]
+    if going and any(fault_of(one.path) is None for one in saved if one.path not in going):
+        for path in going:
+            RunCheckpointIO().remove_checkpoint(path)
 
 
 def forget_after(folder: Path, step: int) -> None:

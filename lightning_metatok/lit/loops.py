@@ -53,5 +53,7 @@ def install(trainer: lightning.Trainer) -> None:
 def undisturbed() -> Iterator[None]:
     """Random numbers drawn inside leave no trace outside."""
     before = random_state()
-    yield
-    set_random_state(before)
+    try:
+        yield
+    finally:
+        set_random_state(before)

@@ -192,9 +192,15 @@ class MetaTokenLM(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout follows from (seed, micro-step, rank), as batches do: a resumed run draws the same masks."""
-        if self.config.dropout > 0:
-            seed = self.trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
-            torch.manual_seed(int(random_bits(seed, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0]))
+        if (seed := self.dropout_seed(batch_idx)) is not None:
+            torch.manual_seed(seed)
+
+    def dropout_seed(self, batch_idx: int) -> int | None:
+        """What the generator is seeded with before this micro-batch; None where nothing is drawn."""
+        if self.config.dropout == 0:
+            return None
+        seed = self.trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
+        return int(random_bits(seed, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch."""
@@ -289,6 +295,9 @@ class MetaTokenLM(LightningModule):
             raise UserError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm}: expected norm")
         limit = float("inf") if gradient_clip_val is None else float(gradient_clip_val)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if (look := getattr(callback, "on_gradient_norm", None)) is not None:
+                look(self.trainer, self, optimizer, norm)
         self.log("optimizer/grad_norm", norm)
         self.log("optimizer/learning_rate", optimizer.param_groups[0]["lr"])
 

@@ -64,3 +64,11 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> tuple[AdamW, 
     fused = all(p.device.type in ("cpu", "cuda") for p in trainable)
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
     return optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, config) / config.lr)
+
+
+def follow(config: OptimizerConfig, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> None:
+    """Let an optimiser that was loaded, with the settings of its checkpoint, go on under these; moments stay."""
+    for group, decay in zip(optimizer.param_groups, (config.weight_decay, 0.0), strict=True):
+        rate = learning_rate(schedule.last_epoch, config)
+        group.update(lr=rate, initial_lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=decay)
+    schedule.base_lrs = [config.lr for _ in schedule.base_lrs]

@@ -13,7 +13,7 @@ FREE = (
     # How long, and what is written, shown and kept.
     *("trainer.max_steps", "trainer.max_time", "trainer.max_epochs", "trainer.logger*", "trainer.callbacks*"),
     *("trainer.enable_*", "trainer.profiler*", "trainer.default_root_dir", "trainer.num_sanity_val_steps"),
-    *("checkpoint.*", "throughput.*", "sample.*"),
+    *("checkpoint.*", "nonfinite.*", "throughput.*", "sample.*"),
     # Where and on what it runs: batches are a function of the step and the global batch, which is compared below.
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy*", "data.batch_size"),
     *("data.num_workers", "data.cache_dir", "data.tokenizer", "model.attention_backend", "model.compile"),

@@ -2,8 +2,13 @@
 
 import ctypes
 import os
+import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_metatok.errors import WorkerError
 
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when the one that made it dies."""
@@ -21,3 +26,24 @@ def end_with_parent(worker: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died in between
         os._exit(1)
+
+
+@contextmanager
+def name_dead_worker() -> Iterator[None]:
+    """One line on a worker that died, in place of torch's traceback.
+
+    Raises:
+        WorkerError: a worker was killed or ended; its pid and the cause are named.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # torch knows the cause of the first one, and tells it in the exception below the one that it raises.
+        for one in (error.__cause__, error.__context__, error):
+            if found := re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(one), re.DOTALL):
+                fate = " ".join(found[2].split()).removesuffix(".")
+                hint = "; the kernel kills so where memory is short" if fate.endswith("Killed") else ""
+                raise WorkerError(
+                    f"data worker {found[1]} {fate}{hint}; --ckpt_path=auto goes on, --data.num_workers=0 needs none"
+                ) from error
+        raise

@@ -94,9 +94,13 @@ def test_the_newest_and_the_best_stay_and_the_last_link_is_never_broken(tmp_path
     assert (tmp_path / "last.ckpt").resolve() == tmp_path / "step-4.ckpt"
 
 
-def test_a_damaged_newest_one_never_costs_the_only_valid_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_newest_one_never_costs_the_only_valid_one(damage: str, tmp_path: Path) -> None:
     old, new = save(tmp_path, 1), save(tmp_path, 2)
-    new.write_bytes(b"torn")
+    content = bytearray(new.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # the size stays: only a checksum tells
+    new.write_bytes(content if damage == "flip" else b"torn")
+    link_last(new)
     prune(tmp_path, keep_last=1, keep_best=0)
     assert newest_valid(tmp_path, lambda _: None) == old
 

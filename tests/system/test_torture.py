@@ -1,9 +1,10 @@
 """A run killed any number of times, anywhere, ends as one that never was; one asked to stop stops at a step border.
 
-`make torture` runs all of it, `make test` a short part. With $LIGHTNING_METATOK_TORTURE, a folder, finished cases are
-skipped the next time, and torture.json there holds the numbers.
+`make torture` runs all of it, `make test` a short part. With $LIGHTNING_METATOK_TORTURE, a folder, cases that the same
+code has passed are skipped the next time, and torture.json in a folder named after the code holds the numbers.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from lightning_metatok.lit.checkpoint_io import fault_of, newest_valid, read_state
-from lightning_metatok.lit.run_folder import write_atomically
+from lightning_metatok.files import write_atomically
 from tests.system.helpers import lines
 from tests.system.torture import PHASES, Child, differences, durations, launch
 
@@ -34,6 +35,13 @@ TASK = [
     *("--model.optimizer.warmup_steps=0", "--model.optimizer.lr=2e-2", "--data.batch_size=8"),
     *("--data.validation_examples=24", "--data.test_examples=24", "--trainer.max_steps=12"),
     *("--trainer.val_check_interval=4", "--trainer.log_every_n_steps=1", "--trainer.precision=32-true"),
+    # What stands at the end: one question about each ablation.
+    *(
+        f"--{name}.{option}"
+        for name in ("lengths", "positions", "embedding", "placement")
+        for option in ("multiples=[1]", "n=8")
+    ),
+    *("--positions.where=[both]", "--embedding.with_positions=false", "--placement.marks=[removed]"),
     "--data.curriculum=[{options: {n_lists: [2, 2]}, steps: 5}, {options: {n_lists: [2, 3]}}]",
 ]
 
@@ -66,42 +74,60 @@ def undisturbed(quick: list[str], repository: Path, tmp_path_factory: pytest.Tem
 
 
 class Report:
-    """Numbers of the whole torture, one file a case and their sums."""
+    """Numbers of the whole torture, one file a case and their sums, in a folder of the code that gave them."""
 
     def __init__(self) -> None:
-        self.folder = Path(os.environ[REPORT]) if REPORT in os.environ else None
+        self.folder = Path(os.environ[REPORT]) / fingerprint() if REPORT in os.environ else None
+        self.cases: dict[str, dict[str, Any]] = {}
+        if self.folder is not None:
+            self.cases = {path.stem: json.loads(path.read_text()) for path in sorted(self.folder.glob("*-*.json"))}
 
-    def done(self, case: str) -> bool:
-        return self.folder is not None and (self.folder / f"{case}.json").exists()
+    def skip_if_done(self, case: str) -> None:
+        """A case that this very code has passed before need not run again."""
+        if case in self.cases:
+            pytest.skip(f"passed before: {self.folder}/{case}.json")
 
     def add(self, case: str, numbers: dict[str, Any]) -> None:
-        print(f"{case}: {numbers}")
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / f"{case}.json", json.dumps(numbers) + "\n")
-        sums: dict[str, Any] = {}
-        for path in sorted(self.folder.glob("*-*.json")):
-            kind = sums.setdefault(path.stem.split("-")[0], {"runs": 0})
+        print(f"\n{case}: {numbers}", flush=True)
+        self.cases[case] = numbers
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{case}.json", json.dumps(numbers) + "\n")
+            write_atomically(self.folder / "torture.json", json.dumps(self.sums(), indent=1) + "\n")
+
+    def sums(self) -> dict[str, dict[str, float]]:
+        """Counts and seconds over all cases of a kind."""
+        sums: dict[str, dict[str, float]] = {}
+        for case, numbers in sorted(self.cases.items()):
+            kind = sums.setdefault(case.split("-")[0], {"runs": 0})
             kind["runs"] += 1
-            for name, value in json.loads(path.read_text()).items():
-                if isinstance(value, list):
-                    for one in value:
-                        kind[f"in {one}"] = kind.get(f"in {one}", 0) + 1
-                elif isinstance(value, int | float):
-                    kind[name] = round(kind.get(name, 0) + value, 1)
-        write_atomically(self.folder / "torture.json", json.dumps(sums, indent=1) + "\n")
+            for name, value in numbers.items():
+                for key, number in [(f"in {one}", 1) for one in value] if isinstance(value, list) else [(name, value)]:
+                    kind[key] = round(kind.get(key, 0) + number, 1)
+        return sums
+
+
+def fingerprint() -> str:
+    """What the package and these tests are, in twelve digits."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted([*(root / "lightning_metatok").rglob("*.py"), *Path(__file__).parent.glob("*torture.py")]):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
-    return Report()
+def report() -> Iterator[Report]:
+    numbers = Report()
+    yield numbers
+    for kind, sums in numbers.sums().items():
+        print(f"\ntorture, {kind}: {', '.join(f'{value:g} {name}' for name, value in sums.items())}", flush=True)
 
 
 def environment(undisturbed: Undisturbed, kind: str, tmp_path: Path, *, fresh_cache: bool) -> dict[str, str]:
     """The cache of the undisturbed run or an empty one, and temporary files on another file system."""
     cache = tmp_path / "cache" if fresh_cache else undisturbed.folder / f"{kind}-cache"
-    return {"LIGHTNING_METATOK_CACHE": str(cache), "TMPDIR": "/dev/shm"}
+    elsewhere = {"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {}
+    return {"LIGHTNING_METATOK_CACHE": str(cache), **elsewhere}
 
 
 def strike(child: Child, draw: random.Random, phase: str, seconds: dict[str, float], number: int) -> bool:
@@ -150,8 +176,7 @@ def test_a_killed_run_ends_as_one_that_never_was(
 @pytest.mark.parametrize("case", range(CASES))
 def test_sixty_kills(case: int, undisturbed: Undisturbed, report: Report, tmp_path: Path) -> None:
     name = f"kill-{case:02}"
-    if report.done(name):
-        return
+    report.skip_if_done(name)
     number, workers, kind = 1 + case % 3, (0, 2)[case // 3 % 2], ("text", "task")[case // 6 % 2]
     for attempt in range(8):
         draw = random.Random(1000 * case + attempt)
@@ -200,8 +225,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(undisturbed: Undisturbed,
 @pytest.mark.parametrize("case", range(20))
 def test_twenty_signals(case: int, undisturbed: Undisturbed, report: Report, tmp_path: Path) -> None:
     name = f"signal-{case:02}"
-    if report.done(name):
-        return
+    report.skip_if_done(name)
     number, kind = (signal.SIGTERM, signal.SIGUSR1)[case % 2], ("text", "task")[case // 2 % 2]
     phase = PHASES[case // 4 % 4]
     took = stopped_run(undisturbed, kind, number, phase, case, tmp_path)

@@ -1,28 +1,31 @@
-"""Real processes with real signals: forked from this one, which has loaded torch and Lightning already.
+"""Real processes with real signals, forked from a server that has loaded torch and Lightning once.
 
-A child writes a mark into a pipe when a phase of the run begins or ends, so that the parent can strike inside it:
+Not from the process of the tests: it has threads, whose locks a fork would take over. A child writes a mark into a
+pipe when a phase of the run begins or ends, so that the parent can strike inside it:
 
     cache     prepared data are built          checkpoint  the files of one are written, last.ckpt moves, old ones go
     training  one micro-batch                  end         behind the last step: the final table, picture, events
     validation
 """
 
-import contextlib
+import multiprocessing
 import os
 import select
-import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+import lightning_metatok.cli.training  # noqa: F401  (so that the server has loaded it)
 from lightning_metatok.cli import main
 from tests.system.helpers import lines
 
@@ -37,8 +40,8 @@ LIMIT = 120.0
 class Child:
     """A run in a process of its own. `marks` holds (seconds since the start, phase, "<" or ">")."""
 
-    pid: int
-    pipe: int
+    process: BaseProcess
+    pipe: Connection
     log: Path
     started: float = field(default_factory=time.monotonic)
     marks: list[tuple[float, str, str]] = field(default_factory=list)
@@ -52,55 +55,54 @@ class Child:
         return True
 
     def wait(self) -> int:
-        """Wait for the end; the exit code, negative for a signal."""
+        """Wait for the end, also of workers, which hold the pipe, too; the exit code, negative for a signal."""
         while self._read():
             pass
-        os.close(self.pipe)
-        _, status = os.waitpid(self.pid, 0)
-        self._end_workers()
-        return os.waitstatus_to_exitcode(status)
+        self.pipe.close()
+        self.process.join(LIMIT)
+        assert self.process.exitcode is not None
+        return self.process.exitcode
 
     def strike(self, number: int) -> None:
         """Send the process, not its workers, a signal."""
-        os.kill(self.pid, number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     def _read(self) -> bool:
         left = LIMIT - (time.monotonic() - self.started)
         if left <= 0 or not select.select([self.pipe], [], [], left)[0]:
-            os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            self.process.kill()
             raise TimeoutError(f"a child took more than {LIMIT} s:\n{self.log.read_text()}")
-        content = os.read(self.pipe, 65536)
+        content = os.read(self.pipe.fileno(), 65536)
         *complete, self._rest = (self._rest + content.decode()).split("\n")
         now = time.monotonic() - self.started
         self.marks += [(now, line[1:], line[0]) for line in complete]
         return bool(content)
 
-    def _end_workers(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
 
 
 def launch(arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> Child:
-    """Fork a child that calls `lightning-metatok` with `arguments` and appends what it says to `log`."""
-    reading, writing = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        os.close(writing)
-        return Child(pid, reading, log)
+    """Start a child that calls `lightning-metatok` with `arguments` and appends what it says to `log`."""
+    reading, writing = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=_child, args=(arguments, log, dict(environment or {}), writing))
+    process.start()
+    writing.close()
+    return Child(process, reading, log)
+
+
+def _child(arguments: list[str], log: Path, environment: dict[str, str], pipe: Connection) -> None:
     code = 70
     try:
-        os.setsid()
-        os.close(reading)
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, 1)
         os.dup2(target, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        os.environ.update(environment or {})
+        os.environ.update(environment)
         tempfile.tempdir = None  # TMPDIR may be another now
-        _mark_phases(writing)
+        _mark_phases(pipe.fileno())
         code = main(arguments)
     except BaseException:
         traceback.print_exc()

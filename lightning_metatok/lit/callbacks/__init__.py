@@ -10,6 +10,7 @@ from lightning_metatok.lit.callbacks.dashboard import Dashboard
 from lightning_metatok.lit.callbacks.embedding_ablation import EmbeddingAblation
 from lightning_metatok.lit.callbacks.final_table import FinalTable
 from lightning_metatok.lit.callbacks.length_generalisation import LengthGeneralisation
+from lightning_metatok.lit.callbacks.nonfinite import NonFinite
 from lightning_metatok.lit.callbacks.placement_ablation import PlacementAblation
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
 from lightning_metatok.lit.callbacks.predictions import PredictionWriter
@@ -28,6 +29,7 @@ __all__ = [
     "EmbeddingAblation",
     "FinalTable",
     "LengthGeneralisation",
+    "NonFinite",
     "PlacementAblation",
     "PositionAblation",
     "PredictionWriter",

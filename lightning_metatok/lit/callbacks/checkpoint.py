@@ -55,10 +55,11 @@ class RunCheckpoint(Checkpoint):
         """
         step, number = trainer.global_step, _of_all_ranks(trainer, signals.received())
         due = self._validated if self.every_n_steps is None else step % self.every_n_steps == 0
-        if due or number or step == trainer.max_steps:
+        is_last = step == trainer.max_steps or trainer.should_stop
+        if due or number or is_last:
             self._save(trainer, step)
         self._validated = False
-        if number:
+        if number and not (is_last and number == signal.SIGUSR1):  # a run that is done must not come back
             stop(number, step, requeues=trainer.is_global_zero)
 
     def _save(self, trainer: Trainer, step: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.lit.loggers import lengths_of_logs, log_folder
+from lightning_metatok.lit.optim import follow
 from lightning_metatok.lit.random_state import random_state, set_random_state
 
 
@@ -33,6 +34,10 @@ class RunState(Callback):
         """Draw on where the checkpoint stood; here, because what came before may have drawn."""
         if "random" in self._loaded:
             set_random_state(self._loaded["random"])
+        theirs = self._loaded.get("config", self.config)
+        if any(theirs.get(key) != self.config[key] for key in self.config if key.startswith("model.optimizer.")):
+            schedule = trainer.lr_scheduler_configs[0].scheduler
+            follow(pl_module.optimizer_config, trainer.optimizers[0], schedule)  # type: ignore[arg-type]
         self._loaded = {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -38,10 +38,10 @@ class Throughput(Callback):
         self._running_since: float | None = None
         self._seconds = 0.0
         self._batches = 0
-        self._counted_tokens = 0
+        self._rows = self._counted_tokens = 0
         if self._window:
             self._seconds, self._batches = self._window["seconds"], self._window["batches"]
-            self._counted_tokens = self._window["counted_tokens"]
+            self._rows, self._counted_tokens = self._window["rows"], self._window["counted_tokens"]
             for name, values in self._window["rates"].items():
                 getattr(self._rates, name).extend(values)
             self._window = {}
@@ -74,12 +74,13 @@ class Throughput(Callback):
         rows, n_tokens = len(batch.tokens_BT), round(counts.tokens / trainer.world_size)
         self._counted_tokens += n_tokens
         self._batches += 1
+        self._rows += rows
         length, share = round(n_tokens / rows), 1 - counts.source_tokens / counts.tokens
         flops = pl_module.model.flops_per_token(length, share) * n_tokens  # type: ignore[union-attr,operator]
         self._rates.update(
             time=self._seconds,
             batches=self._batches,
-            samples=self._batches * rows,
+            samples=self._rows,
             lengths=self._counted_tokens,
             flops=int(flops),
         )
@@ -109,6 +110,7 @@ class Throughput(Callback):
         window = {
             "seconds": self._seconds,
             "batches": self._batches,
+            "rows": self._rows,
             "counted_tokens": self._counted_tokens,
             "rates": {name: list(getattr(self._rates, name)) for name in WINDOWS},
         }

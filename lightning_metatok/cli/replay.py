@@ -1,0 +1,111 @@
+"""`replay`: make the step again that stopped a run because its loss or gradient was not finite, and say where it began.
+
+lightning-metatok replay runs/base
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_metatok.errors import UserError, nearest
+
+NAME = re.compile(r"step-(\d+)-rank-(\d+)\.pt")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(message)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options of the verb."""
+    parser = _Parser(
+        prog="lightning-metatok replay",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", help="run folder; the last such step of each rank is made again")
+    return parser
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Print what each rank's step gives now; exit code 0 if it is as it was, 1 if all is finite this time."""
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        options = [o for action in parser._actions for o in action.option_strings]
+        raise UserError(f"unknown option '{unknown[0]}'{nearest(unknown[0], options)}")
+
+    from lightning_metatok.lit.callbacks.nonfinite import FOLDER
+
+    folder = Path(arguments.run) / FOLDER
+    found = [(int(m[1]), path) for path in sorted(folder.glob("*.pt")) if (m := NAME.fullmatch(path.name))]
+    if not found:
+        raise UserError(f"{arguments.run}: expected a run that stopped on a loss or gradient that was not finite")
+    last = max(step for step, _ in found)
+    again = [_replay(path) for step, path in found if step == last]
+    return 0 if any(again) else 1
+
+
+def _replay(path: Path) -> bool:
+    """Make the step of one rank again; whether something is not finite."""
+    import torch
+
+    from lightning_metatok.data import Batch
+    from lightning_metatok.lit.checkpoint_io import read_state
+    from lightning_metatok.lit.module import MetaTokenLM
+    from lightning_metatok.lit.random_state import set_random_state
+
+    record = read_state(path, key="run")
+    device = record["device"] if record["device"] == "cpu" or torch.cuda.is_available() else "cpu"
+    module = MetaTokenLM(**{**record["hyper_parameters"], "compile": False})
+    module.load_state_dict(record["state_dict"])
+    module.scores_answers_only = record["scores_answers_only"]
+    module.separate_documents = record["separate_documents"]
+    module.to(device).train()
+    print(f"{path.name}: {record['precision']} on {device}")
+    bad = [name for name, value in module.named_parameters() if not torch.isfinite(value).all()]
+    bad_outputs: list[str] = []
+    for name, part in module.model.named_modules():
+        part.register_forward_hook(lambda _, __, output, name=name: _note(output, name, bad_outputs))
+    set_random_state(record["random"])
+    half = torch.autocast(device, torch.bfloat16, enabled=record["precision"] == "bf16-mixed")
+    losses = []
+    for content, seed in zip(record["batches"], record["seeds"], strict=True):
+        if seed is not None:
+            torch.manual_seed(seed)
+        batch = Batch(**content).to(device)
+        with half:
+            loss = module.nll(batch).sum() / (batch.targets_BT >= 0).sum()
+        (loss / len(record["batches"])).backward()
+        losses.append(loss.item())
+    gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
+    norm = float(torch.linalg.vector_norm(torch.stack([g.float().norm() for g in gradients.values()])))
+    bad_gradients = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+    print(f"  loss           {_numbers(losses)}, was {_numbers(record['losses'])}")
+    print(f"  gradient norm  {norm:g}, was {record['norm']:g}")
+    for what, names, total in (
+        ("weights", bad, len(list(module.parameters()))),
+        ("outputs", bad_outputs, len(list(module.model.modules()))),
+        ("gradients", bad_gradients, len(gradients)),
+    ):
+        print(f"  {what:<9} not finite: {len(names)} of {total}{f', first {names[0]}' if names else ''}")
+    return not all(map(_is_finite, [*losses, norm]))
+
+
+def _note(output: Any, name: str, found: list[str]) -> None:
+    import torch
+
+    if isinstance(output, torch.Tensor) and name not in found and not torch.isfinite(output).all():
+        found.append(name or "the whole model")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < float("inf")
