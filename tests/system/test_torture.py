@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from lightning_metatok.lit.checkpoint_io import fault_of, newest_valid, read_state
 from lightning_metatok.files import write_atomically
+from lightning_metatok.lit.checkpoint_io import fault_of, newest_valid, read_state
 from tests.system.helpers import lines
 from tests.system.torture import PHASES, Child, differences, durations, launch
 
