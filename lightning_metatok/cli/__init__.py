@@ -8,8 +8,9 @@ import errno
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from lightning_metatok import __version__, runtime
+from lightning_metatok import __version__, runtime, signals
 from lightning_metatok.errors import UserError, nearest
 
 # verb -> (module with `main(verb, argv) -> exit code`, what it does)
@@ -46,7 +47,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    """Run one verb; return the exit code: 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -60,7 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (one of {', '.join(VERBS)})")
         runtime.prepare()  # before torch is imported
         module, _ = VERBS[verb]
-        return int(importlib.import_module(module).main(verb, rest) or 0)
+        # A fit takes its checkpoint before it obeys a signal, also one that comes while torch is loaded.
+        with signals.only_set_a_flag() if verb == "fit" else nullcontext():
+            return int(importlib.import_module(module).main(verb, rest) or 0)
+    except signals.Stopped as stopped:
+        print(f"lightning-metatok: stopped by {stopped}; --ckpt_path=auto goes on from there", file=sys.stderr)
+        return stopped.code
     except UserError as error:
         print(f"lightning-metatok: error: {error}", file=sys.stderr)
         return 2

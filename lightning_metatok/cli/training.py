@@ -8,6 +8,7 @@ data: a recall task if `data.task` names one, else text.
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_metatok import signals
 from lightning_metatok.cli.bounds import check_bounds
 from lightning_metatok.cli.config_files import (
     check_config_files,
@@ -47,16 +49,21 @@ from lightning_metatok.lit.callbacks import (
     PositionAblation,
     PredictionWriter,
     RunCheckpoint,
+    RunState,
     TextSample,
     Throughput,
     TokenProgress,
 )
-from lightning_metatok.lit.loggers import run_loggers
-from lightning_metatok.lit.module import TOKENIZER_KEY, read_checkpoint
+from lightning_metatok.lit.callbacks.checkpoint import stop
+from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
+from lightning_metatok.lit.loggers import cut_logs, run_loggers
+from lightning_metatok.lit.module import TOKENIZER_KEY
+from lightning_metatok.lit.resume import check_same_run, flat_config
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder, write_atomically
 
 DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
+AUTO = "auto"
 CONFIG_OPTIONS = ("--config", "-c")
 
 
@@ -175,7 +182,14 @@ class TrainingCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Checkpoint to go on from (fit) or to read (other verbs).",
+            help="Checkpoint to go on from (fit) or to read (other verbs); auto: the newest valid one of run_dir, "
+            "and where there is none, fit starts in run_dir.",
+        )
+        parser.add_argument(
+            "--allow_changed",
+            type=list[str],
+            default=[],
+            help="Keys that may differ from those of the run that fit goes on with, such as model.optimizer.lr.",
         )
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
@@ -188,16 +202,17 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built."""
         self.checkpoint: dict[str, Any] = {}
+        self.auto = self.config.ckpt_path == AUTO
+        if self.auto:
+            found = newest_valid(Path(self.config.run_dir) / CHECKPOINTS, _warn)
+            self.config.ckpt_path = None if found is None else str(found)
         if self.config.ckpt_path is None:
             if self.verb != "fit" and self.config.model.init_from is None:
                 raise UserError(f"--ckpt_path: expected a checkpoint to {self.verb}, as `fit` writes them")
         else:
-            checkpoint = read_checkpoint(Path(self.config.ckpt_path), key="--ckpt_path")
-            if "hyper_parameters" not in checkpoint:
+            self.checkpoint = read_state(Path(self.config.ckpt_path), key="--ckpt_path")
+            if "hyper_parameters" not in self.checkpoint:
                 raise UserError(f"--ckpt_path={self.config.ckpt_path}: expected a checkpoint as `fit` writes them")
-            self.checkpoint = {
-                key: value for key, value in checkpoint.items() if key in ("hyper_parameters", TOKENIZER_KEY)
-            }
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Prepare the data, claim the run folder, and build the trainer with this project's callbacks and loggers."""
@@ -209,6 +224,9 @@ class TrainingCLI(LightningCLI):
         self.model.check_data(self.datamodule)
         self.model.tokenizer = self.datamodule.tokenizer
         self.model.on_load_checkpoint(self.checkpoint)
+        if self.verb == "fit" and self.checkpoint:
+            trainer = self._get(self.config_init, "trainer")
+            check_same_run(self._saved(), self._flat_config(), trainer, self.config.allow_changed)
         self.folder = self._folder()
         self.config_init.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
         self.parser.callback_keys = list(self.kind.verbs[self.verb])
@@ -216,7 +234,7 @@ class TrainingCLI(LightningCLI):
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress()]
         if self.verb == "fit":
-            callbacks.append(Dashboard(self._config_text()))
+            callbacks += [Dashboard(self._config_text()), RunState(self._flat_config())]
         callbacks += [callback() for callback in self.kind.always.get(self.verb, ())]
         if self.verb == "predict":
             callbacks.append(PredictionWriter(self.folder))
@@ -233,6 +251,8 @@ class TrainingCLI(LightningCLI):
             raise
         # Last, so that it prints what the others found.
         trainer.callbacks.append(FinalTable())  # type: ignore[attr-defined]
+        if self.checkpoint:
+            trainer.checkpoint_io.at_hand = Path(self.config.ckpt_path), self.checkpoint  # type: ignore[attr-defined]
         return trainer
 
     def run(self) -> None:
@@ -241,7 +261,10 @@ class TrainingCLI(LightningCLI):
             if not (self.folder / CONFIG).exists():
                 write_atomically(self.folder / CONFIG, self._config_text())
             self.datamodule.tokenizer.save(self.folder / "tokenizer.json")
+            self._go_back()
             print(self._summary())
+        if self.verb == "fit" and self.trainer.world_size == 1 and (number := signals.received()):
+            stop(number, int(self.checkpoint.get("global_step", 0)))  # before a step is made nothing can be lost
         # FinalTable prints what Lightning would, in this project's units.
         quiet_options = {
             "predict": {"return_predictions": False},
@@ -251,8 +274,23 @@ class TrainingCLI(LightningCLI):
         options = quiet_options.get(self.verb, {})
         with trainer_errors(MisconfigurationException):
             getattr(self.trainer, self.verb)(
-                self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, **options
+                self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )
+
+    def _go_back(self) -> None:
+        """Where this run goes on in its folder, nothing there is younger than the checkpoint; run by rank 0."""
+        goes_on = self.config.ckpt_path is not None and run_folder_of(self.config.ckpt_path) == self.folder
+        if goes_on or self.auto:
+            forget_after(self.folder / CHECKPOINTS, int(self.checkpoint.get("global_step", 0)))
+            if "logs" in self._saved() or not self.checkpoint:
+                cut_logs(self.folder, self._saved().get("logs", {}))
+
+    def _saved(self) -> dict[str, Any]:
+        """What RunState left in the checkpoint."""
+        return dict(self.checkpoint.get("callbacks", {}).get("RunState", {}))
+
+    def _flat_config(self) -> dict[str, Any]:
+        return flat_config(self._config_text())
 
     def _summary(self) -> str:
         model, data = self.model.model, self.datamodule
@@ -275,7 +313,8 @@ class TrainingCLI(LightningCLI):
             return (run_folder_of(checkpoint) or Path(wanted)) / self.verb
         if os.environ.get(RUN_DIR_VARIABLE):  # a process that rank 0 launched goes where rank 0 went
             return Path(os.environ[RUN_DIR_VARIABLE])
-        folder = claim_run_folder(wanted, resume_from=checkpoint)
+        folder = claim_run_folder(wanted, resume_from=Path(wanted) / CHECKPOINTS if self.auto else checkpoint)
+        folder.mkdir(parents=True, exist_ok=True)
         os.environ[RUN_DIR_VARIABLE] = str(folder)
         if folder != Path(wanted):
             print(f"{wanted} holds a run already; this one goes to {folder}")
@@ -283,6 +322,11 @@ class TrainingCLI(LightningCLI):
 
     def _config_text(self) -> str:
         return self.parser.dump(self.config, skip_unset=False)
+
+
+def _warn(message: str) -> None:
+    if "LOCAL_RANK" not in os.environ:  # the processes of other ranks would say it again
+        print(f"lightning-metatok: warning: {message}", file=sys.stderr)
 
 
 @contextmanager
@@ -296,7 +340,7 @@ def trainer_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 def run_folder_of(checkpoint: str | None) -> Path | None:
     """The run folder that a checkpoint lies in: the folder above `checkpoints/` that holds config.yaml."""
-    folder = Path(checkpoint).parent.parent if checkpoint else None
+    folder = Path(checkpoint).parent.parent if checkpoint and checkpoint != AUTO else None
     return folder if folder is not None and (folder / CONFIG).is_file() else None
 
 

@@ -1,6 +1,7 @@
 """The two loggers of every run: TensorBoard events, and the same numbers as lines of metrics.jsonl."""
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +9,14 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
+
+from lightning_metatok.data.cache import sync
+from lightning_metatok.lit.event_file import PATTERN, EventWriter
+
+METRICS = "metrics.jsonl"
 
 
 class JsonlLogger(Logger):
@@ -17,7 +24,7 @@ class JsonlLogger(Logger):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path = Path(folder) / METRICS
 
     @property
     def name(self) -> str:
@@ -33,7 +40,7 @@ class JsonlLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Write one line; each line is complete, so a reader may follow the file while it grows."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        values = {k: float(v) for k, v in metrics.items() if k != "epoch"}
+        values = {k: float(v) for k, v in _in_order(metrics)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
@@ -51,10 +58,18 @@ class EventLogger(TensorBoardLogger):
     def __init__(self, folder: str | Path) -> None:
         super().__init__(save_dir=str(folder), name="", version="", default_hp_metric=False)
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> EventWriter:
+        """The writer, which goes on in the event file that the folder holds."""
+        if self._experiment is None:
+            self._experiment = EventWriter(log_dir=self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars at `step`."""
-        super().log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, step)
+        super().log_metrics(dict(_in_order(metrics)), step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The Dashboard callback writes hyperparameters once, together with the final metrics."""
@@ -66,6 +81,30 @@ class EventLogger(TensorBoardLogger):
 def run_loggers(folder: str | Path) -> list[Logger]:
     """The loggers of a run in `folder`."""
     return [EventLogger(folder), JsonlLogger(folder)]
+
+
+def _in_order(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    """By name: Lightning's order is that of their first appearance, which a run that goes on does not know."""
+    return sorted((name, value) for name, value in metrics.items() if name != "epoch")
+
+
+def lengths_of_logs(folder: Path) -> dict[str, int]:
+    """Bytes of metrics.jsonl and of the event file in `folder`, once these bytes are on the disk."""
+    lengths = {}
+    for path in [folder / METRICS, *folder.glob(PATTERN)]:
+        if path.exists():
+            sync(path)
+            lengths[path.name] = path.stat().st_size
+    return lengths
+
+
+def cut_logs(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Cut these files to the `lengths` that they had at a checkpoint; a file that it did not know goes."""
+    for path in [folder / METRICS, *folder.glob(PATTERN)]:
+        if path.name not in lengths:
+            path.unlink(missing_ok=True)
+        elif path.exists() and path.stat().st_size > lengths[path.name]:
+            os.truncate(path, lengths[path.name])
 
 
 def log_folder(trainer: Trainer) -> Path | None:

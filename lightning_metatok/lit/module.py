@@ -20,6 +20,7 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
+from lightning_metatok.lit.checkpoint_io import read_state
 from lightning_metatok.lit.datamodule import MetaTokenDataModule
 from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_keys, load_weights
 from lightning_metatok.lit.metrics import SourceTokenLoss
@@ -143,7 +144,7 @@ class MetaTokenLM(LightningModule):
                 check_tokenizer(theirs, self.tokenizer)
 
     def _load_weights(self, path: Path, new: Sequence[str]) -> None:
-        checkpoint = read_checkpoint(path, key="model.init_from")
+        checkpoint = read_state(path, key="model.init_from")
         self._check_checkpoint(checkpoint, new)
         weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
         carried = checkpoint.get(TOKENIZER_KEY)
@@ -307,30 +308,13 @@ def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:
         )
 
 
-def read_checkpoint(path: Path, *, key: str) -> dict[str, Any]:
-    """Load a checkpoint on the CPU with weights_only=True: nothing in it can run.
-
-    Raises:
-        UserError: there is no such file, or it is no checkpoint of this project; `key` is what the user typed.
-    """
-    if not path.is_file():
-        raise UserError(f"{key}={path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for a file that is no checkpoint
-        raise UserError(f"{key}={path}: cannot be read as a checkpoint ({type(error).__name__})") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{key}={path}: expected a checkpoint with a state_dict, as `fit` writes them")
-    return checkpoint
-
-
 def load_model(path: Path) -> tuple[MetaTransformer, MetaTokenizer]:
     """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries.
 
     Raises:
         UserError: no such file, or not a checkpoint of this project.
     """
-    checkpoint = read_checkpoint(path, key="--ckpt_path")
+    checkpoint = read_state(path, key="--ckpt_path")
     if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
         raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
     names = {field.name for field in fields(TransformerConfig)}

@@ -5,12 +5,15 @@ from typing import Any
 import lightning
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.checkpoint_io import RunCheckpointIO
+from lightning_metatok.lit.loops import install
 from lightning_metatok.runtime import resolve_precision
 
 
 class Trainer(lightning.Trainer):
     """`lightning.Trainer`, with ``precision="auto"`` as the default.
 
+    Checkpoints are those of `RunCheckpointIO`, made at the step borders of `loops`.
     Lightning's own sharding of the data is off: a batch is a function of (seed, step, rank) already.
     """
 
@@ -32,7 +35,11 @@ class Trainer(lightning.Trainer):
                 f"trainer.accumulate_grad_batches={accumulate}, so that checkpoints stand between optimiser steps"
             )
         kwargs["use_distributed_sampler"] = use_distributed_sampler
+        plugins = kwargs.get("plugins") or []
+        self.checkpoint_io = RunCheckpointIO()
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), self.checkpoint_io]
         super().__init__(precision=resolve_precision(precision), **kwargs)  # type: ignore[arg-type]
+        install(self)
 
 
 def micro_step(trainer: lightning.Trainer, batch_idx: int) -> int:

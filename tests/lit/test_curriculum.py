@@ -4,14 +4,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 
 from lightning_metatok.data import Batch
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit import MetaTokenLM, TaskDataModule
+from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import Curriculum, RunCheckpoint
 from lightning_metatok.lit.loggers import JsonlLogger
 from lightning_metatok.lit.optim import OptimizerConfig
@@ -97,10 +96,10 @@ def fit(folder: Path, max_steps: int = STEPS, ckpt_path: Path | None = None, num
     optimizer = OptimizerConfig(lr=2e-2, min_lr=2e-2, warmup_steps=0, decay_steps=STEPS)
     model = MetaTokenLM(n_layers=1, n_heads=2, d_model=16, vocab_size=672, optimizer=optimizer)
     seen = Seen()
-    trainer = lightning.Trainer(
-        max_steps=max_steps, accelerator="cpu", val_check_interval=EVERY, logger=JsonlLogger(folder),
-        log_every_n_steps=1, callbacks=[seen, Curriculum(), RunCheckpoint(keep_best=-1)], enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, use_distributed_sampler=False,
+    trainer = Trainer(
+        precision="32-true", max_steps=max_steps, accelerator="cpu", val_check_interval=EVERY,
+        logger=JsonlLogger(folder), log_every_n_steps=1, callbacks=[seen, Curriculum(), RunCheckpoint(keep_best=-1)],
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
     with warnings.catch_warnings():
         for message in ("does not have many workers", "isinstance.*LeafSpec", "Checkpoint directory", "not resumable"):

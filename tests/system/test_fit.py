@@ -45,7 +45,7 @@ def test_one_folder_holds_everything_of_a_run(fitted: Path) -> None:
         "ablation.png",
         "arm.json",
         "checkpoints/last.ckpt",
-        "checkpoints/step-20.ckpt",
+        *(f"checkpoints/step-{step}.{kind}" for step in (10, 20) for kind in ("ckpt", "json", "safetensors")),
         "config.yaml",
         "metrics.jsonl",
         "run.png",

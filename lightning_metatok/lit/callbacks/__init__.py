@@ -14,6 +14,7 @@ from lightning_metatok.lit.callbacks.placement_ablation import PlacementAblation
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
 from lightning_metatok.lit.callbacks.predictions import PredictionWriter
 from lightning_metatok.lit.callbacks.progress import TokenProgress
+from lightning_metatok.lit.callbacks.run_state import RunState
 from lightning_metatok.lit.callbacks.text_sample import TextSample
 from lightning_metatok.lit.callbacks.throughput import Throughput
 
@@ -31,6 +32,7 @@ __all__ = [
     "PositionAblation",
     "PredictionWriter",
     "RunCheckpoint",
+    "RunState",
     "TextSample",
     "Throughput",
     "TokenProgress",

@@ -43,6 +43,7 @@ class ArmCard(Callback):
     def __init__(self) -> None:
         self.source_tokens = 0
         self.flops = 0.0
+        self._logged = 0
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,10 +52,6 @@ class ArmCard(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             card = arm_card(pl_module.model, trainer.datamodule)  # type: ignore[arg-type,attr-defined]
             write_atomically(folder / ARM, json.dumps(card, indent=2) + "\n")
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A resumed run has logged its first steps already."""
-        self._logged = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Remember which micro-step this is: the optimiser may have stepped when the batch ends."""
@@ -97,11 +94,12 @@ class ArmCard(Callback):
 
     def state_dict(self) -> dict[str, float]:
         """Counters go on after a resume."""
-        return {"source_tokens": self.source_tokens, "flops": self.flops}
+        return {"source_tokens": self.source_tokens, "flops": self.flops, "logged": self._logged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the counters of the checkpoint."""
         self.source_tokens, self.flops = state_dict["source_tokens"], state_dict["flops"]
+        self._logged = state_dict.get("logged", 0)
 
 
 def training_flops(

@@ -42,6 +42,8 @@ class Dashboard(Callback):
         """Lay out the Custom Scalars tab."""
         scores_answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
         layout = _task_layout() if scores_answers else _text_layout(trainer)
+        if any(writer.goes_on for writer in _writers(trainer)):
+            return  # all this stands in the event file already
         for writer in _writers(trainer):
             writer.add_custom_scalars(layout)
         log_text(trainer, "config", f"```yaml\n{self.config_yaml}\n```")

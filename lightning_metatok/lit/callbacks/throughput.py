@@ -12,6 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_metatok.data import Batch
 from lightning_metatok.lit.trainer import micro_step
 
+WINDOWS = ("_time", "_batches", "_samples", "_lengths", "_flops")
+"""Where Lightning keeps a window, which it cannot save."""
+
 
 class Throughput(Callback):
     """Log `throughput/*` every `trainer.log_every_n_steps`.
@@ -27,14 +30,21 @@ class Throughput(Callback):
         self.source_tokens = 0
         self.tokens = 0
         self._seconds = 0.0
+        self._window: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start a new window."""
+        """Start a new window, or go on in that of the checkpoint."""
         self._rates = ThroughputWindow(window_size=self.window)
         self._running_since: float | None = None
         self._seconds = 0.0
         self._batches = 0
         self._counted_tokens = 0
+        if self._window:
+            self._seconds, self._batches = self._window["seconds"], self._window["batches"]
+            self._counted_tokens = self._window["counted_tokens"]
+            for name, values in self._window["rates"].items():
+                getattr(self._rates, name).extend(values)
+            self._window = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Start the clock, the first time and after a validation; between steps it runs on, waits for data included."""
@@ -94,12 +104,19 @@ class Throughput(Callback):
         """Mean over all training steps of this process so far, on this rank."""
         return self._counted_tokens / self._seconds if self._seconds else float("nan")
 
-    def state_dict(self) -> dict[str, int]:
-        """Counters of tokens go on after a resume."""
-        return {"tokens": self.tokens, "source_tokens": self.source_tokens}
+    def state_dict(self) -> dict[str, Any]:
+        """Counters of tokens and the window go on after a resume."""
+        window = {
+            "seconds": self._seconds,
+            "batches": self._batches,
+            "counted_tokens": self._counted_tokens,
+            "rates": {name: list(getattr(self._rates, name)) for name in WINDOWS},
+        }
+        return {"tokens": self.tokens, "source_tokens": self.source_tokens, "window": window}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the counters of the checkpoint."""
+        self._window = state_dict.get("window", {})
         self.tokens, self.source_tokens = state_dict["tokens"], state_dict["source_tokens"]
 
 

@@ -1,0 +1,262 @@
+"""Checkpoints that survive a kill at any moment: three files, of which the last one makes the other two count.
+
+    checkpoints/step-300.ckpt          the whole state, read with weights_only=True: nothing in it can run
+    checkpoints/step-300.safetensors   the weights alone, for other programs
+    checkpoints/step-300.json          the manifest: step, size and SHA-256 of both; written last
+    checkpoints/last.ckpt              a link to the newest of them that is complete
+
+Every file is written under a temporary name beside its target, flushed to the disk, and renamed, and so is the link.
+A checkpoint without a manifest that fits its files does not count: killed between any two system calls, a run has the
+checkpoints that it had before, or one more.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_metatok.data.cache import sync
+from lightning_metatok.errors import UserError
+
+LAST = "last.ckpt"
+NAME = re.compile(r"step-(\d+)\.(ckpt|safetensors|json)")
+ROOM, ZEROS = 2**20, bytes(2**16)
+"""Bytes that a disk takes which is not full, and a piece of them."""
+TEMPORARY = ".tmp-"
+"""Prefix of a file that is being written, or that a kill left."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint on the disk.
+
+    Attributes:
+        path: its `.ckpt`. step: optimiser steps done. loss: validation loss where it was saved, if there was one.
+    """
+
+    path: Path
+    step: int
+    loss: float | None
+
+
+class RunCheckpointIO(CheckpointIO):
+    """Atomic, checked files in place of Lightning's `torch.save`."""
+
+    def __init__(self) -> None:
+        self.at_hand: tuple[Path, dict[str, Any]] | None = None
+        """A checkpoint that was read already, so that a large one is read once; it is given away once."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the state, the weights and, last, the manifest; `storage_options` may hold the validation `loss`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        manifest, weights = path.with_suffix(".json"), path.with_suffix(".safetensors")
+        manifest.unlink(missing_ok=True)  # what it describes is about to go
+        write_file(path, lambda target: torch.save(checkpoint, target))
+        write_file(weights, lambda target: _save_weights(checkpoint["state_dict"], target))
+        description = {
+            "step": int(checkpoint["global_step"]),
+            "loss": (storage_options or {}).get("loss"),
+            "files": {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in (path, weights)},
+        }
+        write_file(manifest, lambda target: target.write_text(json.dumps(description, indent=1) + "\n"))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read the state, whatever is asked for with weights_only=True."""
+        if self.at_hand is not None and self.at_hand[0] == Path(path):
+            (_, checkpoint), self.at_hand = self.at_hand, None
+            return checkpoint
+        return read_state(Path(path), key="ckpt_path")
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Take a checkpoint away, manifest first, so that no part of it counts while the others go."""
+        for suffix in (".json", ".ckpt", ".safetensors"):
+            Path(path).with_suffix(suffix).unlink(missing_ok=True)
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, flush it to the disk and give it its name; on failure nothing stays."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    try:
+        write(temporary)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except Exception as error:
+        if not isinstance(error, OSError) and temporary.exists():
+            _raise_if_full(temporary)  # torch and safetensors do not say why they could not write
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def link_last(path: Path) -> None:
+    """Point `last.ckpt` at `path`, in one step."""
+    temporary = path.with_name(f"{TEMPORARY}{LAST}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(path.name)
+    os.replace(temporary, path.with_name(LAST))
+    sync(path.parent)
+
+
+def read_state(path: Path, *, key: str) -> dict[str, Any]:
+    """Load a checkpoint on the CPU with weights_only=True; where it has a manifest, that must fit.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or no checkpoint of this project; `key` is what the user typed.
+    """
+    if not path.is_file():
+        raise UserError(f"{key}={path}: no such file")
+    if path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
+        raise UserError(f"{key}={path}: {fault}; --ckpt_path=auto takes the newest valid checkpoint")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch has its own words for old pickles; one line is enough
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types for a file that is no checkpoint
+        raise UserError(f"{key}={path}: cannot be read as a checkpoint ({type(error).__name__})") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{key}={path}: expected a checkpoint with a state_dict, as `fit` writes them")
+    return checkpoint
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a `.ckpt`: `step`, `loss`, and `files` with the `size` and `sha256` of each.
+
+    Raises:
+        ValueError: it is no manifest. OSError: it cannot be read.
+    """
+    manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    try:
+        files, step, loss = manifest["files"], manifest["step"], manifest.get("loss")
+        sound = path.name in files and type(step) is int and (loss is None or isinstance(loss, int | float))
+        sound = sound and all(
+            Path(name).name == name and type(file["size"]) is int and isinstance(file["sha256"], str)
+            for name, file in files.items()
+        )
+    except (TypeError, KeyError, AttributeError):
+        sound = False
+    if not sound:
+        raise ValueError("expected step, and files with size and sha256")
+    return dict(manifest)
+
+
+def fault_of(path: Path) -> str | None:
+    """Why the checkpoint `path` does not count, or None if it does."""
+    try:
+        files = read_manifest(path)["files"]
+        for name, expected in files.items():
+            file = path.with_name(name)
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != expected["size"]:
+                return f"{name} has {file.stat().st_size} bytes, its manifest says {expected['size']}"
+            if sha256(file) != expected["sha256"]:
+                return f"{name} is not what its manifest says (SHA-256)"
+    except FileNotFoundError:
+        return "it has no manifest: its writing never ended"
+    except (OSError, ValueError) as error:
+        return f"{path.with_suffix('.json').name} cannot be read ({type(error).__name__})"
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Every `step-N.ckpt` in `folder` of which anything is there, valid or not, newest step first."""
+    found = {int(match[1]) for file in _names(folder) if (match := NAME.fullmatch(file))}
+    return [folder / f"step-{step}.ckpt" for step in sorted(found, reverse=True)]
+
+
+def newest_valid(folder: Path, warn: Callable[[str], object]) -> Path | None:
+    """The newest checkpoint in `folder` that counts; `warn` hears of every newer one that does not."""
+    for path in checkpoints(folder):
+        fault = fault_of(path)
+        if fault is None:
+            return path
+        warn(f"{path} is skipped: {fault}")
+    return None
+
+
+def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
+    """Remove all but the newest `keep_last` and the best `keep_best` (-1: all), once the newest one is valid.
+
+    Sizes decide what is valid here, checksums when a run goes on. What `last.ckpt` points at always stays.
+    """
+    saved = [one for one in map(_saved, checkpoints(folder)) if one is not None]
+    losses = sorted((one for one in saved if one.loss is not None), key=lambda one: (one.loss, -one.step))
+    keep = {one.path for one in (*saved[: max(1, keep_last)], *(losses[:keep_best] if keep_best >= 0 else losses))}
+    keep.add((folder / LAST).resolve())
+    for one in saved:
+        if one.path not in keep and one.path.resolve() not in keep:
+            RunCheckpointIO().remove_checkpoint(one.path)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Remove checkpoints of steps after `step`, and what kills left: a run that goes on at `step` makes them anew."""
+    start = folder / f"step-{step}.ckpt"
+    if start.exists():  # first, so that last.ckpt never points at nothing
+        link_last(start)
+    elif (folder / LAST).is_symlink():
+        (folder / LAST).unlink()
+    for path in checkpoints(folder):
+        if int(path.stem.removeprefix("step-")) > step:
+            RunCheckpointIO().remove_checkpoint(path)
+    for name in _names(folder):
+        if name.startswith(TEMPORARY):
+            (folder / name).unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _saved(path: Path) -> Saved | None:
+    try:
+        manifest = read_manifest(path)
+        if any(path.with_name(n).stat().st_size != file["size"] for n, file in manifest["files"].items()):
+            return None
+    except (OSError, ValueError):
+        return None
+    return Saved(path, manifest["step"], manifest.get("loss"))
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
+
+
+def _raise_if_full(temporary: Path) -> None:
+    """Let the system say what it says when one writes on: OSError, where there is no more space."""
+    try:
+        with temporary.open("ab", buffering=0) as file:
+            for _ in range(ROOM // len(ZEROS)):
+                if file.write(ZEROS) < len(ZEROS):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+    except OSError as full:
+        raise OSError(full.errno, full.strerror, str(temporary.parent)) from full
+
+
+def _save_weights(state: Mapping[str, Tensor], target: Path) -> None:
+    """Write each tensor once; names that share one stand in the metadata."""
+    kept: dict[str, Tensor] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    shared: dict[str, str] = {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in first:
+            shared[name] = first[place]
+        else:
+            first[place] = name
+            kept[name] = tensor.detach().cpu().contiguous()
+    save_file(kept, target, metadata={"format": "pt", **shared})
