@@ -365,6 +365,7 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # building a batch takes less than a millisecond
+        ".*`srun` command is available.*",  # a run outside a job, on a machine that has SLURM
         ".*LightningCLI's args parameter is intended.*",  # this is the command line
         ".*dirpath has changed.*",  # a run that goes on from a checkpoint of another folder
         ".*dataloader is not resumable.*",  # batches are a function of the step

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_metatok.data import MetaTokenizer
+from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule
 from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
+from lightning_metatok.lit.callbacks.progress import TokenProgress
 from lightning_metatok.lit.loggers import JsonlLogger
 from lightning_metatok.lit.module import TOKENIZER_KEY
 from lightning_metatok.lit.optim import OptimizerConfig
@@ -39,8 +40,9 @@ def make_model(**given: Any) -> MetaTokenLM:
 
 def fit(model: MetaTokenLM, data: TaskDataModule, folder: Path, steps: int = 2, **options: Any) -> lightning.Trainer:
     """Train on the CPU without the command line's callbacks."""
+    options = {"enable_progress_bar": False, **options}
     trainer = lightning.Trainer(
-        max_steps=steps, accelerator="cpu", logger=JsonlLogger(folder), enable_progress_bar=False,
+        max_steps=steps, accelerator="cpu", logger=JsonlLogger(folder),
         val_check_interval=steps, enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder,
         log_every_n_steps=1, use_distributed_sampler=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
@@ -96,6 +98,22 @@ def test_accuracy_counts_tokens_and_whole_answers() -> None:
     assert {k: float(v) for k, v in metric.compute().items()} == pytest.approx({"token": 4 / 5, "exact": 2 / 3})
     metric.update(~right_BT, targets_BT)
     assert {k: float(v) for k, v in metric.compute().items()} == pytest.approx({"token": 5 / 10, "exact": 2 / 6})
+
+
+def test_progress_counts_tokens_and_not_what_fills_a_batch_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Sizes(lightning.Callback):
+        filled = 0
+
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+            self.filled += batch.tokens_BT.numel()
+
+    data, sizes = make_data(), Sizes()
+    fit(make_model(), data, tmp_path, enable_progress_bar=True, callbacks=[TokenProgress(every_s=0.0), sizes])
+    tokens = sum(data.counts(step).tokens for step in (0, 1))
+    assert tokens < sizes.filled
+    assert f"train: 2/2 steps  {tokens} tokens" in capsys.readouterr().err
 
 
 def test_a_fit_logs_loss_and_accuracy_of_held_out_answers_and_no_bits_per_byte(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from lightning_metatok.data import Batch
+from lightning_metatok.lit.trainer import micro_step
 
 
 def short(count: float) -> str:
@@ -63,11 +64,15 @@ class TokenProgress(ProgressBar):
         """Open the bar at the step that training starts from."""
         self._start(trainer, "train", trainer.max_steps if trainer.max_steps > 0 else None, trainer.global_step)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Note which batch this is; the optimiser may have stepped when it ends."""
+        self._micro_step = micro_step(trainer, batch_idx)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Move on by one step."""
-        self._tokens += batch.tokens_BT.numel() * trainer.world_size
+        self._tokens += trainer.datamodule.counts(self._micro_step).tokens  # type: ignore[attr-defined]
         self._batches += 1
         if self._batches == 1:
             self._clock = time.monotonic()  # the first step compiles and warms up: no rate from it
