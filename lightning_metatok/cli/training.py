@@ -55,9 +55,9 @@ from lightning_metatok.lit.callbacks import (
     TokenProgress,
 )
 from lightning_metatok.lit.callbacks.checkpoint import stop
+from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
-from lightning_metatok.lit.module import TOKENIZER_KEY
 from lightning_metatok.lit.resume import check_same_run, flat_config
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder, write_atomically
 
@@ -224,6 +224,11 @@ class TrainingCLI(LightningCLI):
         self.model.check_data(self.datamodule)
         self.model.tokenizer = self.datamodule.tokenizer
         self.model.on_load_checkpoint(self.checkpoint)
+        if self.checkpoint:
+            source = f"--ckpt_path={self.config.ckpt_path}"
+            check_weights(self.model.model.state_dict(), weights_of(self.checkpoint), source)
+        if self.verb == "fit" and self.checkpoint:
+            check_resumable(self.checkpoint, self.model, source)
         if self.verb == "fit" and self.checkpoint:
             trainer = self._get(self.config_init, "trainer")
             check_same_run(self._saved(), self._flat_config(), trainer, self.config.allow_changed)
