@@ -246,9 +246,10 @@ class TrainingCLI(LightningCLI):
         logger = self._get(self.config_init, "trainer").get("logger")
         if logger in (None, True):
             logger = run_loggers(self.folder) if self.verb != "predict" else False
+        given_options = dict(self._get(self.config_init, "trainer"))
         options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
         try:
-            with trainer_errors(MisconfigurationException, ValueError):
+            with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError):
                 trainer = super().instantiate_trainer(**options, **kwargs)
         except UserError:
             with suppress(OSError):
@@ -277,7 +278,7 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with trainer_errors(MisconfigurationException):
+        with trainer_errors(self._get(self.config_init, "trainer"), MisconfigurationException):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )
@@ -335,12 +336,17 @@ def _warn(message: str) -> None:
 
 
 @contextmanager
-def trainer_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Lightning's own word that the trainer's options cannot work, as a UserError."""
+def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Iterator[None]:
+    """Lightning's own word that the trainer's `options` cannot work, as a UserError that names the one it is about."""
     try:
         yield
     except kinds as error:
-        raise UserError(f"trainer: {one_line(str(error))}") from error
+        line = one_line(str(error))
+        named = {key: match.start() for key in options if (match := re.search(rf"\b{key}\b", line))}
+        # Some messages show the value alone.
+        shown = [key for key, value in options.items() if isinstance(value, str) and f"'{value}'" in line]
+        key = next(iter((*sorted(named, key=named.__getitem__), *shown)), None)
+        raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
 
 
 def run_folder_of(checkpoint: str | None) -> Path | None:
@@ -357,11 +363,26 @@ def main(verb: str, argv: Sequence[str]) -> int:
         folder = run_folder_of(checkpoints[-1])
         if folder is not None:  # a checkpoint in its run folder brings its own configuration
             argv = ["--config", str(folder / CONFIG), *argv]
+        elif not _describes_itself(argv):
+            path = checkpoints[-1]
+            why = (
+                "expected --config, as no config.yaml stands beside its folder"
+                if os.path.isfile(path)
+                else "no such file"
+            )
+            raise UserError(f"--ckpt_path={path}: {why}")
+    elif verb != "fit" and not _describes_itself(argv) and not values_of(argv, CONFIG_OPTIONS):
+        raise UserError(f"--ckpt_path: expected a checkpoint to {verb}, as `fit` writes them")
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
     TrainingCLI(verb, argv).run()
     return 0
+
+
+def _describes_itself(argv: Sequence[str]) -> bool:
+    """Whether options say what the model is, or nothing is going to be built."""
+    return any(argument.startswith(("--model.", "-h", "--help", "--print_config")) for argument in argv)
 
 
 def quiet() -> None:

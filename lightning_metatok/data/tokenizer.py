@@ -11,6 +11,7 @@ Source: Sennrich et al. 2016 (BPE); Radford et al. 2019, section 2.2 (byte level
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ class MetaTokenizer:
         Raises:
             UserError: no such file, not a tokenizer, or what the constructor raises.
         """
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise UserError(f"data.tokenizer={str(path)!r}: no such file")
         return cls._checked(lambda: Tokenizer.from_file(str(path)), str(path), add_special_tokens)
 

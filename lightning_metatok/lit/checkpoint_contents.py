@@ -97,8 +97,12 @@ def config_of(checkpoint: Mapping[str, Any], source: str) -> TransformerConfig:
     weights = weights_of(checkpoint)
     if config.n_layers > len(weights):  # before so many are built
         raise UserError(f"{source}: model.n_layers={config.n_layers}, but there are {len(weights)} weights")
-    with torch.device("meta"):
-        check_weights(MetaTransformer(config).state_dict(), weights, source)
+    try:
+        with torch.device("meta"):
+            shapes = MetaTransformer(config).state_dict()
+    except RuntimeError as error:
+        raise UserError(f"{source}: hyper_parameters describe no transformer ({error})") from error
+    check_weights(shapes, weights, source)
     return config
 
 

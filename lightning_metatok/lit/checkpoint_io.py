@@ -117,7 +117,7 @@ def read_state(path: Path, *, key: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, or no checkpoint of this project; `key` is what the user typed.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{key}={path}: no such file")
     if path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
         raise UserError(f"{key}={path}: {fault}; --ckpt_path=auto takes the newest valid checkpoint")
