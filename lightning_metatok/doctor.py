@@ -4,7 +4,6 @@ Everything is found by asking or by running: an attention backend counts only if
 ran, the allocator only if glibc accepted the settings. `--json` prints the same report for programs.
 """
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,7 @@ import rich.markup
 import rich.table
 
 from lightning_metatok import __version__, runtime
+from lightning_metatok.errors import OptionParser
 
 PACKAGES = (
     "torch",
@@ -131,11 +131,11 @@ def _cache() -> dict[str, Any]:
     from lightning_metatok.data.cache import cache_folder
 
     folder = cache_folder()
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.exists(parent))
     return {
         "folder": str(folder),
-        "size in MiB": round(sum(path.stat().st_size for path in files) / MIB, 1),
+        "size in MiB": round(sum(path.lstat().st_size for path in files) / MIB, 1),
         "free on its disk in GiB": round(shutil.disk_usage(existing).free / GIB, 1),
     }
 
@@ -163,9 +163,9 @@ def show(report: Report) -> None:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run the verb with its own arguments and return the exit code."""
-    parser = argparse.ArgumentParser(prog=f"lightning-metatok {verb}", description="Show what this machine has.")
+    parser = OptionParser(prog=f"lightning-metatok {verb}", description="Show what this machine has.")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
     report = examine()
     if arguments.json:
         print(json.dumps(report, indent=2))

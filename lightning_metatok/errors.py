@@ -4,8 +4,10 @@
 names the key or file, the value, what was expected and, where one is near, the right name.
 """
 
+import argparse
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -34,3 +36,23 @@ class WorkerError(RunError):
     """A process that builds batches died."""
 
     code = 4
+
+
+class OptionParser(argparse.ArgumentParser):
+    """An argument parser whose errors are UserErrors, for verbs with few options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError instead of printing a usage text."""
+        raise UserError(message.removeprefix("argument "))
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return what `argv` says; options may stand between positional arguments.
+
+        Raises:
+            UserError: an argument that is unknown, missing or of another type.
+        """
+        arguments, unknown = self.parse_known_intermixed_args(list(argv))
+        if unknown:
+            options = [option for action in self._actions for option in action.option_strings]
+            raise UserError(f"unknown option '{unknown[0]}'{nearest(unknown[0], options)}")
+        return arguments

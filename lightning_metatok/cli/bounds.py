@@ -8,6 +8,13 @@ from lightning_metatok.errors import UserError
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's."""
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+"""Bytes, on Linux."""
+
+
+def _is_path(text: str) -> bool:
+    parts = os.fsencode(text).split(b"/")
+    return "\0" not in text and max(map(len, parts)) <= LONGEST_NAME and len(os.fsencode(text)) < LONGEST_PATH
 
 
 def _number(low: float, high: float = float("inf"), *, open_end: bool = False) -> Callable[[Any], bool]:
@@ -18,6 +25,7 @@ COUNT = (_number(1), "1 or more")
 SIZE = (_number(0), "0 or more")
 SEED = (_number(0, LARGEST_SEED), f"a seed from 0 to {LARGEST_SEED}")
 MULTIPLES = (lambda given: bool(given) and all(m > 0 for m in given), "positive multiples of the trained length")
+PATH = (lambda value: _is_path(str(value)), "a path that a file system can have")
 DECAY = (_number(0, 1, open_end=True), "a number in [0, 1)")
 
 BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -27,6 +35,9 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.seed": (_number(0, 2**63 - 1), "a seed from 0 to 2^63 - 1"),
     "data.corpus": (lambda value: bool(str(value).strip()), "a file, a folder or the name of a data set"),
     "data.validation_blocks": COUNT,
+    "data.block_size": COUNT,
+    "data.vocab_size": (_number(1), "at least 258, which is 256 bytes and the special tokens"),
+    "checkpoint.keep_last": COUNT,
     "model.optimizer.weight_decay": SIZE,
     "model.optimizer.beta1": DECAY,
     "model.optimizer.beta2": DECAY,
@@ -39,6 +50,8 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value != 0,
         "1 or more: the best checkpoint follows from the validation loss",
     ),
+    "trainer.check_val_every_n_epoch": COUNT,
+    "trainer.min_epochs": SIZE,
     "trainer.num_sanity_val_steps": (_number(-1), "-1 (all) or more"),
     "checkpoint.keep_best": (_number(-1), "-1 (all) or more"),
     "checkpoint.every_n_steps": COUNT,
@@ -59,13 +72,16 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+PATHS = ("run_dir", "ckpt_path", "data.corpus", "data.validation_corpus", "data.tokenizer", "data.cache_dir")
+
+
 def check_bounds(config: Any) -> None:
     """Check the parsed options against `BOUNDS`; one that is absent or null is left alone.
 
     Raises:
         UserError: the first that lies outside, with its key, the value and what was expected.
     """
-    for key, (valid, expected) in BOUNDS.items():
+    for key, (valid, expected) in (*BOUNDS.items(), *((key, PATH) for key in PATHS)):
         value = config.get(key)
         if value is not None and not isinstance(value, bool) and not valid(value):
             shown = getattr(value, "value", value)

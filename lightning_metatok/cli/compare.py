@@ -9,7 +9,9 @@ reached; one that went on longer is read before its learning-rate schedule has e
 import argparse
 import csv
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report.budgets import (
     CONFIDENCE,
     Cell,
@@ -48,14 +50,9 @@ class Comparison:
     notes: list[str]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(message)
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = _Parser(
+    parser = OptionParser(
         prog="lightning-metatok compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -72,16 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print the tables, and write what was asked for."""
-    parser = build_parser()
-    arguments, unknown = parser.parse_known_intermixed_args(list(argv))
-    if unknown:
-        options = [o for action in parser._actions for o in action.option_strings]
-        raise UserError(f"unknown option '{unknown[0]}'{nearest(unknown[0], options)}")
+    arguments = build_parser().parse(argv)
     if not arguments.runs:
         raise UserError("compare: expected run folders, as in `lightning-metatok compare runs/plain runs/meta`")
     for option in ("csv", "figure"):
         path = getattr(arguments, option)
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        if path is not None and (os.path.isdir(path) or not os.path.isdir(path.parent)):
             raise UserError(f"--{option}={path}: expected a file in a folder that exists")
 
     runs = [read_run(folder) for folder in arguments.runs]
@@ -97,14 +90,22 @@ def main(verb: str, argv: Sequence[str]) -> int:
         for note in comparison.notes:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         console.print()
-    try:
-        if arguments.csv is not None:
+    if arguments.csv is not None:
+        with writing("--csv", arguments.csv):
             arguments.csv.write_text(as_csv(comparisons, metric), encoding="utf-8")
-        if arguments.figure is not None:
+    if arguments.figure is not None:
+        with writing("--figure", arguments.figure):
             draw(groups, metric, comparisons[0].at, arguments.figure)
-    except PermissionError as error:
-        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
     return 0
+
+
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being written into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option}={path}: cannot be written: {error.strerror}") from error
 
 
 def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:

@@ -3,6 +3,7 @@
 jsonargparse refuses unknown keys too, but names neither the file nor what was probably meant.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -62,8 +63,8 @@ def check_config_files(paths: Iterable[str], known: Sequence[str]) -> None:
     """
     for name in paths:
         path = Path(name)
-        if not path.is_file():
-            siblings = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        if not os.path.isfile(name):
+            siblings = [str(p) for p in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
             raise UserError(f"--config={name}: no such file{nearest(name, siblings)}")
         for key in _leaves(read_config(name), known):
             if not _is_known(key, known):

@@ -1,20 +1,17 @@
 """`generate`: continue a prompt with a checkpoint. The checkpoint carries its tokenizer and its configuration."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import OptionParser, UserError
+
+PLACEMENTS = ("random", "periodic", "punctuation")
+"""Those that need nothing but a fraction."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(message)
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = _Parser(prog="lightning-metatok generate", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="lightning-metatok generate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--ckpt_path", required=True, help="checkpoint that `fit` wrote")
     parser.add_argument("--prompt", required=True, help="text to continue; may hold <|meta|>")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="length of the continuation (128)")
@@ -25,26 +22,29 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--meta_fraction", type=float, default=0.1, help="meta-tokens put into the prompt (0.1); 0: none"
     )
-    parser.add_argument("--placement", default="random", help="random, periodic or punctuation (random)")
+    parser.add_argument("--placement", default="random", help=f"one of {', '.join(PLACEMENTS)} (random)")
     parser.add_argument("--show_meta", action="store_true", help="show <|meta|> in the output")
     return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print the prompt and its continuation."""
-    parser = build_parser()
-    arguments, unknown = parser.parse_known_args(list(argv))
-    if unknown:
-        options = [o for action in parser._actions for o in action.option_strings]
-        raise UserError(f"unknown option '{unknown[0]}'{nearest(unknown[0], options)}")
+    arguments = build_parser().parse(argv)
     for name, valid, expected in (
         ("max_new_tokens", arguments.max_new_tokens > 0, "a positive number"),
-        ("temperature", arguments.temperature >= 0, "0 or more"),
+        ("temperature", 0 <= arguments.temperature < float("inf"), "0 or more"),
         ("top_k", arguments.top_k is None or arguments.top_k > 0, "a positive number"),
         ("top_p", arguments.top_p is None or 0 < arguments.top_p <= 1, "a number in (0, 1]"),
+        ("seed", 0 <= arguments.seed < 2**63, "a seed from 0 to 2^63 - 1"),
+        ("meta_fraction", 0 <= arguments.meta_fraction <= 0.5, "a share between 0 and 0.5"),
+        ("placement", arguments.placement in PLACEMENTS, f"one of {', '.join(PLACEMENTS)}"),
     ):
         if not valid:
             raise UserError(f"--{name}={getattr(arguments, name)}: expected {expected}")
+    try:
+        arguments.prompt.encode()
+    except UnicodeEncodeError as error:  # how Python passes on bytes that are no UTF-8
+        raise UserError(f"--prompt={arguments.prompt!r}: expected text in UTF-8") from error
 
     from lightning_metatok.data import InjectionRule
     from lightning_metatok.lit.module import load_model

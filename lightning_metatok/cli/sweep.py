@@ -29,7 +29,7 @@ import lightning_metatok
 from lightning_metatok.cli.option_names import option_names
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
 from lightning_metatok.cli.yaml_files import read_config
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import code_version
@@ -59,14 +59,9 @@ class Sweep:
         return list(dict.fromkeys(path for run in self.runs for path in run.configs))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"sweep: {message}")
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = _Parser(
+    parser = OptionParser(
         prog="lightning-metatok sweep",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -89,11 +84,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     argv = list(argv)
     if argv[:1] == ["exec"]:
         return execute(*argv[1:])
-    parser = build_parser()
-    arguments, unknown = parser.parse_known_intermixed_args(argv)
-    if unknown:
-        options = [o for action in parser._actions for o in action.option_strings]
-        raise UserError(f"sweep: unknown option '{unknown[0]}'{nearest(unknown[0], options)}")
+    arguments = build_parser().parse(argv)
     action = arguments.action
     if action not in ACTIONS:
         raise UserError(f"sweep {action}: expected one of {', '.join(ACTIONS)}{nearest(action, ACTIONS)}")

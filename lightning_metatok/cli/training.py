@@ -59,9 +59,9 @@ from lightning_metatok.lit.callbacks import (
     TokenProgress,
 )
 from lightning_metatok.lit.callbacks.checkpoint import stop
+from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
-from lightning_metatok.lit.module import TOKENIZER_KEY
 from lightning_metatok.lit.resume import check_same_run, flat_config
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder
 from lightning_metatok.lit.run_lock import RunLock
@@ -234,6 +234,11 @@ class TrainingCLI(LightningCLI):
         self.model.check_data(self.datamodule)
         self.model.tokenizer = self.datamodule.tokenizer
         self.model.on_load_checkpoint(self.checkpoint)
+        if self.checkpoint:
+            source = f"--ckpt_path={self.config.ckpt_path}"
+            check_weights(self.model.model.state_dict(), weights_of(self.checkpoint), source)
+        if self.verb == "fit" and self.checkpoint:
+            check_resumable(self.checkpoint, self.model, source)
         if self.verb == "fit" and self.checkpoint:
             trainer = self._get(self.config_init, "trainer")
             check_same_run(self._saved(), self._flat_config(), trainer, self.config.allow_changed)
@@ -251,9 +256,10 @@ class TrainingCLI(LightningCLI):
         logger = self._get(self.config_init, "trainer").get("logger")
         if logger in (None, True):
             logger = run_loggers(self.folder) if self.verb != "predict" else False
+        given_options = dict(self._get(self.config_init, "trainer"))
         options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
         try:
-            with trainer_errors(MisconfigurationException, ValueError):
+            with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError):
                 trainer = super().instantiate_trainer(**options, **kwargs)
         except UserError:
             with suppress(OSError):
@@ -285,7 +291,7 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with trainer_errors(MisconfigurationException), name_dead_worker():
+        with trainer_errors(self._get(self.config_init, "trainer"), MisconfigurationException), name_dead_worker():
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )
@@ -351,12 +357,17 @@ def _warn(message: str) -> None:
 
 
 @contextmanager
-def trainer_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Lightning's own word that the trainer's options cannot work, as a UserError."""
+def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Iterator[None]:
+    """Lightning's own word that the trainer's `options` cannot work, as a UserError that names the one it is about."""
     try:
         yield
     except kinds as error:
-        raise UserError(f"trainer: {one_line(str(error))}") from error
+        line = one_line(str(error))
+        named = {key: match.start() for key in options if (match := re.search(rf"\b{key}\b", line))}
+        # Some messages show the value alone.
+        shown = [key for key, value in options.items() if isinstance(value, str) and f"'{value}'" in line]
+        key = next(iter((*sorted(named, key=named.__getitem__), *shown)), None)
+        raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
 
 
 def run_folder_of(checkpoint: str | None) -> Path | None:
@@ -373,6 +384,16 @@ def main(verb: str, argv: Sequence[str]) -> int:
         folder = run_folder_of(checkpoints[-1])
         if folder is not None:  # a checkpoint in its run folder brings its own configuration
             argv = ["--config", str(folder / CONFIG), *argv]
+        elif not _describes_itself(argv):
+            path = checkpoints[-1]
+            why = (
+                "expected --config, as no config.yaml stands beside its folder"
+                if os.path.isfile(path)
+                else "no such file"
+            )
+            raise UserError(f"--ckpt_path={path}: {why}")
+    elif verb != "fit" and not _describes_itself(argv) and not values_of(argv, CONFIG_OPTIONS):
+        raise UserError(f"--ckpt_path: expected a checkpoint to {verb}, as `fit` writes them")
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
@@ -395,6 +416,11 @@ def names_of_options(kind: str) -> list[str]:
     except StopIteration as names:
         return list(names.value)
     raise AssertionError("the parser was not asked")
+
+
+def _describes_itself(argv: Sequence[str]) -> bool:
+    """Whether options say what the model is, or nothing is going to be built."""
+    return any(argument.startswith(("--model.", "-h", "--help", "--print_config")) for argument in argv)
 
 
 def quiet() -> None:

@@ -4,6 +4,7 @@ PyYAML keeps the last of two equal keys without a word, and what reads the file 
 nine lines of anchors become billions of values.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def read_config(name: str) -> Mapping[str, Any]:
         UserError: no UTF-8, no YAML mapping, a key twice, a key that is no text, or a file beyond the bounds above.
     """
     path, where = Path(name), f"--config={name}"
+    if not os.path.isfile(name):  # opening a pipe would wait for ever
+        raise UserError(f"{where}: no such file")
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:

@@ -27,7 +27,8 @@ from lightning_metatok.errors import UserError
 
 INFO = "store.json"
 PIECE = 1 << 20
-"""Characters: longer documents are tokenised in pieces that end at a line break, to bound memory."""
+"""Characters: longer documents are tokenised in pieces that end at a line break, to bound memory: a character takes
+about 100 bytes while it is tokenised. Where no line ends before 2 * PIECE, a piece ends at a blank, or anywhere."""
 BATCH = 1 << 22
 """Characters tokenised at once, on all cores."""
 
@@ -135,7 +136,12 @@ def prepare_tokens(
     Raises:
         UserError: what reading the corpus raises, or a cache folder that is full or cannot be written.
     """
-    inputs = {"kind": "tokens", "corpus": corpus.fingerprint(), "tokenizer": tokenizer.fingerprint()}
+    inputs = {
+        "kind": "tokens",
+        "corpus": corpus.fingerprint(),
+        "tokenizer": tokenizer.fingerprint(),
+        "longest_piece": 2 * PIECE,
+    }
 
     def build(folder: Path) -> None:
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
@@ -183,14 +189,28 @@ def batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
     size = 0
     for document in documents:
         start = 0
-        while start < len(document):
-            line_end = document.find("\n", start + PIECE)
-            end = len(document) if line_end < 0 else line_end + 1
-            batch.append((document[start:end], end == len(document)))
-            size += end - start
-            start = end
+        for piece in pieces(document, PIECE):
+            start += len(piece)
+            batch.append((piece, start == len(document)))
+            size += len(piece)
             if size >= BATCH:
                 yield batch
                 batch, size = [], 0
     if batch:
         yield batch
+
+
+def pieces(document: str, length: int) -> Iterator[str]:
+    """Yield `document` in pieces of `length` characters and what follows up to the end of the line.
+
+    Where that would make twice as many, a piece ends before the last blank, as words begin with theirs, or there.
+    """
+    start = 0
+    while start < len(document):
+        most = start + 2 * length
+        end = document.find("\n", start + length, most) + 1
+        if end == 0 and most < len(document):
+            blank = document.rfind(" ", start + length, most)
+            end = blank if blank >= 0 else most
+        yield document[start : end or len(document)]
+        start = end or len(document)

@@ -2,7 +2,7 @@
 
     data.corpus                        train                           validation
     python-stdlib                      95 % of the files               5 % of the files
-    notes.txt (one document)           its first 95 %                  its last 5 %, from a line border on
+    notes.txt (one document)           its first 95 %                  its last 5 %, from a line (a word) on
     docs/, docs/*.jsonl.gz             95 % of the documents           5 % of the documents
     train.jsonl + validation_corpus    train.jsonl                     validation_corpus
     allenai/c4 + corpus_subset en      its split train                 its split validation
@@ -26,7 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from lightning_metatok.data.diagnosis import FORMATS, blame, format_of, missing_field
+from lightning_metatok.data.diagnosis import blame
+from lightning_metatok.data.json_documents import json_documents, missing_field
+from lightning_metatok.data.local_files import FORMATS, check_unpacked_size, find_files, format_of
 from lightning_metatok.errors import UserError, nearest
 
 Split = Literal["train", "validation"]
@@ -36,6 +38,8 @@ TextDocuments = Literal["file", "paragraph", "line"]
 PYTHON_STDLIB = "python-stdlib"
 NOT_PROSE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled", "pip", "__pycache__"}
 """Folders of the standard library that are left out: tests, and packages that are not part of it."""
+ROWS = 1024
+"""Rows of a Parquet file read at once; `datasets` takes a whole row group, and fails on an empty one."""
 
 
 @dataclass(frozen=True)
@@ -94,34 +98,45 @@ class Files:
     text_documents: TextDocuments
 
     def documents(self) -> Iterator[str]:
+        for kind, group in itertools.groupby(self.paths, key=format_of):
+            paths = list(group)
+            for path in paths:
+                check_unpacked_size(path)
+            if kind == "json":
+                for path in paths:
+                    yield from json_documents(path, self.text_field)
+            else:
+                yield from self._from_datasets(str(kind), paths)
+
+    def _from_datasets(self, kind: str, paths: list[Path]) -> Iterator[str]:
         import datasets
 
         # What it logs about a bad file, `blame` says with the line.
         logging.getLogger("datasets").setLevel(logging.CRITICAL)
         sample_by = "document" if self.text_documents == "file" else self.text_documents
-        for kind, group in itertools.groupby(self.paths, key=format_of):
-            paths = list(group)
-            options = {"sample_by": sample_by} if kind == "text" else {}
-            files = [glob.escape(str(path)) for path in paths]
-            field = "text" if kind == "text" else self.text_field
-            try:
-                rows = datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options)
-                for row in rows:
-                    if not isinstance(row.get(field), str):
-                        raise TypeError(f"field {field!r} of a document holds {type(row.get(field)).__name__}")
-                    yield row[field]
-            except StopIteration:  # how `datasets` says that the files are empty
-                continue
-            except (ValueError, TypeError, OSError, EOFError, zlib.error) as error:
-                blame(paths, field)
-                shown = " ".join(str(error).split())
-                raise UserError(f"{self.option}: cannot be read by `datasets` ({shown})") from error
+        options: dict[str, Any] = {"sample_by": sample_by} if kind == "text" else {"batch_size": ROWS}
+        files = [glob.escape(str(path)) for path in paths]
+        field = "text" if kind == "text" else self.text_field
+        try:
+            for row in datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options):
+                if not isinstance(row.get(field), str):
+                    raise TypeError(f"field {field!r} of a document holds {type(row.get(field)).__name__}")
+                yield row[field]
+        except StopIteration:  # how `datasets` says that the files are empty
+            return
+        except (ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error) as error:
+            blame(paths, field)
+            named = f"{paths[0]}" if len(paths) == 1 else f"{self.option}: one of {paths[0]} to {paths[-1]}"
+            raise UserError(f"{named}: cannot be read by `datasets` ({' '.join(str(error).split())})") from error
 
     def fingerprint(self) -> list[Any]:
         contents = []
         for path in self.paths:
-            with open(path, "rb") as file:
-                contents.append(hashlib.file_digest(file, "blake2b").hexdigest()[:32])
+            try:
+                with open(path, "rb") as file:
+                    contents.append(hashlib.file_digest(file, "blake2b").hexdigest()[:32])
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}); expected a file with text") from error
         return [
             "files",
             contents,
@@ -228,17 +243,18 @@ class Corpus:
                 yield document
 
     def _part_of(self, document: str, split: Split) -> Iterator[str]:
-        """Yield the part of a corpus of one document that belongs to `split`."""
-        cut = document.find("\n", int(len(document) * (1 - self.config.validation_fraction))) + 1
+        """Yield the part of a corpus of one document that belongs to `split`: cut at a line, a blank, or anywhere."""
+        start, end = int(len(document) * (1 - self.config.validation_fraction)), len(document.rstrip())
+        cut = next((found + 1 for found in (document.find(c, start, end) for c in "\n ") if found >= 0), start)
         part = document[:cut] if split == "train" else document[cut:]
-        if cut > 0 and part.strip():
+        if part.strip():
             yield part
 
     def _why_empty(self, split: Split) -> str:
         config = self.config
         if split == "validation" and self.validation is not None and isinstance(self.validation, Files):
             return f"data.validation_corpus={config.validation_corpus!r}: no document with text in it"
-        if split == "validation" and any(self._documents("train")):
+        if self.validation is None and any(document.strip() for document in self.train.documents()):
             return (
                 f"data.corpus={config.corpus!r}: too small to set {config.validation_fraction:.0%} aside "
                 f"for validation; give data.validation_corpus or a larger data.validation_fraction"
@@ -296,7 +312,7 @@ def stdlib_names() -> list[str]:
 def looks_local(name: str) -> bool:
     """Return whether `name` is meant as a path: it exists, is a glob, or starts or ends like a path."""
     return (
-        Path(name).expanduser().exists()
+        os.path.lexists(Path(name).expanduser())
         or glob.has_magic(name)
         or name.endswith(tuple(FORMATS))
         or name.startswith(("/", "./", "../", "~"))
@@ -304,24 +320,5 @@ def looks_local(name: str) -> bool:
 
 
 def local_files(name: str, option: str, config: CorpusConfig) -> Files:
-    """Return the files that the path, folder or glob `name` stands for, sorted.
-
-    Raises:
-        UserError: there are none, or a single file has an unknown suffix.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        paths = [file for file in path.rglob("*") if file.is_file() and format_of(file)]
-        expected = "a folder with files that end"
-    elif path.is_file():
-        paths = [path] if format_of(path) else []
-        expected = "a file that ends"
-    else:
-        paths = [Path(found) for found in glob.glob(str(path), recursive=True) if format_of(Path(found))]
-        expected = "files that end"
-        if not paths and not glob.has_magic(name):
-            names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UserError(f"{option}={name!r}: no such file{nearest(path.name, names)}")
-    if not paths:
-        raise UserError(f"{option}={name!r}: expected {expected} in {', '.join(FORMATS)}")
-    return Files(tuple(sorted(paths)), option, config.text_field, config.text_documents)
+    """Return the files that `name` stands for. Raises as `find_files` does."""
+    return Files(find_files(name, option), option, config.text_field, config.text_documents)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_metatok.data.blocks import TokenStore, prepare_tokens
+from lightning_metatok.data.blocks import PIECE, TokenStore, pieces, prepare_tokens
 from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, open_corpus
 from lightning_metatok.data.tokenizer import SMALLEST_VOCABULARY, MetaTokenizer
@@ -67,9 +67,16 @@ def get_tokenizer(
 
     def build(folder: Path) -> None:
         progress("training the tokenizer", 0)
-        MetaTokenizer.train(corpus.documents("train"), config.vocab_size).save(folder / TOKENIZER)
+        # Whole documents, unless they are so long that their words would not fit into memory.
+        text = (piece for document in corpus.documents("train") for piece in pieces(document, 2 * PIECE))
+        MetaTokenizer.train(text, config.vocab_size).save(folder / TOKENIZER)
 
-    inputs = {"kind": "bpe", "corpus": corpus.fingerprint(), "vocab_size": config.vocab_size}
+    inputs = {
+        "kind": "bpe",
+        "corpus": corpus.fingerprint(),
+        "vocab_size": config.vocab_size,
+        "longest_piece": 4 * PIECE,
+    }
     folder = prepared(cache, f"tokenizer-{fingerprint(inputs)}", build)
     return MetaTokenizer.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
 

@@ -11,6 +11,7 @@ Source: Sennrich et al. 2016 (BPE); Radford et al. 2019, section 2.2 (byte level
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ END_OF_TEXT = "<|endoftext|>"
 SPECIALS = (END_OF_TEXT, META)
 SMALLEST_VOCABULARY = 256 + len(SPECIALS)
 PUNCTUATION = tuple(".,;:!?\n")
+LARGEST_ID = (1 << 24) - 1
+"""Tables have a row for every id up to the largest; the largest vocabularies there are stay below a million."""
 
 
 class MetaTokenizer:
@@ -45,6 +48,16 @@ class MetaTokenizer:
             raise UserError(
                 f"{source}: no {' and no '.join(missing)} in its vocabulary; "
                 f"--data.add_special_tokens=true adds what is missing"
+            )
+        if max(known.values()) > LARGEST_ID:
+            token = max(known, key=lambda token: known[token])
+            raise UserError(f"{source}: token {token!r} has id {known[token]}; expected ids up to {LARGEST_ID}")
+        if len(set(known.values())) < len(known):
+            first: dict[int, str] = {}
+            token = next(token for token, id in known.items() if first.setdefault(id, token) != token)
+            raise UserError(
+                f"{source}: tokens {first[known[token]]!r} and {token!r} have the same id {known[token]}; "
+                "expected different ids"
             )
         specials = [AddedToken(special, special=True, normalized=False) for special in SPECIALS]
         tokenizer.add_special_tokens(specials)
@@ -103,7 +116,7 @@ class MetaTokenizer:
         Raises:
             UserError: no such file, not a tokenizer, or what the constructor raises.
         """
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise UserError(f"data.tokenizer={str(path)!r}: no such file")
         return cls._checked(lambda: Tokenizer.from_file(str(path)), str(path), add_special_tokens)
 

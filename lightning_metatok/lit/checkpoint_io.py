@@ -28,6 +28,7 @@ from torch import Tensor
 
 from lightning_metatok.data.cache import sync
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.checkpoint_contents import check_kinds
 
 LAST = "last.ckpt"
 NAME = re.compile(r"step-(\d+)\.(ckpt|safetensors|json)")
@@ -116,7 +117,7 @@ def read_state(path: Path, *, key: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, it is damaged, or no checkpoint of this project; `key` is what the user typed.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{key}={path}: no such file")
     if path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
         raise UserError(f"{key}={path}: {fault}; --ckpt_path=auto takes the newest valid checkpoint")
@@ -127,6 +128,7 @@ def read_state(path: Path, *, key: str) -> dict[str, Any]:
         raise UserError(f"{key}={path}: cannot be read as a checkpoint ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{key}={path}: expected a checkpoint with a state_dict, as `fit` writes them")
+    check_kinds(checkpoint, f"{key}={path}")
     return checkpoint
 
 

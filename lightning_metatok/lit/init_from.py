@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.lit.checkpoint_contents import check_weights
 
 PARTS = ("tokens", "positions", "layers")
 TOKEN_TABLES, POSITION_TABLE = ("embedding.weight", "head.weight"), "positions.table.weight"
@@ -72,7 +73,7 @@ def load_weights(
             if name not in mine:
                 continue
             weights[name] = mine[name]
-            if theirs is not None and meta_id is not None:
+            if theirs is not None and meta_id is not None and meta_id < len(theirs):
                 rows[name] = theirs[meta_id].clone()
         kept = " (<|meta|> keeps its row)" if rows else ""
         fresh.append(f"the embedding of {len(mine[TOKEN_TABLES[0]])} ids{kept}")
@@ -86,16 +87,14 @@ def load_weights(
             fresh.append(f"positions {len(theirs)} to {len(table) - 1}")
             table[: len(theirs)] = theirs
             weights[POSITION_TABLE] = table
-    missing, left = sorted(mine.keys() - weights.keys()), sorted(weights.keys() - mine.keys())
     if "layers" in parts:
+        missing = sorted(mine.keys() - weights.keys())
         new = [name for name in missing if any(part in f".{name}" for part in SECOND_ATTENTION)]
-        missing = [name for name in missing if name not in new]
         weights |= {name: mine[name] for name in new}
         if new:
             layers = sorted({int(name.split(".")[1]) for name in new})
             fresh.append(f"meta-attention in blocks {', '.join(str(layer) for layer in layers)}")
-    if missing or left:
-        raise UserError(f"model.init_from={source}: weights differ; missing {missing[:3]}, not expected {left[:3]}")
+    check_weights(mine, weights, f"model.init_from={source}")
     model.load_state_dict(weights)
     if fresh:
         say_once(f"model.init_from={source}: fresh are {', '.join(fresh)}; all other weights are the checkpoint's")

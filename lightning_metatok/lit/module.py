@@ -6,7 +6,7 @@ these positions alone, and accuracy is logged beside the loss.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
+from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, config_of, tokenizer_of, weights_of
 from lightning_metatok.lit.checkpoint_io import read_state
 from lightning_metatok.lit.datamodule import MetaTokenDataModule
 from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_keys, load_weights
@@ -29,7 +30,6 @@ from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 
-TOKENIZER_KEY = "tokenizer"
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
 FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "rotary_base", "meta_fill", "attention_backend"}
@@ -146,10 +146,10 @@ class MetaTokenLM(LightningModule):
     def _load_weights(self, path: Path, new: Sequence[str]) -> None:
         checkpoint = read_state(path, key="model.init_from")
         self._check_checkpoint(checkpoint, new)
-        weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
         carried = checkpoint.get(TOKENIZER_KEY)
         meta_id = MetaTokenizer.from_json(carried).meta_id if carried and "tokens" in new else None
-        self._meta_rows = load_weights(self.model, weights, new, source=str(path), meta_id=meta_id)
+        source, weights = str(path), weights_of(checkpoint)
+        self._meta_rows = load_weights(self.model, weights, new, source=source, meta_id=meta_id)
 
     # -- the loss
 
@@ -326,10 +326,13 @@ def load_model(path: Path) -> tuple[MetaTransformer, MetaTokenizer]:
     checkpoint = read_state(path, key="--ckpt_path")
     if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
         raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
-    names = {field.name for field in fields(TransformerConfig)}
-    model = MetaTransformer(
-        TransformerConfig(**{k: v for k, v in checkpoint["hyper_parameters"].items() if k in names})
-    )
-    weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
-    model.load_state_dict(weights)
-    return model.eval(), MetaTokenizer.from_json(checkpoint[TOKENIZER_KEY])
+    source = f"--ckpt_path={path}"
+    config, tokenizer = config_of(checkpoint, source), tokenizer_of(checkpoint, source)
+    if tokenizer.vocab_size > config.vocab_size:
+        n_ids = tokenizer.vocab_size
+        raise UserError(
+            f"{source}: its tokenizer has {n_ids} ids, its model {config.vocab_size}; expected at least as many"
+        )
+    model = MetaTransformer(config)
+    model.load_state_dict(weights_of(checkpoint))
+    return model.eval(), tokenizer

@@ -10,6 +10,7 @@ Its runs differ in nothing but the seed.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,22 +130,25 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: no such folder, a file of a run is missing, or it cannot be read.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder")
     for name in (CONFIG, METRICS, ARM, TOKENIZER):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
     try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        config = yaml.safe_load(_text(folder / CONFIG))
         flat = dict(_flatten(config))
-    except (yaml.YAMLError, AttributeError) as error:
+    except (yaml.YAMLError, AttributeError, RecursionError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping") from error
-    arm = _json(folder / ARM, (folder / ARM).read_text(encoding="utf-8"))
-    for key in ("arm", "differs", "parameters"):
-        if key not in arm:
-            raise UserError(f"{folder / ARM}: expected '{key}' in it, as `fit` writes it")
-    text = (folder / METRICS).read_text(encoding="utf-8")
-    lines = tuple(_json(folder / METRICS, line, number) for number, line in enumerate(text.splitlines(), 1))
+    arm = _json(folder / ARM, _text(folder / ARM))
+    for key, kind in (("arm", str), ("differs", dict), ("parameters", int)):
+        if not isinstance(arm.get(key), kind):
+            raise UserError(f"{folder / ARM}: {key}={arm.get(key)}: expected '{key}' in it, as `fit` writes it")
+    if "placement" not in arm["differs"]:
+        raise UserError(f"{folder / ARM}: differs={arm['differs']}: expected 'placement' in it, as `fit` writes it")
+    lines = tuple(
+        _numbers(folder / METRICS, line, number) for number, line in enumerate(_text(folder / METRICS).splitlines(), 1)
+    )
     digest = hashlib.sha256((folder / TOKENIZER).read_bytes()).hexdigest()[:12]
     return Run(folder, arm, flat, digest, tuple(line for line in lines if line.get("step") is not None))
 
@@ -196,10 +200,25 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; expected text, as `fit` writes it") from error
+
+
+def _numbers(path: Path, text: str, number: int) -> dict[str, Any]:
+    line = _json(path, text, number)
+    for name, value in line.items():
+        if value is not None and not isinstance(value, int | float):
+            raise UserError(f"{path} line {number}: {name}={value}: expected a number")
+    return line
+
+
 def _json(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         found = error
     if not isinstance(found, dict):
         raise UserError(f"{path}{'' if line is None else f' line {line}'}: expected a JSON object")
