@@ -14,8 +14,10 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import lightning
 from lightning.pytorch import Callback, LightningDataModule
@@ -202,6 +204,7 @@ class TrainingCLI(LightningCLI):
         )
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
+        read_integers_first(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and check what no class checks before a seed is set or a folder is made."""
@@ -354,6 +357,20 @@ class TrainingCLI(LightningCLI):
 def _warn(message: str) -> None:
     if "LOCAL_RANK" not in os.environ:  # the processes of other ranks would say it again
         print(f"lightning-metatok: warning: {message}", file=sys.stderr)
+
+
+def read_integers_first(parser: LightningArgumentParser) -> None:
+    """Let 1 be an integer wherever an option may be either: `limit_val_batches` means one batch then, not all of them.
+
+    Lightning says `Union[int, float]`; Python keeps one of two equal types, and what else was imported decides which.
+    """
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", None)
+        kinds = list(get_args(hint))
+        if get_origin(hint) is Union and {int, float} <= set(kinds) and kinds.index(float) < kinds.index(int):
+            kinds.remove(int)
+            kinds.insert(kinds.index(float), int)
+            action._typehint = reduce(or_, kinds)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.sweep.expand import PlannedRun
 from lightning_metatok.sweep.folder import SweepFolder, last_values
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = (".csv", ".parquet")
 
@@ -20,12 +21,14 @@ def collect(
     finished: Sequence[str],
     metrics: Sequence[str],
     jobs: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Return one row a run: id, name, state, the axes, attempts, seconds, and `metrics` (all of them, if none given).
 
     Raises:
         UserError: no run logged one of `metrics`.
     """
+    import pandas as pd
+
     rows = []
     logged: dict[str, None] = {}
     for run in runs:
@@ -42,7 +45,7 @@ def collect(
     return pd.DataFrame(rows, columns=[*known, *(metrics or logged)])
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: "pd.DataFrame", path: Path) -> None:
     """Write CSV or parquet, by the file's ending; a reader sees the old file or the whole new one.
 
     Raises:

@@ -1,5 +1,7 @@
 """`sweep` at the door: what it shows before anything runs, and what it refuses, in one line and exit code 2."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,21 @@ def test_without_slurm_the_line_says_what_to_use_instead(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["sweep", "run", str(file), "--on=slurm"]) == 2
     assert "sbatch: no such command: there is no SLURM here; expected --on local" in capsys.readouterr().err
+
+
+def test_a_run_of_a_sweep_reads_numbers_as_fit_does() -> None:
+    """Whatever was imported before Lightning, which may turn its `Union[int, float]` round."""
+    code = (
+        "from typing import Optional, Union; Optional[Union[float, int]]; import lightning_metatok.cli.sweep, inspect\n"
+        "from lightning.pytorch import Trainer\n"
+        "print(inspect.signature(Trainer).parameters['limit_val_batches'].annotation)\n"
+        "from lightning_metatok.cli.training import LightningArgumentParser, read_integers_first\n"
+        "parser = LightningArgumentParser(); parser.add_lightning_class_args(Trainer, 'trainer')\n"
+        "read_integers_first(parser)\n"
+        "for value in ('1', '0.5', 'null'): print(repr(parser.parse_args([f'--trainer.limit_val_batches={value}'])"
+        ".trainer.limit_val_batches))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    turned, *values = done.stdout.splitlines()
+    assert turned == "typing.Union[float, int, NoneType]"
+    assert values == ["1", "0.5", "None"]
