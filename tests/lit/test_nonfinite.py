@@ -1,5 +1,6 @@
 """One bad micro-batch stops the run or is left out; the weights never take it, and the others are none the wiser."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from lightning_metatok.data import Batch
 from lightning_metatok.errors import NonFiniteError, UserError
 from lightning_metatok.lit import Trainer
 from lightning_metatok.lit.callbacks import NonFinite
@@ -55,7 +57,7 @@ def test_a_bad_step_is_left_out_and_counted(
 ) -> None:
     guard, spoil = fit(tmp_path, make_data, make_model, "skip", what)
     steps = spoil.weights[1::2]
-    changes = [not all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(steps, steps[1:], strict=False)]
+    changes = [not all(torch.equal(a[n], b[n]) for n in a) for a, b in pairwise(steps)]
     assert changes == [True, False, True, True]  # 1 to 2, 2 to BAD, ...
     assert all(torch.isfinite(value).all() for value in steps[-1].values())
     assert guard.skipped == 1
@@ -76,8 +78,6 @@ def test_a_bad_step_stops_the_run_with_all_that_led_to_it(
     assert all(torch.isfinite(value).all() for value in record["state_dict"].values())
     model = make_model(dropout=0.1)
     model.load_state_dict(record["state_dict"])
-    from lightning_metatok.data import Batch
-
     batch = Batch(**record["batches"][0])
     assert batch.tokens_BT.shape[0] == data.batch_size
     torch.manual_seed(record["seeds"][0])
