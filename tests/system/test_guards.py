@@ -131,7 +131,9 @@ def test_a_folder_that_may_no_longer_be_written_costs_nothing_valid(
     command = [*undisturbed.commands["task"], f"--run_dir={tmp_path / 'run'}", "--ckpt_path=auto"]
     child = launch(command, tmp_path / "log")
     assert child.wait_for("training", 4)  # the first checkpoint is complete
+    child.strike(signal.SIGSTOP)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    child.strike(signal.SIGCONT)
     assert child.wait() == 2, child.log.read_text()
     assert "Read-only file system" in child.log.read_text().splitlines()[-1]
     assert "Traceback" not in child.log.read_text()

@@ -8,6 +8,7 @@ pipe when a phase of the run begins or ends, so that the parent can strike insid
     validation
 """
 
+import atexit
 import multiprocessing
 import os
 import select
@@ -107,6 +108,7 @@ def launch(arguments: list[str], log: Path, environment: Mapping[str, str] | Non
     reading, writing = SERVER.Pipe(duplex=False)
     process = SERVER.Process(target=_child, args=(arguments, log, dict(environment or {}), writing))
     process.start()
+    atexit.register(process.kill)  # where a test fails, the end of the tests waits for no run that has none
     writing.close()
     return Child(process, reading, log)
 
