@@ -1,10 +1,15 @@
 """One corpus and one fitted run, shared by all system tests; tests read the run and never change it."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system.helpers import succeed, write_corpus
+from tests.system.torture import Undisturbed
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +42,20 @@ def fitted(debug: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(fitted: Path) -> Path:
     """Its last checkpoint."""
     return fitted / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(quick: list[str], repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return Undisturbed(quick, repository, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root on Linux")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

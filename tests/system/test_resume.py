@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from tests.system.helpers import curve, run, succeed
-from tests.system.test_torture import TASK, TEXT
-from tests.system.torture import differences
+from tests.system.torture import TASK, TEXT, differences
 
 Options = list[str]
 

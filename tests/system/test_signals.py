@@ -12,13 +12,7 @@ import pytest
 
 from lightning_metatok import signals
 from lightning_metatok.lit.checkpoint_io import newest_valid
-from tests.system.test_torture import Undisturbed
-from tests.system.torture import SERVER, differences, launch
-
-
-@pytest.fixture(scope="module")
-def undisturbed(quick: list[str], repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return Undisturbed(quick, repository, tmp_path_factory.mktemp("undisturbed"))
+from tests.system.torture import SERVER, Undisturbed, differences, launch
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,60 +19,15 @@ import pytest
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.checkpoint_io import fault_of, newest_valid, read_state
 from tests.system.helpers import lines
-from tests.system.torture import PHASES, Child, differences, durations, launch
+from tests.system.torture import PHASES, Child, Undisturbed, differences, launch
 
 CASES = 30
 """Runs of the whole torture, killed 1, 2 or 3 times each: 60 kills."""
 REPORT = "LIGHTNING_METATOK_TORTURE"
-TEXT = [
-    *("--model.dropout=0.1", "--data.batch_size=2", "--trainer.accumulate_grad_batches=2", "--trainer.max_steps=12"),
-    *("--trainer.val_check_interval=8", "--trainer.log_every_n_steps=1", "--data.validation_blocks=4"),
-]
-TASK = [
-    *("--model.n_layers=1", "--model.n_heads=2", "--model.d_model=16", "--model.dropout=0.1"),
-    *("--model.optimizer.warmup_steps=0", "--model.optimizer.lr=2e-2", "--data.batch_size=8"),
-    *("--data.validation_examples=24", "--data.test_examples=24", "--trainer.max_steps=12"),
-    *("--trainer.val_check_interval=4", "--trainer.log_every_n_steps=1", "--trainer.precision=32-true"),
-    # What stands at the end: one question about each ablation.
-    *(
-        f"--{name}.{option}"
-        for name in ("lengths", "positions", "embedding", "placement")
-        for option in ("multiples=[1]", "n=8")
-    ),
-    *("--positions.where=[both]", "--embedding.with_positions=false", "--placement.marks=[removed]"),
-    "--data.curriculum=[{options: {n_lists: [2, 2]}, steps: 5}, {options: {n_lists: [2, 3]}}]",
-]
-
-
-class Undisturbed:
-    """The runs that others are compared with, each made when it is first asked for."""
-
-    def __init__(self, quick: list[str], repository: Path, folder: Path) -> None:
-        self.folder = folder
-        self.commands = {
-            "text": ["fit", *quick, *TEXT],
-            "task": ["fit", f"--config={repository / 'conf' / 'task' / 'list_recall_nano.yaml'}", *TASK],
-        }
-        self._seconds: dict[str, dict[str, float]] = {}
-
-    def __call__(self, kind: str) -> tuple[Path, dict[str, float]]:
-        """The folder of the run, and the seconds that its phases took."""
-        run = self.folder / kind
-        if kind not in self._seconds:
-            cache = {"LIGHTNING_METATOK_CACHE": str(self.folder / f"{kind}-cache")}
-            child = launch([*self.commands[kind], f"--run_dir={run}"], self.folder / f"{kind}.log", cache)
-            assert child.wait() == 0, child.log.read_text()
-            self._seconds[kind] = durations(child)
-        return run, self._seconds[kind]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(quick: list[str], repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return Undisturbed(quick, repository, tmp_path_factory.mktemp("undisturbed"))
 
 
 class Report:
-    """Numbers of the whole torture, one file a case and their sums, in a folder of the code that gave them."""
+    """Numbers of the whole torture: one file a case, and their sums, in a folder named after the code."""
 
     def __init__(self) -> None:
         self.folder = Path(os.environ[REPORT]) / fingerprint() if REPORT in os.environ else None
@@ -233,18 +186,6 @@ def test_twenty_signals(case: int, undisturbed: Undisturbed, report: Report, tmp
 
 
 # -- a full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs needs root on Linux")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(disk: Path, leave: int) -> Path:

@@ -8,6 +8,7 @@ pipe when a phase of the run begins or ends, so that the parent can strike insid
     validation
 """
 
+import atexit
 import multiprocessing
 import os
 import select
@@ -32,6 +33,24 @@ from tests.system.helpers import lines
 PHASES = ("cache", "training", "validation", "checkpoint", "end")
 CLOCKS = ("throughput/tokens_per_s", "throughput/model_tflop_per_s", "throughput/peak_memory_gb")
 """What a clock or the allocator says, which no two runs share."""
+TEXT = [
+    *("--model.dropout=0.1", "--data.batch_size=2", "--trainer.accumulate_grad_batches=2", "--trainer.max_steps=12"),
+    *("--trainer.val_check_interval=8", "--trainer.log_every_n_steps=1", "--data.validation_blocks=4"),
+]
+TASK = [
+    *("--model.n_layers=1", "--model.n_heads=2", "--model.d_model=16", "--model.dropout=0.1"),
+    *("--model.optimizer.warmup_steps=0", "--model.optimizer.lr=2e-2", "--data.batch_size=8"),
+    *("--data.validation_examples=24", "--data.test_examples=24", "--trainer.max_steps=12"),
+    *("--trainer.val_check_interval=4", "--trainer.log_every_n_steps=1", "--trainer.precision=32-true"),
+    # What stands at the end: one question about each ablation.
+    *(
+        f"--{name}.{option}"
+        for name in ("lengths", "positions", "embedding", "placement")
+        for option in ("multiples=[1]", "n=8")
+    ),
+    *("--positions.where=[both]", "--embedding.with_positions=false", "--placement.marks=[removed]"),
+    "--data.curriculum=[{options: {n_lists: [2, 2]}, steps: 5}, {options: {n_lists: [2, 3]}}]",
+]
 LIMIT = 120.0
 """Seconds that one process may take."""
 
@@ -89,6 +108,7 @@ def launch(arguments: list[str], log: Path, environment: Mapping[str, str] | Non
     reading, writing = SERVER.Pipe(duplex=False)
     process = SERVER.Process(target=_child, args=(arguments, log, dict(environment or {}), writing))
     process.start()
+    atexit.register(process.kill)  # where a test fails, the end of the tests waits for no run that has none
     writing.close()
     return Child(process, reading, log)
 
@@ -202,3 +222,25 @@ def events(path: Path) -> list[tuple[int, str, float | None]]:
 
 def _without_clocks(line: dict[str, Any]) -> dict[str, Any]:
     return {name: None if name in CLOCKS else value for name, value in line.items()}
+
+
+class Undisturbed:
+    """The runs that others are compared with, each made when it is first asked for."""
+
+    def __init__(self, quick: list[str], repository: Path, folder: Path) -> None:
+        self.folder = folder
+        self.commands = {
+            "text": ["fit", *quick, *TEXT],
+            "task": ["fit", f"--config={repository / 'conf' / 'task' / 'list_recall_nano.yaml'}", *TASK],
+        }
+        self._seconds: dict[str, dict[str, float]] = {}
+
+    def __call__(self, kind: str) -> tuple[Path, dict[str, float]]:
+        """The folder of the run, and the seconds that its phases took."""
+        run = self.folder / kind
+        if kind not in self._seconds:
+            cache = {"LIGHTNING_METATOK_CACHE": str(self.folder / f"{kind}-cache")}
+            child = launch([*self.commands[kind], f"--run_dir={run}"], self.folder / f"{kind}.log", cache)
+            assert child.wait() == 0, child.log.read_text()
+            self._seconds[kind] = durations(child)
+        return run, self._seconds[kind]
