@@ -7,7 +7,7 @@ these points open.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lightning_metatok.errors import UserError, nearest
@@ -43,6 +43,9 @@ class TransformerConfig:
 
     position: str = "rotary"
     """Positional encoding: a name in `lightning_metatok.model.positions.FAMILIES`."""
+
+    position_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the positional encoding, such as rotary's base; its file lists them with their defaults."""
 
     meta_attention: bool = True
     """Add the meta-attention layer after the causal self-attention of each block."""
@@ -83,9 +86,6 @@ class TransformerConfig:
     """Where the positions of meta slots are dropped, in training too. An absolute embedding feeds both
     attentions, so only "both" drops it."""
 
-    rotary_base: float = 10000.0
-    """Base of the rotary wavelengths."""
-
     attention_backend: str = "auto"
     """How attention is computed: auto, or a name in `lightning_metatok.model.attention.backends.BACKENDS`."""
 
@@ -94,7 +94,7 @@ class TransformerConfig:
             value = getattr(self, key)
             optional = key == "d_ff" and value is None
             _expect(optional or (isinstance(value, int) and value > 0), key, value, "a positive integer")
-        _one_of("position", self.position, tuple(positions.FAMILIES))
+        positions.check_options(self.position, self.position_options)
         _one_of("activation", self.activation, get_args(Activation))
         _one_of("norm", self.norm, ("pre", "post"))
         _one_of("meta_over", self.meta_over, ("meta", "all"))
@@ -102,13 +102,18 @@ class TransformerConfig:
         divides = self.d_model % self.n_heads == 0
         _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
         _expect(
-            not (positions.FAMILIES[self.position].needs_even_head_dim and self.head_dim % 2),
+            not (self._family.needs_even_head_dim and self.head_dim % 2),
             "d_model",
             self.d_model,
             f"an even d_model / n_heads for position={self.position!r}, not {self.head_dim}",
         )
         _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
-        _expect(self.rotary_base > 1, "rotary_base", self.rotary_base, "a number above 1")
+        _expect(
+            self.attention_backend in ("auto", *backends.for_scores()) or not self._family.transforms_scores,
+            "attention_backend",
+            self.attention_backend,
+            f"one of auto, {', '.join(backends.for_scores())}, because position={self.position!r} transforms scores",
+        )
         if (layers := self.meta_layers) is not None:
             fits = set(layers) <= set(range(self.n_layers)) and len(set(layers)) == len(layers)
             _expect(fits, "meta_layers", layers, f"different block numbers from 0 to {self.n_layers - 1}")
@@ -131,10 +136,24 @@ class TransformerConfig:
         """Whether block `layer` has a second attention."""
         return self.meta_attention and (self.meta_layers is None or layer in self.meta_layers)
 
+    @property
+    def _family(self) -> type[positions.PositionEncoding]:
+        return positions.FAMILIES[self.position]
+
+    def check_can(self, feature: str) -> None:
+        """Raise `UserError` when the positional encoding cannot do `feature` (`PositionEncoding.cannot`)."""
+        if feature in self._family.cannot:
+            others = [name for name, family in positions.FAMILIES.items() if feature not in family.cannot]
+            what = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
+            raise UserError(
+                f"model.position={self.position!r} cannot {what[feature]}: {self._family.cannot[feature]}; "
+                f"expected one of {', '.join(others)}"
+            )
+
     def check_drop_positions(self, choice: str) -> None:
         """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""
         _one_of("drop_positions", choice, get_args(DropPositions))
-        family = positions.FAMILIES[self.position]
+        family = self._family
         only_embeds = family.embeds and not (family.rotates or family.transforms_scores)
         _expect(
             not (only_embeds and choice in ("self_attention", "meta_attention")),

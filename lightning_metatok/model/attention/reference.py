@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.model.attention import masks
+from lightning_metatok.model.positions.base import Rows
+
+Score = Callable[[Tensor, Rows], Tensor]
+"""Transforms scaled scores; told which rows they are."""
 
 NAME = "reference"
+TAKES_SCORES = True
 attend_ragged = None
 
 
@@ -27,7 +32,7 @@ def attend(
     v_BNKH: Tensor,
     *,
     mask: Tensor | None = None,
-    score: Callable[[Tensor], Tensor] | None = None,
+    score: Score | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention of Q queries over K keys.
@@ -35,7 +40,7 @@ def attend(
     Args:
         q_BNQH, k_BNKH, v_BNKH: queries, keys and values.
         mask: bool (True: may see) or float (added to the scores), broadcast to [B, N, Q, K]; None: causal.
-        score: transforms the scaled scores before the mask.
+        score: transforms the scaled scores before the mask; queries are the last Q of the K places.
         dropout: probability of dropping an attention weight.
 
     Returns:
@@ -43,7 +48,8 @@ def attend(
     """
     scores_BNQK = q_BNQH @ k_BNKH.transpose(-1, -2) * q_BNQH.shape[-1] ** -0.5
     if score is not None:
-        scores_BNQK = score(scores_BNQK)
+        rows = Rows(k_BNKH.shape[-2] - q_BNQH.shape[-2], q_BNQH, k_BNKH, mask)
+        scores_BNQK = score(scores_BNQK, rows)
     if mask is None:
         assert q_BNQH.shape[-2] == k_BNKH.shape[-2], "a causal mask needs as many queries as keys"
         mask = masks.causal(q_BNQH.shape[-2], device=q_BNQH.device)
