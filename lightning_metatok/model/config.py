@@ -82,6 +82,9 @@ class TransformerConfig:
     additive mask holds that number instead of -inf, so ordinary rows fall back to attention over all earlier
     tokens (dense, slow; the other reading of the paper's equation)."""
 
+    shared_layers: bool = False
+    """All layers share one block's weights, those of the positional encoding included (Universal Transformer)."""
+
     drop_positions: DropPositions = "none"
     """Where the positions of meta slots are dropped, in training too. An absolute embedding feeds both
     attentions, so only "both" drops it."""
@@ -117,6 +120,7 @@ class TransformerConfig:
         if (layers := self.meta_layers) is not None:
             fits = set(layers) <= set(range(self.n_layers)) and len(set(layers)) == len(layers)
             _expect(fits, "meta_layers", layers, f"different block numbers from 0 to {self.n_layers - 1}")
+            _expect(not self.shared_layers, "meta_layers", layers, "no value when shared_layers=True")
         if (fill := self.meta_fill) is not None:
             _expect(math.isfinite(fill) and fill < 0, "meta_fill", fill, "a finite negative number")
             _expect(self.meta_over == "meta", "meta_fill", fill, "no value when meta_over='all'")
@@ -131,6 +135,11 @@ class TransformerConfig:
     def mlp_dim(self) -> int:
         """Inner width of the MLP."""
         return 4 * self.d_model if self.d_ff is None else self.d_ff
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks with weights of their own."""
+        return 1 if self.shared_layers else self.n_layers
 
     def has_meta(self, layer: int) -> bool:
         """Whether block `layer` has a second attention."""

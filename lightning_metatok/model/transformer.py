@@ -30,7 +30,7 @@ class MetaTransformer(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = positions.build(
             config.position,
-            n_layers=config.n_layers,
+            n_layers=config.n_blocks,
             n_heads=config.n_heads,
             head_dim=config.head_dim,
             d_model=config.d_model,
@@ -38,7 +38,7 @@ class MetaTransformer(nn.Module):
             **config.position_options,
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_blocks))
         # After post-norm blocks the stream is normed already.
         pre_norm = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
@@ -113,7 +113,8 @@ class MetaTransformer(nn.Module):
         if (embedded := self.positions.embed(position_ids_BT, keep_BT)) is not None:
             x_BTD = x_BTD + embedded
         x_BTD = self.dropout(x_BTD)
-        for i, block in enumerate(self.blocks):
+        for i in range(config.n_layers):
+            block = self.blocks[i % config.n_blocks]
             if cache is None:
                 x_BTD = block(x_BTD, plan, meta_plan)
             else:

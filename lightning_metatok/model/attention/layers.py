@@ -43,7 +43,10 @@ class AttentionPlan:
     def score_of(self, layer: int) -> Score | None:
         """The transform of the scores of one layer."""
         score = self.score
-        return None if score is None else lambda scores, rows: score(scores, layer=layer, rows=rows)
+        if score is None:
+            return None
+        parameters = tuple(self.positions.parameters())
+        return Score(lambda scores, rows: score(scores, layer=layer, rows=rows), parameters)
 
 
 class Projections(nn.Module):

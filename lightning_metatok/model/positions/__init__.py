@@ -4,15 +4,30 @@ from typing import Any
 
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.model.positions import options as _options
+from lightning_metatok.model.positions.alibi import AlibiPositions
 from lightning_metatok.model.positions.base import PositionEncoding, Rows, Sizes
+from lightning_metatok.model.positions.dape import DapePositions
+from lightning_metatok.model.positions.fire import FirePositions
+from lightning_metatok.model.positions.kerple import KerpleLogPositions, KerplePowerPositions
 from lightning_metatok.model.positions.learned import LearnedPositions
 from lightning_metatok.model.positions.none import NoPositions
 from lightning_metatok.model.positions.rotary import RotaryPositions
+from lightning_metatok.model.positions.sandwich import SandwichPositions
+from lightning_metatok.model.positions.t5 import T5Positions
+from lightning_metatok.model.positions.transformer_xl import TransformerXLPositions
 
 FAMILIES: dict[str, type[PositionEncoding]] = {
     "learned": LearnedPositions,
     "none": NoPositions,
     "rotary": RotaryPositions,
+    "alibi": AlibiPositions,
+    "t5": T5Positions,
+    "kerple_log": KerpleLogPositions,
+    "kerple_power": KerplePowerPositions,
+    "sandwich": SandwichPositions,
+    "fire": FirePositions,
+    "dape": DapePositions,
+    "transformer_xl": TransformerXLPositions,
 }
 
 

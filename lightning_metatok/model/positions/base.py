@@ -109,6 +109,7 @@ class PositionEncoding(nn.Module):
             rows: where the block stands; None: the queries are the last Q of K = T places, as in a full pass and in
                 cached generation. Only for a family that looks at q, k or the mask must it be given.
 
+        Gradients may go to the scores, to q and k, and to the family's own parameters, to nothing else.
         What stands in a row must not depend on what its query may not see, nor on which other rows the block has:
         rows come alone in cached generation, and with fewer columns where scores are computed block by block.
         """
