@@ -29,11 +29,13 @@ from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model.positions import fixed_options
 
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
-FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "rotary_base", "meta_fill", "attention_backend"}
-"""Choices that weights do not depend on, so that a checkpoint may be read with others (but a table has its size)."""
+FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "meta_fill", "attention_backend"}
+"""Choices that weights do not depend on, so that a checkpoint may be read with others (but a table has its size).
+Which options of the positional encoding are such choices, its family says."""
 
 
 class MetaTokenLM(LightningModule):
@@ -74,6 +76,7 @@ class MetaTokenLM(LightningModule):
         if init_from is not None:
             self._load_weights(Path(init_from), init_new or [])
         if compile:
+            config.check_can("compile")
             self.model.compile()
         self.register_buffer("bytes_V", torch.zeros(config.vocab_size, dtype=torch.int64), persistent=False)
         self.separate_documents = self.scores_answers_only = False
@@ -100,8 +103,8 @@ class MetaTokenLM(LightningModule):
         """Refuse data that the model cannot read.
 
         Raises:
-            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with, or
-                blocks longer than the table of positions.
+            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
+                blocks longer than the table of positions, or documents that its positions cannot keep apart.
         """
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
@@ -110,6 +113,8 @@ class MetaTokenLM(LightningModule):
             raise UserError(
                 f"model.vocab_size={self.config.vocab_size}: expected at least {n_ids}, the ids of the tokenizer"
             )
+        if data.separate_documents:
+            self.config.check_can("documents")
         if limit is not None and data.block_length > limit:
             raise UserError(data.too_long(limit))
 
@@ -129,19 +134,25 @@ class MetaTokenLM(LightningModule):
     def _check_checkpoint(self, checkpoint: dict[str, Any], new: Sequence[str]) -> None:
         saved, mine = checkpoint.get("hyper_parameters", {}), asdict(self.config)
         free = FREE_AFTER_TRAINING - ({"max_positions"} if self.model.positions.max_positions is not None else set())
-        free |= free_keys(new, saved)
+        free |= free_keys(new, saved) | {"position_options"}
         for key in (key for key in mine if key not in free):
             if key in saved and saved[key] != mine[key]:
                 raise UserError(
                     f"model.{key}={mine[key]}: the checkpoint was trained with {saved[key]}; expected the same value"
                     f"{hint(key)}"
                 )
+        theirs, ours = (fixed_options(self.config.position, of.get("position_options", {})) for of in (saved, mine))
+        for key in (key for key in ours if saved and ours[key] != theirs.get(key)):
+            raise UserError(
+                f"model.position_options.{key}={ours[key]}: the checkpoint was trained with {theirs.get(key)}; "
+                "expected the same value"
+            )
         if TOKENIZER_KEY in checkpoint and "tokens" not in new:
-            theirs = MetaTokenizer.from_json(checkpoint[TOKENIZER_KEY])
+            carried = MetaTokenizer.from_json(checkpoint[TOKENIZER_KEY])
             if self.tokenizer is None:
-                self.tokenizer = theirs
+                self.tokenizer = carried
             else:
-                check_tokenizer(theirs, self.tokenizer)
+                check_tokenizer(carried, self.tokenizer)
 
     def _load_weights(self, path: Path, new: Sequence[str]) -> None:
         checkpoint = read_state(path, key="model.init_from")

@@ -46,13 +46,14 @@ class Block(nn.Module):
         self.pre_norm = config.norm == "pre"
         self.meta_shared = config.meta_shared
         self.norm_attention = nn.LayerNorm(config.d_model, bias=config.bias)
-        self.attention = CausalSelfAttention(config)
+        self.attention = CausalSelfAttention(config, layer=layer)
         self.norm_meta: nn.LayerNorm | None = None
         self.meta_attention: CausalSelfAttention | None = None
         if config.has_meta(layer):
             dense = config.meta_over == "all" or config.meta_fill is not None
             self.norm_meta = nn.LayerNorm(config.d_model, bias=config.bias)
-            self.meta_attention = (CausalSelfAttention if dense else MetaAttention)(config, shared=config.meta_shared)
+            kind = CausalSelfAttention if dense else MetaAttention
+            self.meta_attention = kind(config, layer=layer, shared=config.meta_shared)
         self.norm_mlp = nn.LayerNorm(config.d_model, bias=config.bias)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)

@@ -7,7 +7,7 @@ these points open.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lightning_metatok.errors import UserError, nearest
@@ -44,6 +44,9 @@ class TransformerConfig:
     position: str = "rotary"
     """Positional encoding: a name in `lightning_metatok.model.positions.FAMILIES`."""
 
+    position_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the positional encoding, such as rotary's base; its file lists them with their defaults."""
+
     meta_attention: bool = True
     """Add the meta-attention layer after the causal self-attention of each block."""
 
@@ -79,12 +82,12 @@ class TransformerConfig:
     additive mask holds that number instead of -inf, so ordinary rows fall back to attention over all earlier
     tokens (dense, slow; the other reading of the paper's equation)."""
 
+    shared_layers: bool = False
+    """All layers share one block's weights, those of the positional encoding included (Universal Transformer)."""
+
     drop_positions: DropPositions = "none"
     """Where the positions of meta slots are dropped, in training too. An absolute embedding feeds both
     attentions, so only "both" drops it."""
-
-    rotary_base: float = 10000.0
-    """Base of the rotary wavelengths."""
 
     attention_backend: str = "auto"
     """How attention is computed: auto, or a name in `lightning_metatok.model.attention.backends.BACKENDS`."""
@@ -94,7 +97,7 @@ class TransformerConfig:
             value = getattr(self, key)
             optional = key == "d_ff" and value is None
             _expect(optional or (isinstance(value, int) and value > 0), key, value, "a positive integer")
-        _one_of("position", self.position, tuple(positions.FAMILIES))
+        positions.check_options(self.position, self.position_options)
         _one_of("activation", self.activation, get_args(Activation))
         _one_of("norm", self.norm, ("pre", "post"))
         _one_of("meta_over", self.meta_over, ("meta", "all"))
@@ -102,16 +105,22 @@ class TransformerConfig:
         divides = self.d_model % self.n_heads == 0
         _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
         _expect(
-            not (positions.FAMILIES[self.position].needs_even_head_dim and self.head_dim % 2),
+            not (self._family.needs_even_head_dim and self.head_dim % 2),
             "d_model",
             self.d_model,
             f"an even d_model / n_heads for position={self.position!r}, not {self.head_dim}",
         )
         _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
-        _expect(self.rotary_base > 1, "rotary_base", self.rotary_base, "a number above 1")
+        _expect(
+            self.attention_backend in ("auto", *backends.for_scores()) or not self._family.transforms_scores,
+            "attention_backend",
+            self.attention_backend,
+            f"one of auto, {', '.join(backends.for_scores())}, because position={self.position!r} transforms scores",
+        )
         if (layers := self.meta_layers) is not None:
             fits = set(layers) <= set(range(self.n_layers)) and len(set(layers)) == len(layers)
             _expect(fits, "meta_layers", layers, f"different block numbers from 0 to {self.n_layers - 1}")
+            _expect(not self.shared_layers, "meta_layers", layers, "no value when shared_layers=True")
         if (fill := self.meta_fill) is not None:
             _expect(math.isfinite(fill) and fill < 0, "meta_fill", fill, "a finite negative number")
             _expect(self.meta_over == "meta", "meta_fill", fill, "no value when meta_over='all'")
@@ -127,14 +136,33 @@ class TransformerConfig:
         """Inner width of the MLP."""
         return 4 * self.d_model if self.d_ff is None else self.d_ff
 
+    @property
+    def n_blocks(self) -> int:
+        """Blocks with weights of their own."""
+        return 1 if self.shared_layers else self.n_layers
+
     def has_meta(self, layer: int) -> bool:
         """Whether block `layer` has a second attention."""
         return self.meta_attention and (self.meta_layers is None or layer in self.meta_layers)
 
+    @property
+    def _family(self) -> type[positions.PositionEncoding]:
+        return positions.FAMILIES[self.position]
+
+    def check_can(self, feature: str) -> None:
+        """Raise `UserError` when the positional encoding cannot do `feature` (`PositionEncoding.cannot`)."""
+        if feature in self._family.cannot:
+            others = [name for name, family in positions.FAMILIES.items() if feature not in family.cannot]
+            what = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
+            raise UserError(
+                f"model.position={self.position!r} cannot {what[feature]}: {self._family.cannot[feature]}; "
+                f"expected one of {', '.join(others)}"
+            )
+
     def check_drop_positions(self, choice: str) -> None:
         """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""
         _one_of("drop_positions", choice, get_args(DropPositions))
-        family = positions.FAMILIES[self.position]
+        family = self._family
         only_embeds = family.embeds and not (family.rotates or family.transforms_scores)
         _expect(
             not (only_embeds and choice in ("self_attention", "meta_attention")),

@@ -28,22 +28,23 @@ class MetaTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        options = {"base": config.rotary_base} if config.position == "rotary" else {}
         self.positions = positions.build(
             config.position,
+            n_layers=config.n_blocks,
             n_heads=config.n_heads,
             head_dim=config.head_dim,
             d_model=config.d_model,
             max_positions=config.max_positions,
-            **options,
+            **config.position_options,
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_blocks))
         # After post-norm blocks the stream is normed already.
         pre_norm = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
         initialise(self, config.n_layers)
+        self.positions.initialise_tokens(self.embedding.weight)
 
     def forward(
         self,
@@ -73,10 +74,15 @@ class MetaTransformer(nn.Module):
             logits_BTV.
 
         Raises:
-            UserError: a learned table has too few positions, or `drop_positions` is no choice.
+            UserError: a learned table has too few positions, `drop_positions` is no choice, or the positional encoding
+                cannot work with a cache or with documents.
         """
         config, past = self.config, 0 if cache is None else cache.length
         assert cache is None or document_ids_BT is None, "a cache holds one document a sample"
+        if cache is not None:
+            config.check_can("cache")
+        if document_ids_BT is not None:
+            config.check_can("documents")
         assert meta_mask_BT is None or meta_mask_BT.shape == tokens_BT.shape, "one mask entry a token"
         if drop_positions is None:
             drop_positions = config.drop_positions
@@ -99,13 +105,16 @@ class MetaTransformer(nn.Module):
             meta_mask_BT, position_ids_BT, document_ids_BT, drop_positions, cache, slots, tokens_BT.shape[1]
         )
         x_BTD = self.embedding(tokens_BT)
+        if self.positions.token_scale != 1:
+            x_BTD = x_BTD * self.positions.token_scale
         if zero_meta_embedding and meta_mask_BT is not None:
             x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
         keep_BT = ~meta_mask_BT if meta_mask_BT is not None and drop_positions == "both" else None
         if (embedded := self.positions.embed(position_ids_BT, keep_BT)) is not None:
             x_BTD = x_BTD + embedded
         x_BTD = self.dropout(x_BTD)
-        for i, block in enumerate(self.blocks):
+        for i in range(config.n_layers):
+            block = self.blocks[i % config.n_blocks]
             if cache is None:
                 x_BTD = block(x_BTD, plan, meta_plan)
             else:

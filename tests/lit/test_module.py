@@ -9,6 +9,7 @@ import torch
 from lightning_metatok.data import next_token_targets
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM
+from lightning_metatok.model.positions import RotaryPositions
 
 
 def _batch(data: Any) -> Any:
@@ -82,3 +83,14 @@ def test_hyperparameters_are_plain_and_rebuild_the_module(make_model: Any, tmp_p
     again = MetaTokenLM(**loaded)
     assert again.config == model.config
     assert again.optimizer_config == model.optimizer_config
+
+
+def test_options_of_positions_are_the_checkpoint_s_but_for_those_that_extend_its_context(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = {"hyper_parameters": dict(make_model(position_options={"base": 500.0}).hparams)}
+    make_model(position_options={"base": 9000.0}).on_load_checkpoint(saved)
+    monkeypatch.setattr(RotaryPositions, "free_after_training", frozenset())
+    make_model(position_options={"base": 500}).on_load_checkpoint(saved)
+    with pytest.raises(UserError, match=r"position_options\.base=10000\.0: the checkpoint was trained with 500\.0"):
+        make_model().on_load_checkpoint(saved)

@@ -74,7 +74,7 @@ def test_auto_takes_what_can_do_the_job() -> None:
     job = {"device": CPU, "dtype": torch.float32}
     assert backends.choose("auto", **job).NAME == "sdpa"
     assert backends.choose("auto", **job, blocks=True).NAME == "sdpa"
-    assert backends.choose("auto", **job, score=True).NAME == "reference"
+    assert backends.choose("auto", **job, score=True).NAME == "blocked"
 
 
 def test_a_named_backend_that_cannot_run_is_an_error_not_replaced() -> None:

@@ -4,9 +4,11 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import TransformerConfig
+from lightning_metatok.model import MetaTransformer, TransformerConfig, positions
+from tests.model.test_transformer import DistanceBias
 
 SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size": 50}
 
@@ -22,7 +24,11 @@ SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size
         ({"activation": "swish"}, "model.activation='swish': expected one of gelu, gelu_tanh, relu"),
         ({"attention_backend": "spda"}, "did you mean 'sdpa'?"),
         ({"dropout": 1.0}, "model.dropout=1.0: expected a number in [0, 1)"),
-        ({"rotary_base": 1.0}, "model.rotary_base=1.0"),
+        ({"position_options": {"base": 1.0}}, "model.position_options.base=1.0: expected a number above 1"),
+        ({"position_options": {"base": "big"}}, "model.position_options.base='big': expected a number above 1"),
+        ({"position_options": {"bas": 1.0}}, "model.position_options.bas=1.0: expected one of base"),
+        ({"position_options": {"bas": 1.0}}, "did you mean 'base'?"),
+        ({"position": "none", "position_options": {"base": 2.0}}, "expected no options for model.position='none'"),
         ({"norm": "mid"}, "model.norm='mid': expected one of pre, post"),
         ({"meta_over": "some"}, "model.meta_over='some': expected one of meta, all"),
         ({"meta_layers": [2]}, "model.meta_layers=[2]: expected different block numbers from 0 to 1"),
@@ -53,3 +59,22 @@ def test_every_field_is_described_below_it() -> None:
 def test_mlp_is_four_times_as_wide_unless_given() -> None:
     assert TransformerConfig(**SHAPE).mlp_dim == 64
     assert TransformerConfig(**SHAPE, d_ff=10).mlp_dim == 10
+
+
+def test_a_backend_that_cannot_transform_scores_is_refused_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(positions.FAMILIES, "distance", DistanceBias)
+    with pytest.raises(UserError, match=r"attention_backend='sdpa': expected one of auto, reference.*'distance'"):
+        TransformerConfig(**SHAPE, position="distance", attention_backend="sdpa")
+    TransformerConfig(**SHAPE, position="distance", attention_backend="reference")
+
+
+def test_what_a_family_cannot_do_is_refused_with_the_families_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(positions.FAMILIES, "distance", DistanceBias)
+    monkeypatch.setattr(DistanceBias, "cannot", {"documents": "it counts from the first token"})
+    config = TransformerConfig(**SHAPE, position="distance")
+    config.check_can("cache")
+    with pytest.raises(UserError, match=r"'distance' cannot pack documents: it counts.*; expected one of learned"):
+        config.check_can("documents")
+    tokens_BT = torch.zeros(1, 4, dtype=torch.long)
+    with pytest.raises(UserError, match="cannot pack documents"):
+        MetaTransformer(config)(tokens_BT, document_ids_BT=tokens_BT)

@@ -80,7 +80,7 @@ def test_when_every_token_is_a_meta_token_it_is_causal_attention_with_the_same_w
     config = TransformerConfig(1, 2, 16, 50, bias=True)
     causal, meta = CausalSelfAttention(config), MetaAttention(config)
     meta.load_state_dict(causal.state_dict())
-    rotary = positions.build("rotary", n_heads=2, head_dim=8, d_model=16, max_positions=9)
+    rotary = positions.build("rotary", n_layers=2, n_heads=2, head_dim=8, d_model=16, max_positions=9)
     x_BTD, ids_BT = torch.randn(3, 9, 16), torch.arange(9).expand(3, 9)
     expected = causal(x_BTD, AttentionPlan(rotary, rotary.prepare(ids_BT, None)))
     blocks = MetaBlocks.find(torch.ones(3, 9, dtype=torch.bool))

@@ -9,7 +9,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
 
-SIZES = {"n_heads": 2, "head_dim": 8, "d_model": 16, "max_positions": 32}
+SIZES = {"n_layers": 2, "n_heads": 2, "head_dim": 8, "d_model": 16, "max_positions": 32}
 
 
 def test_rotary_equals_hugging_face_at_scattered_positions() -> None:

@@ -244,10 +244,10 @@ class DistanceBias(PositionEncoding):
 
     transforms_scores = True
 
-    def __init__(self, **sizes: Any) -> None:
+    def __init__(self, sizes: positions.Sizes) -> None:
         super().__init__()
 
-    def score(self, scores_BNTT: Tensor, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor:
+    def score(self, scores_BNTT: Tensor, position_ids_BT: Tensor, keep_BT: Tensor | None, **_: Any) -> Tensor:
         n = scores_BNTT.shape[-2]
         bias = -(position_ids_BT[:, -n:, None] - position_ids_BT[:, None]).abs().to(scores_BNTT.dtype)
         if keep_BT is not None:

@@ -1,6 +1,6 @@
 """HOW attention is computed: the backends by name, and the choice among them.
 
-    auto:  scores transformed -> reference;  meta-attention blocks on CUDA -> xformers;  otherwise -> sdpa
+    auto:  scores transformed -> blocked;  meta-attention blocks on CUDA -> xformers;  otherwise -> sdpa
 
 A backend that was asked for by name and cannot do the job is an error, never silently replaced.
 """
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model.attention import reference, sdpa, xformers_backend
+from lightning_metatok.model.attention import blocked, reference, sdpa, xformers_backend
+from lightning_metatok.model.attention.reference import Score
 
 
 class Backend(Protocol):
@@ -20,6 +21,7 @@ class Backend(Protocol):
     backend wants blocks of different lengths padded."""
 
     NAME: str
+    TAKES_SCORES: bool
     attend_ragged: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor] | None
 
     def why_not(self, *, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None: ...
@@ -31,12 +33,17 @@ class Backend(Protocol):
         v_BNKH: Tensor,
         *,
         mask: Tensor | None = None,
-        score: Callable[[Tensor], Tensor] | None = None,
+        score: Score | None = None,
         dropout: float = 0.0,
     ) -> Tensor: ...
 
 
-BACKENDS: dict[str, Backend] = {b.NAME: b for b in (reference, sdpa, xformers_backend)}
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (reference, sdpa, blocked, xformers_backend)}
+
+
+def for_scores() -> list[str]:
+    """Names of the backends that can run encodings which transform the scores."""
+    return [name for name, backend in BACKENDS.items() if backend.TAKES_SCORES]
 
 
 def supports(
@@ -67,7 +74,7 @@ def choose(
     """
     job: dict[str, Any] = {"device": device, "dtype": dtype, "dense_mask": dense_mask, "score": score}
     if name == "auto":
-        preferred = [xformers_backend, sdpa, reference] if blocks else [sdpa, reference]
+        preferred = [xformers_backend, sdpa, blocked] if blocks else [sdpa, blocked]
         return next(b for b in preferred if b.why_not(**job) is None)
     if name not in BACKENDS:
         known = ["auto", *BACKENDS]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_metatok.model.attention import backends
 from lightning_metatok.model.attention.meta import MetaBlocks, attend_blocks
+from lightning_metatok.model.attention.reference import Score
 from lightning_metatok.model.cache import KeysValues, MetaSlots
 from lightning_metatok.model.config import TransformerConfig
 from lightning_metatok.model.positions import PositionEncoding
@@ -27,8 +28,8 @@ class AttentionPlan:
     rotation: Any
     """What `positions.prepare` made for the rows at hand."""
 
-    score: Callable[[Tensor], Tensor] | None = None
-    """Transform of the scores, for encodings that have one."""
+    score: Callable[..., Tensor] | None = None
+    """Transform of the scores, for encodings that have one: `positions.score` with the positions of the keys."""
 
     mask: Tensor | None = None
     """All rows: as in `reference.attend`, None for plain causal."""
@@ -38,6 +39,14 @@ class AttentionPlan:
 
     slots: MetaSlots | None = None
     """Meta rows with a cache: their places in it."""
+
+    def score_of(self, layer: int) -> Score | None:
+        """The transform of the scores of one layer."""
+        score = self.score
+        if score is None:
+            return None
+        parameters = tuple(self.positions.parameters())
+        return Score(lambda scores, rows: score(scores, layer=layer, rows=rows), parameters)
 
 
 class Projections(nn.Module):
@@ -58,11 +67,13 @@ class Projections(nn.Module):
 class CausalSelfAttention(nn.Module):
     """Attention of every token to earlier tokens, itself included.
 
-    With `shared` it has no weights of its own and is given another attention's at each call.
+    With `shared` it has no weights of its own and is given another attention's at each call. `layer` says which of the
+    positional encoding's parameters are this attention's.
     """
 
-    def __init__(self, config: TransformerConfig, *, shared: bool = False) -> None:
+    def __init__(self, config: TransformerConfig, *, layer: int = 0, shared: bool = False) -> None:
         super().__init__()
+        self.layer = layer
         self.projections = None if shared else Projections(config)
         self.backend = config.attention_backend
         self.dropout = config.dropout
@@ -89,7 +100,7 @@ class CausalSelfAttention(nn.Module):
             score=plan.score is not None,
         )
         dropout = self.dropout if self.training else 0.0
-        out_BNTH = backend.attend(q, k, v, mask=plan.mask, score=plan.score, dropout=dropout)
+        out_BNTH = backend.attend(q, k, v, mask=plan.mask, score=plan.score_of(self.layer), dropout=dropout)
         update_BTD: Tensor = weights.out(out_BNTH.transpose(1, 2).flatten(-2))
         return update_BTD
 
@@ -116,7 +127,8 @@ class MetaAttention(CausalSelfAttention):
             out_RNH = self._attend_cached(q, k, v, plan, memory, plan.slots)
         else:
             dropout = self.dropout if self.training else 0.0
-            out_RNH = attend_blocks(q, k, v, plan.blocks, score=plan.score, dropout=dropout, backend=self.backend)
+            score = plan.score_of(self.layer)
+            out_RNH = attend_blocks(q, k, v, plan.blocks, score=score, dropout=dropout, backend=self.backend)
         update_RD: Tensor = weights.out(out_RNH.flatten(-2))
         return update_RD
 
@@ -133,6 +145,6 @@ class MetaAttention(CausalSelfAttention):
         # Queries stand at their own slots of a square, with nothing at the slots of earlier ones: a causal
         # square needs no mask, and the waste is small because meta-tokens are few.
         q = slots.scatter(q_RNH, None)
-        score = plan.score is not None
-        backend = backends.choose(self.backend, device=q.device, dtype=q.dtype, score=score)
-        return slots.gather(backend.attend(q, k, v, score=plan.score))
+        score = plan.score_of(self.layer)
+        backend = backends.choose(self.backend, device=q.device, dtype=q.dtype, score=score is not None)
+        return slots.gather(backend.attend(q, k, v, score=score))

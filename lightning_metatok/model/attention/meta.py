@@ -10,7 +10,6 @@ At 10 % meta-tokens that is 1 % of the score matrix and 10 % of the projections.
 exactly 0.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.model.attention import backends, xformers_backend
+from lightning_metatok.model.attention.reference import Score
 
 if TYPE_CHECKING:
     from xformers.ops.fmha.attn_bias import BlockDiagonalCausalMask
@@ -99,7 +99,7 @@ def attend_blocks(
     v_RNH: Tensor,
     blocks: MetaBlocks,
     *,
-    score: Callable[[Tensor], Tensor] | None = None,
+    score: Score | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:

@@ -2,17 +2,35 @@
 
     softmax(q k^T / sqrt(H) + mask) v          a row that may see no key gives 0, not NaN
 
-All other backends are tested against this one. It alone can run encodings that transform the scores.
+All other backends are tested against this one. Encodings that transform the scores need it, or `blocked`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_metatok.model.attention import masks
+from lightning_metatok.model.positions.base import Rows
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a positional encoding does to scores."""
+
+    transform: Callable[[Tensor, Rows], Tensor]
+    """Takes scaled scores and is told which rows they are."""
+
+    parameters: tuple[Tensor, ...] = ()
+    """What its gradients go to, beside scores, q and k."""
+
+    def __call__(self, scores_BNQK: Tensor, rows: Rows) -> Tensor:
+        return self.transform(scores_BNQK, rows)
+
 
 NAME = "reference"
+TAKES_SCORES = True
 attend_ragged = None
 
 
@@ -27,8 +45,9 @@ def attend(
     v_BNKH: Tensor,
     *,
     mask: Tensor | None = None,
-    score: Callable[[Tensor], Tensor] | None = None,
+    score: Score | None = None,
     dropout: float = 0.0,
+    first: int | None = None,
 ) -> Tensor:
     """Attention of Q queries over K keys.
 
@@ -37,13 +56,15 @@ def attend(
         mask: bool (True: may see) or float (added to the scores), broadcast to [B, N, Q, K]; None: causal.
         score: transforms the scaled scores before the mask.
         dropout: probability of dropping an attention weight.
+        first: place of the first query among the keys, for `score`; None: the queries are the last Q of the K places.
 
     Returns:
         [B, N, Q, H].
     """
     scores_BNQK = q_BNQH @ k_BNKH.transpose(-1, -2) * q_BNQH.shape[-1] ** -0.5
     if score is not None:
-        scores_BNQK = score(scores_BNQK)
+        first = k_BNKH.shape[-2] - q_BNQH.shape[-2] if first is None else first
+        scores_BNQK = score(scores_BNQK, Rows(first, q_BNQH, k_BNKH, mask))
     if mask is None:
         assert q_BNQH.shape[-2] == k_BNKH.shape[-2], "a causal mask needs as many queries as keys"
         mask = masks.causal(q_BNQH.shape[-2], device=q_BNQH.device)

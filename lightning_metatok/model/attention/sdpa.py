@@ -1,6 +1,5 @@
 """HOW, the default: PyTorch's scaled_dot_product_attention, on CPU and CUDA."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -8,7 +7,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from lightning_metatok.model.attention.reference import Score
+
 NAME = "sdpa"
+TAKES_SCORES = False
 attend_ragged = None
 
 
@@ -23,7 +25,7 @@ def attend(
     v_BNKH: Tensor,
     *,
     mask: Tensor | None = None,
-    score: Callable[[Tensor], Tensor] | None = None,
+    score: Score | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """As `reference.attend`, without `score`."""

@@ -4,17 +4,19 @@ The only file that imports xformers, and only when used: the import costs second
 materialised on any machine, its kernels run on CUDA alone.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from lightning_metatok.model.attention.reference import Score
+
 if TYPE_CHECKING:
     from xformers.ops.fmha.attn_bias import BlockDiagonalCausalMask
 
 NAME = "xformers"
+TAKES_SCORES = False
 
 
 def why_not(*, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None:
@@ -34,7 +36,7 @@ def attend(
     v_BNKH: Tensor,
     *,
     mask: Tensor | None = None,
-    score: Callable[[Tensor], Tensor] | None = None,
+    score: Score | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """As `reference.attend`, causal only."""

@@ -3,30 +3,72 @@
 from typing import Any
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model.positions.base import PositionEncoding
+from lightning_metatok.model.positions import options as _options
+from lightning_metatok.model.positions.alibi import AlibiPositions
+from lightning_metatok.model.positions.base import PositionEncoding, Rows, Sizes
+from lightning_metatok.model.positions.dape import DapePositions
+from lightning_metatok.model.positions.fire import FirePositions
+from lightning_metatok.model.positions.kerple import KerpleLogPositions, KerplePowerPositions
 from lightning_metatok.model.positions.learned import LearnedPositions
 from lightning_metatok.model.positions.none import NoPositions
 from lightning_metatok.model.positions.rotary import RotaryPositions
+from lightning_metatok.model.positions.sandwich import SandwichPositions
+from lightning_metatok.model.positions.t5 import T5Positions
+from lightning_metatok.model.positions.transformer_xl import TransformerXLPositions
 
 FAMILIES: dict[str, type[PositionEncoding]] = {
     "learned": LearnedPositions,
     "none": NoPositions,
     "rotary": RotaryPositions,
+    "alibi": AlibiPositions,
+    "t5": T5Positions,
+    "kerple_log": KerpleLogPositions,
+    "kerple_power": KerplePowerPositions,
+    "sandwich": SandwichPositions,
+    "fire": FirePositions,
+    "dape": DapePositions,
+    "transformer_xl": TransformerXLPositions,
 }
 
 
 def build(
-    name: str, *, n_heads: int, head_dim: int, d_model: int, max_positions: int, **options: Any
+    name: str, *, n_layers: int, n_heads: int, head_dim: int, d_model: int, max_positions: int, **options: Any
 ) -> PositionEncoding:
-    """Build the encoding `name`; `options` are its family's own (rotary: base).
+    """Build the encoding `name`; `options` are its family's own.
 
     Raises:
-        UserError: no family has that name.
+        UserError: no family has that name, or it cannot take these options.
     """
+    check_options(name, options)
+    # Each family has a constructor of its own, which takes its options.
+    build_family: Any = FAMILIES[name]
+    encoding: PositionEncoding = build_family(Sizes(n_layers, n_heads, head_dim, d_model, max_positions), **options)
+    return encoding
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raise `UserError` when no family has that name, or it cannot take these options."""
     if name not in FAMILIES:
         raise UserError(f"model.position={name!r}: expected one of {', '.join(FAMILIES)}{nearest(name, FAMILIES)}")
-    sizes = {"n_heads": n_heads, "head_dim": head_dim, "d_model": d_model, "max_positions": max_positions}
-    return FAMILIES[name](**sizes, **options)
+    _options.check_options(name, FAMILIES[name], options)
 
 
-__all__ = ["FAMILIES", "LearnedPositions", "NoPositions", "PositionEncoding", "RotaryPositions", "build"]
+def fixed_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a trained checkpoint fixes, defaults filled in; those that extend its context are left out."""
+    family = FAMILIES[name]
+    filled = {**_options.defaults(family), **options}
+    return {key: value for key, value in filled.items() if key not in family.free_after_training}
+
+
+__all__ = [
+    "FAMILIES",
+    "LearnedPositions",
+    "NoPositions",
+    "PositionEncoding",
+    "RotaryPositions",
+    "Rows",
+    "Sizes",
+    "build",
+    "check_options",
+    "fixed_options",
+]

@@ -5,23 +5,72 @@
 A family overrides the hooks it needs and says so in its class attributes. Every hook takes `keep_BT`: where
 it is False the position is dropped (embed adds 0, rotate is the identity, a bias is 0), and None keeps all.
 That argument is the "No Pos" ablation of arXiv 2509.16278, so every encoding has it.
+
+One instance serves all layers and both attentions. Where a family has parameters a layer, the two attentions of a
+layer share them: a distance means the same in both, and a plain model's positions fit a model with meta-attention.
+`MetaTransformer` draws the weights of every nn.Linear and nn.Embedding anew, as nanoGPT does; parameters that want
+another start are nn.Parameters of the family's own.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """The model's sizes that a family may need."""
+
+    n_layers: int
+    """Layers with weights of their own: 1 where all layers share theirs."""
+
+    n_heads: int
+    head_dim: int
+    d_model: int
+    max_positions: int
+    """Longest sequence trained on."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A block of rows of the scores: queries that stand next to each other, over the first K places."""
+
+    first: int
+    """Place of the first of them among the keys."""
+
+    q_BNQH: Tensor
+    k_BNKH: Tensor
+    """As `apply_to` returned them, not scaled."""
+
+    mask: Tensor | None = None
+    """These rows of the mask, as in `attention.reference.attend`; None: causal."""
+
+
 class PositionEncoding(nn.Module):
-    """An encoding that does nothing; families override its hooks. One instance serves all layers."""
+    """An encoding that does nothing; families override its hooks, and take `Sizes` and their options (`options`)."""
 
     embeds: ClassVar[bool] = False
     rotates: ClassVar[bool] = False
     transforms_scores: ClassVar[bool] = False
     needs_even_head_dim: ClassVar[bool] = False
 
+    free_after_training: ClassVar[frozenset[str]] = frozenset()
+    """Options that a trained checkpoint may be read with other values of: those that extend its context."""
+
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """What the family cannot do, of "cache", "compile" and "documents" (packed ones that do not see each other), and
+    why, as a clause. Asked before anything runs (`TransformerConfig.check_can`)."""
+
     max_positions: int | None = None
     """Number of positions that exist, where a table limits them; None where any position works."""
+
+    token_scale: float = 1.0
+    """What the token embeddings are multiplied by before `embed` is added."""
+
+    def initialise_tokens(self, weight_VD: Tensor) -> None:
+        """Draw the token embeddings anew, for a family that wants another start than nanoGPT's normal(0, 0.02)."""
 
     def embed(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor | None:
         """Return what is added to the token embeddings, [B, T, D], or None."""
@@ -41,10 +90,27 @@ class PositionEncoding(nn.Module):
         """Return q and k with their positions in them, [B, N, T, H] each."""
         return self.apply_to(q_BNTH, k_BNTH, self.prepare(position_ids_BT, keep_BT))
 
-    def score(self, scores_BNTT: Tensor, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor:
-        """Return the scaled scores with positions in them.
+    def score(
+        self,
+        scores_BNQK: Tensor,
+        position_ids_BT: Tensor,
+        keep_BT: Tensor | None,
+        *,
+        layer: int = 0,
+        rows: Rows | None = None,
+    ) -> Tensor:
+        """Return the scaled scores q k / sqrt(H), not yet masked, with positions in them.
 
-        Ids and keep are those of the keys. In cached generation the scores have fewer rows than columns: the
-        rows are then the last positions.
+        Args:
+            scores_BNQK: scores of a block of queries; columns are the first K of the T places.
+            position_ids_BT: positions of all keys; may be one row for all samples.
+            keep_BT: False where a key's position is dropped, and that of the query at the same place.
+            layer: which layer's parameters to use, from 0 to `Sizes.n_layers` - 1.
+            rows: where the block stands; None: the queries are the last Q of K = T places, as in a full pass and in
+                cached generation. Only for a family that looks at q, k or the mask must it be given.
+
+        Gradients may go to the scores, to q and k, and to the family's own parameters, to nothing else.
+        What stands in a row must not depend on what its query may not see, nor on which other rows the block has:
+        rows come alone in cached generation, and with fewer columns where scores are computed block by block.
         """
-        return scores_BNTT
+        return scores_BNQK

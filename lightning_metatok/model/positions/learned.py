@@ -5,7 +5,7 @@ x_t = E(token_t) + W[position_t]          W: max_positions x D
 
 from torch import Tensor, nn
 
-from lightning_metatok.model.positions.base import PositionEncoding
+from lightning_metatok.model.positions.base import PositionEncoding, Sizes
 
 
 class LearnedPositions(PositionEncoding):
@@ -13,10 +13,10 @@ class LearnedPositions(PositionEncoding):
 
     embeds = True
 
-    def __init__(self, *, d_model: int, max_positions: int, n_heads: int, head_dim: int) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.max_positions = max_positions
-        self.table = nn.Embedding(max_positions, d_model)
+        self.max_positions = sizes.max_positions
+        self.table = nn.Embedding(sizes.max_positions, sizes.d_model)
 
     def embed(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor:
         embedded_BTD: Tensor = self.table(position_ids_BT)

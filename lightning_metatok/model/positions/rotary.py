@@ -7,10 +7,13 @@ Angles are float32 whatever the model's dtype: in bfloat16 neighbouring position
 No table is kept, so positions may be as large and as irregular as the caller likes.
 """
 
+from typing import Annotated, ClassVar
+
 import torch
 from torch import Tensor
 
-from lightning_metatok.model.positions.base import PositionEncoding
+from lightning_metatok.model.positions.base import PositionEncoding, Sizes
+from lightning_metatok.model.positions.options import above
 
 
 class RotaryPositions(PositionEncoding):
@@ -18,11 +21,12 @@ class RotaryPositions(PositionEncoding):
 
     rotates = True
     needs_even_head_dim = True
+    free_after_training: ClassVar[frozenset[str]] = frozenset({"base"})
 
-    def __init__(self, *, head_dim: int, d_model: int, max_positions: int, n_heads: int, base: float = 10000.0) -> None:
+    def __init__(self, sizes: Sizes, *, base: Annotated[float, above(1)] = 10000.0) -> None:
         super().__init__()
-        assert head_dim % 2 == 0, f"rotary positions turn pairs: head_dim={head_dim} is odd"
-        self.head_dim = head_dim
+        assert sizes.head_dim % 2 == 0, f"rotary positions turn pairs: head_dim={sizes.head_dim} is odd"
+        self.head_dim = sizes.head_dim
         self.base = base
 
     def prepare(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,53 @@
+"""KERPLE (Chi, Fan, Ramadge, Rudnicky, NeurIPS 2022, arXiv 2205.09921): learned kernels of the distance d = |i - j|.
+
+    kerple_log      bias_h(i, j) = -p_h ln(1 + a_h d)          a, p >= 0.01
+    kerple_power    bias_h(i, j) = -a_h d^p_h                  a >= 0.01, 0.01 <= p <= 2
+
+Both are shift-invariant conditionally positive definite kernels, up to a constant that softmax does not see.
+
+Learned: yes, a_h and p_h of every layer, from p ~ U(0, 2) and a ~ U(0, 1), clamped as above when they are used, as in
+the authors' code. Options: none. They are vectors, so the optimiser does not decay them (the paper decays nothing).
+keep=False: the bias of a pair with a dropped position is 0, as at distance 0.
+Cost: a logarithm or a power a score; 2 N parameters a layer.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lightning_metatok.model.positions.base import Sizes
+from lightning_metatok.model.positions.score_bias import ScoreBias, distance
+
+LEAST = 0.01
+
+
+class _Kerple(ScoreBias):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        layers = range(sizes.n_layers)
+        self.p = nn.ParameterList(2 * torch.rand(sizes.n_heads) for _ in layers)
+        self.a = nn.ParameterList(torch.rand(sizes.n_heads) for _ in layers)
+
+    def bias(self, query_BQ1: Tensor, key_B1K: Tensor, layer: int) -> Tensor:
+        distance_B1QK = distance(query_BQ1, key_B1K)
+        a, p = (x[layer].clamp(min=LEAST)[:, None, None].to(distance_B1QK.dtype) for x in (self.a, self.p))
+        return -self.kernel(distance_B1QK, a, p)
+
+    def kernel(self, distance_B1QK: Tensor, a_N11: Tensor, p_N11: Tensor) -> Tensor:
+        """What is subtracted from the scores, [B, N, Q, K]."""
+        raise NotImplementedError
+
+
+class KerpleLogPositions(_Kerple):
+    """Logarithmic kernel."""
+
+    def kernel(self, distance_B1QK: Tensor, a_N11: Tensor, p_N11: Tensor) -> Tensor:
+        return p_N11 * torch.log1p(a_N11 * distance_B1QK)
+
+
+class KerplePowerPositions(_Kerple):
+    """Power kernel."""
+
+    def kernel(self, distance_B1QK: Tensor, a_N11: Tensor, p_N11: Tensor) -> Tensor:
+        # The gradient of 0^p in p is 0 times ln 0: distance 0 goes round the power.
+        apart = distance_B1QK > 0
+        return a_N11 * distance_B1QK.where(apart, 1).pow(p_N11.clamp(max=2)).where(apart, 0)
