@@ -5,14 +5,22 @@ from typing import Any
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.model.positions import options as _options
 from lightning_metatok.model.positions.base import PositionEncoding, Rows, Sizes
+from lightning_metatok.model.positions.coupled import CoupledPositions
+from lightning_metatok.model.positions.fope import FourierPositions
 from lightning_metatok.model.positions.learned import LearnedPositions
 from lightning_metatok.model.positions.none import NoPositions
 from lightning_metatok.model.positions.rotary import RotaryPositions
+from lightning_metatok.model.positions.sinusoidal import SinusoidalPositions
+from lightning_metatok.model.positions.xpos import XPosPositions
 
 FAMILIES: dict[str, type[PositionEncoding]] = {
+    "coupled": CoupledPositions,
+    "fope": FourierPositions,
     "learned": LearnedPositions,
     "none": NoPositions,
     "rotary": RotaryPositions,
+    "sinusoidal": SinusoidalPositions,
+    "xpos": XPosPositions,
 }
 
 
@@ -47,12 +55,16 @@ def fixed_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "FAMILIES",
+    "CoupledPositions",
+    "FourierPositions",
     "LearnedPositions",
     "NoPositions",
     "PositionEncoding",
     "RotaryPositions",
     "Rows",
+    "SinusoidalPositions",
     "Sizes",
+    "XPosPositions",
     "build",
     "check_options",
     "fixed_options",
