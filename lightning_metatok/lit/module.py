@@ -104,7 +104,8 @@ class MetaTokenLM(LightningModule):
 
         Raises:
             UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, or documents that its positions cannot keep apart.
+                blocks longer than the table of positions, documents that its positions cannot keep apart, or no position
+                ids where these must come from a task.
         """
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
@@ -115,7 +116,12 @@ class MetaTokenLM(LightningModule):
             )
         if data.separate_documents:
             self.config.check_can("documents")
-        if limit is not None and data.block_length > limit:
+        if self.model.positions.needs_task_ids and not getattr(data, "coupled", False):
+            raise UserError(
+                f"model.position={self.config.position!r}: expected data.task with data.task_options.coupled=true, "
+                "because its position ids come from a task"
+            )
+        if limit is not None and data.n_positions > limit:
             raise UserError(data.too_long(limit))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -133,7 +139,9 @@ class MetaTokenLM(LightningModule):
 
     def _check_checkpoint(self, checkpoint: dict[str, Any], new: Sequence[str]) -> None:
         saved, mine = checkpoint.get("hyper_parameters", {}), asdict(self.config)
-        free = FREE_AFTER_TRAINING - ({"max_positions"} if self.model.positions.max_positions is not None else set())
+        positions = self.model.positions
+        sized = positions.max_positions is not None or positions.fixes_max_positions
+        free = FREE_AFTER_TRAINING - ({"max_positions"} if sized else set())
         free |= free_keys(new, saved) | {"position_options"}
         for key in (key for key in mine if key not in free):
             if key in saved and saved[key] != mine[key]:
@@ -202,13 +210,13 @@ class MetaTokenLM(LightningModule):
         return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout follows from (seed, micro-step, rank), as batches do: a resumed run draws the same masks."""
+        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resumed run draws them again."""
         if (seed := self.dropout_seed(batch_idx)) is not None:
             torch.manual_seed(seed)
 
     def dropout_seed(self, batch_idx: int) -> int | None:
         """What the generator is seeded with before this micro-batch; None where nothing is drawn."""
-        if self.config.dropout == 0:
+        if self.config.dropout == 0 and not self.model.positions.draws_in_training:
             return None
         seed = self.trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
         return int(random_bits(seed, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])

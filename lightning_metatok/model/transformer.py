@@ -88,7 +88,8 @@ class MetaTransformer(nn.Module):
             drop_positions = config.drop_positions
         else:
             config.check_drop_positions(drop_positions)
-        self.check_length(past + tokens_BT.shape[1])
+        if not self.positions.needs_task_ids or position_ids_BT is None:
+            self.check_length(past + tokens_BT.shape[1])
         if position_ids_BT is None:
             position_ids_BT = torch.arange(past, past + tokens_BT.shape[1], device=tokens_BT.device)[None]
         elif self.positions.max_positions is not None and position_ids_BT.device.type == "cpu":
@@ -111,7 +112,7 @@ class MetaTransformer(nn.Module):
             x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
         keep_BT = ~meta_mask_BT if meta_mask_BT is not None and drop_positions == "both" else None
         if (embedded := self.positions.embed(position_ids_BT, keep_BT)) is not None:
-            x_BTD = x_BTD + embedded
+            x_BTD = x_BTD + embedded.to(x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
         for i in range(config.n_layers):
             block = self.blocks[i % config.n_blocks]
