@@ -104,8 +104,8 @@ class MetaTokenLM(LightningModule):
 
         Raises:
             UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, documents that its positions cannot keep apart, or no position
-                ids where these must come from a task.
+                blocks longer than the table of positions, documents that its positions cannot keep apart, or no
+                position ids where these must come from a task.
         """
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
@@ -210,7 +210,7 @@ class MetaTokenLM(LightningModule):
         return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resumed run draws them again."""
+        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resumed run draws alike."""
         if (seed := self.dropout_seed(batch_idx)) is not None:
             torch.manual_seed(seed)
 
