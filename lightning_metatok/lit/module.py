@@ -210,7 +210,7 @@ class MetaTokenLM(LightningModule):
         return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resumed run draws alike."""
+        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same."""
         if (seed := self.dropout_seed(batch_idx)) is not None:
             torch.manual_seed(seed)
 
