@@ -111,7 +111,7 @@ def test_a_worker_that_is_killed_is_named_with_its_cause(fit: list[str], tmp_pat
     if not Path("/proc/self/task").is_dir():
         pytest.skip("only Linux lists the children of a process")
     child = launch([*fit, ENDLESS, "--data.num_workers=2"], tmp_path / "log")
-    assert child.wait_for("checkpoint", 0)
+    assert child.wait_for("checkpoint", 1)
     victim = workers_of(child)[-1]
     os.kill(victim, signal.SIGKILL)
     assert child.wait() == 4, child.log.read_text()
