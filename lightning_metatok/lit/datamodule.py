@@ -27,7 +27,7 @@ from lightning_metatok.data import (
 )
 from lightning_metatok.data.injection import Length, Placement
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.workers import end_with_parent
+from lightning_metatok.lit.workers import end_with_parent, start_method
 from lightning_metatok.tasks.stream import Counts
 
 
@@ -230,6 +230,7 @@ class MetaTokenDataModule(LightningDataModule):
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
+            multiprocessing_context=start_method(self.num_workers),
             worker_init_fn=end_with_parent,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else starting an iterator would draw from the global one

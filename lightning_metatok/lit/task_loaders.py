@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_metatok.data import Batch, StepSampler
 from lightning_metatok.data.examples import Examples
-from lightning_metatok.lit.workers import end_with_parent
+from lightning_metatok.lit.workers import end_with_parent, start_method
 from lightning_metatok.tasks.curriculum import Schedule
 from lightning_metatok.tasks.stream import STEPS, Counts, Window, Windows
 
@@ -58,6 +58,7 @@ class StepLoader:
                 sampler=StepSampler(first),
                 batch_size=None,
                 num_workers=self.num_workers,
+                multiprocessing_context=start_method(self.num_workers),
                 worker_init_fn=end_with_parent,
                 collate_fn=_as_it_is,
                 generator=torch.Generator(),  # else starting workers would draw from the global one

@@ -14,6 +14,14 @@ PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when the one that made it dies."""
 
 
+def start_method(num_workers: int) -> str | None:
+    """How workers are made: forked on Linux, from 3.14 on not Python's default there; None leaves it to Python.
+
+    A forkserver would stand between a run and its workers: it outlives a run that is killed, and they with it.
+    """
+    return "fork" if num_workers and sys.platform == "linux" else None
+
+
 def end_with_parent(worker: int) -> None:
     """Let the kernel kill this worker when its run is killed; a `worker_init_fn`. Does nothing outside Linux.
 

@@ -40,9 +40,10 @@ class Spoil(Callback):
 def fit(tmp_path: Path, make_data: Any, make_model: Any, action: Any, what: str) -> tuple[NonFinite, Spoil]:
     torch.manual_seed(0)
     guard, spoil = NonFinite(action), Spoil(what)
-    trainer = Trainer(accelerator="cpu", max_steps=5, callbacks=[spoil, guard], logger=False, limit_val_batches=0,
-                      val_check_interval=100, enable_progress_bar=False, enable_model_summary=False,
-                      enable_checkpointing=False, default_root_dir=tmp_path, accumulate_grad_batches=2)  # fmt: skip
+    trainer = Trainer(accelerator="cpu", precision="32-true", max_steps=5, callbacks=[spoil, guard], logger=False,
+                      limit_val_batches=0, enable_progress_bar=False, enable_model_summary=False,
+                      val_check_interval=100, enable_checkpointing=False, default_root_dir=tmp_path,
+                      accumulate_grad_batches=2)  # fmt: skip
     model = make_model(dropout=0.1)
     try:
         trainer.fit(model, datamodule=make_data())

@@ -111,7 +111,7 @@ def test_a_worker_that_is_killed_is_named_with_its_cause(fit: list[str], tmp_pat
     if not Path("/proc/self/task").is_dir():
         pytest.skip("only Linux lists the children of a process")
     child = launch([*fit, ENDLESS, "--data.num_workers=2"], tmp_path / "log")
-    assert child.wait_for("checkpoint", 0)
+    assert child.wait_for("checkpoint", 1)
     victim = workers_of(child)[-1]
     os.kill(victim, signal.SIGKILL)
     assert child.wait() == 4, child.log.read_text()
@@ -119,6 +119,29 @@ def test_a_worker_that_is_killed_is_named_with_its_cause(fit: list[str], tmp_pat
     assert last.startswith(f"lightning-metatok: error: data worker {victim} is killed by signal: Killed; ")
     assert "Traceback" not in child.log.read_text()
     assert newest_valid(tmp_path / "run" / "checkpoints", lambda _: None) is not None
+
+
+def test_workers_end_with_a_run_that_is_killed(fit: list[str], tmp_path: Path) -> None:
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("only Linux lists the children of a process")
+    child = launch([*fit, ENDLESS, "--data.num_workers=2"], tmp_path / "log")
+    assert child.wait_for("checkpoint", 0)
+    workers = workers_of(child)
+    assert len(workers) >= 2
+    child.strike(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    until = time.monotonic() + 10
+    while left := [pid for pid in workers if _runs(pid)]:
+        assert time.monotonic() < until, f"{left} are left"
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "State:\tZ" not in status.read_text()  # one that waits to be buried is dead
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_folder_that_may_no_longer_be_written_costs_nothing_valid(

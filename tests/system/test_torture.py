@@ -206,7 +206,9 @@ def test_a_disk_that_fills_up_during_a_checkpoint_costs_nothing_valid(
     command = [*undisturbed.commands["task"], f"--run_dir={run}", "--ckpt_path=auto"]
     child = launch(command, tmp_path / "log", around)
     assert child.wait_for("checkpoint", 1)
+    child.strike(signal.SIGSTOP)  # else it may take what is being measured
     filling = fill(small_disk, leave)
+    child.strike(signal.SIGCONT)
     code = child.wait()
     assert code in (0, 2), child.log.read_text()
     if code == 2:
