@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 TEST_MARKERS := not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture lint format bench clean
+.PHONY: help install demo test torture fuzz lint format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machine
 	$(BIN)/lightning-metatok fit --config conf/base.yaml
+
+fuzz: $(STAMP)  ## look longer for input that breaks a reader: FUZZ_EXAMPLES of each kind
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
 
 test: $(STAMP)  ## run the tests, two processes of one thread each
 	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'

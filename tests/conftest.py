@@ -19,6 +19,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile(
+    "fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "20000")), print_blob=True
+)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
