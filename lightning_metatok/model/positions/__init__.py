@@ -17,16 +17,16 @@ from lightning_metatok.model.positions.t5 import T5Positions
 from lightning_metatok.model.positions.transformer_xl import TransformerXLPositions
 
 FAMILIES: dict[str, type[PositionEncoding]] = {
+    "alibi": AlibiPositions,
+    "dape": DapePositions,
+    "fire": FirePositions,
+    "kerple_log": KerpleLogPositions,
+    "kerple_power": KerplePowerPositions,
     "learned": LearnedPositions,
     "none": NoPositions,
     "rotary": RotaryPositions,
-    "alibi": AlibiPositions,
-    "t5": T5Positions,
-    "kerple_log": KerpleLogPositions,
-    "kerple_power": KerplePowerPositions,
     "sandwich": SandwichPositions,
-    "fire": FirePositions,
-    "dape": DapePositions,
+    "t5": T5Positions,
     "transformer_xl": TransformerXLPositions,
 }
 
