@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -89,6 +90,36 @@ def test_a_family_equals_its_naive_twin_in_outputs_and_gradients(
     )
     torch.testing.assert_close(ours, theirs, atol=1e-11, rtol=1e-9)
     assert all(gradient.abs().max() > 0 for gradient in ours[:3])
+
+
+class Largest(TorchDispatchMode):
+    """Watches how many elements the largest tensor has that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        out = function(*arguments, **(options or {}))
+        for x in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(x, Tensor):
+                self.elements = max(self.elements, x.untyped_storage().nbytes() // x.element_size())
+        return out
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("name", "options"), [(name, options) for name, options, _ in TWINS], ids=str)
+def test_no_tensor_holds_all_scores_of_every_head(
+    name: str, options: dict[str, Any], masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocked, "BLOCK", 2**11)
+    length, family = 160, make(name, **options)
+    (q, k, v), ids = leaves(n=1, length=length), torch.arange(length)[None]
+    mask = masks.causal(length)[None, None] if masked else None
+    with Largest() as largest:
+        blocked.attend(q, k, v, mask=mask, score=score_of(family, ids, None)).sum().backward()
+    # A block and what a network of width 32 makes of it; all scores would be 38 blocks of them.
+    width = options.get("width", 32) if name in ("fire", "dape") else 3
+    assert largest.elements <= max(length**2, 2**11 * (1 + width / 3))
+    assert all(x.grad is not None for x in (q, k, v))
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 3, 8, 12, 20])
