@@ -1,17 +1,27 @@
 """Every backend equals the reference in outputs and gradients, and refuses what it cannot do."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model.attention import BACKENDS, MetaBlocks, backends, masks, supports, try_backends
+from lightning_metatok.model.attention import BACKENDS, MetaBlocks, backends, blocked, masks, supports, try_backends
 from lightning_metatok.model.attention.meta import attend_blocks
 from lightning_metatok.model.attention.reference import attend as reference
 
 CPU = torch.device("cpu")
 RUNNABLE = [name for name in BACKENDS if supports(name, device=CPU)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> Iterator[None]:
+    """Blocks of some rows, so that `blocked` has several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocked, "BLOCK", 500)
+        yield
 
 
 def with_gradients(attend, inputs: list[torch.Tensor], **options) -> list[torch.Tensor]:

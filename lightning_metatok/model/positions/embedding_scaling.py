@@ -1,12 +1,13 @@
-"""How large token and position embeddings are (Csordas, Irie, Schmidhuber, EMNLP 2021, arXiv 2108.12284).
+"""How large token embeddings are (Csordas, Irie, Schmidhuber, EMNLP 2021, arXiv 2108.12284).
 
-                  tokens start as      tokens are scaled by    sinusoids are scaled by
-    noscale       normal(0, 1)         1                       1
-    opennmt       Xavier uniform       sqrt(D)                 1
-    downscaled    Kaiming normal       1                       1 / sqrt(D)
+                  tokens start as      tokens are scaled by
+    noscale       normal(0, 1)         1
+    opennmt       Xavier uniform       sqrt(D)
+    downscaled    Kaiming normal       1
 
-"The Devil is in the Detail" found length generalisation to hang on this choice. Kaiming's standard deviation is
-sqrt(2 / D), as in the authors' code. With a tied head, noscale makes the first logits as wide as sqrt(D):
+"The Devil is in the Detail" found length generalisation to hang on this choice. (There `downscaled` also divides
+sinusoids that are added to the tokens by sqrt(D); relative encodings add none.) Kaiming's standard deviation is
+sqrt(2 / D), torch's default and the authors' code. With a tied head, noscale makes the first logits as wide as sqrt(D):
 `model.tied_head=false` is what the paper has.
 """
 
@@ -31,8 +32,3 @@ def initialise(weight_VD: Tensor, scaling: Scaling | None) -> None:
 def token_scale(scaling: Scaling | None, d_model: int) -> float:
     """What token embeddings are multiplied by."""
     return math.sqrt(d_model) if scaling == "opennmt" else 1.0
-
-
-def sinusoid_scale(scaling: Scaling | None, d_model: int) -> float:
-    """What sinusoidal position embeddings that are added to the tokens are multiplied by."""
-    return 1 / math.sqrt(d_model) if scaling == "downscaled" else 1.0

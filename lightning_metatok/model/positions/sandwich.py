@@ -41,11 +41,13 @@ class SandwichPositions(ScoreBias):
         self.frequencies = [10000 ** (-2 * index / dim) for index in range(first, first + dim // 2)]
 
     def bias(self, query_BQ1: Tensor, key_B1K: Tensor, layer: int) -> Tensor:
-        frequencies_l = query_BQ1.new_tensor(self.frequencies)
-        factors_N11 = query_BQ1.new_tensor(self.factors)[:, None, None]
+        # In float64: the sum lies near dim / 2, what is left of it once that is subtracted may be small, and head N
+        # multiplies it by 8.
+        frequencies_l = torch.tensor(self.frequencies, dtype=torch.float64, device=query_BQ1.device)
         query_BQl, key_BKl = query_BQ1 * frequencies_l, key_B1K.transpose(1, 2) * frequencies_l
         # cos(a - b) = cos a cos b + sin a sin b: a matrix product instead of a cosine for every pair and frequency.
         query, key = (torch.cat((x.cos(), x.sin()), dim=-1) for x in (query_BQl, key_BKl))
         with torch.autocast(query.device.type, enabled=False):
-            sum_BQK = query @ key.transpose(1, 2)
-        return factors_N11 * (sum_BQK - len(self.frequencies)).unsqueeze(1)
+            fallen_BQK = (query @ key.transpose(1, 2) - len(self.frequencies)).to(query_BQ1.dtype)
+        factors_N11 = query_BQ1.new_tensor(self.factors)[:, None, None]
+        return factors_N11 * fallen_BQK.unsqueeze(1)
