@@ -18,8 +18,9 @@ def claim_run_folder(wanted: str | Path, *, resume_from: str | Path | None = Non
         UserError: the folder cannot be made.
     """
     wanted = Path(wanted)
-    for place in (Path.resolve, Path.absolute):  # absolute, too: checkpoints/ may be a link to another disk
-        if resume_from is not None and place(Path(resume_from)).is_relative_to(place(wanted)):
+    if resume_from is not None:
+        start = Path(resume_from)  # as it is written, too: checkpoints/ may be a link to another disk
+        if start.resolve().is_relative_to(wanted.resolve()) or start.absolute().is_relative_to(wanted.absolute()):
             return wanted
     if wanted.exists() and not wanted.is_dir():
         raise UserError(f"run_dir={wanted}: expected a folder, this is a file")
