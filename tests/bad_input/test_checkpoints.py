@@ -1,4 +1,4 @@
-"""Checkpoints that are missing, cut, of another model, or made to harm: refused in one line, and nothing in them runs."""
+"""Checkpoints that are missing, cut, of another model, or made to harm: refused in one line; nothing runs."""
 
 import json
 import os

@@ -38,7 +38,7 @@ FILES = {
     "no-such-token": (changed(lambda content: content["model"]["merges"].append(["qq", "zz"])), "`qq` out of vocab"),
     "no-merges": (changed(lambda content: content["model"].update(merges=3)), "MergeType"),
     "negative-id": (vocabulary("zz", -1), "expected u32"),
-    "id-twice": (vocabulary("zz", 5), "and 'zz' have the same id 5; expected different ids"),
+    "id-twice": (vocabulary("zz", 5), "have the same id 5; expected different ids"),
     "huge-id": (vocabulary("zz", 4_000_000_000), f"token 'zz' has id 4000000000; expected ids up to {LARGEST_ID}"),
     "large-id": (vocabulary("zz", 5000), "model.vocab_size=512: expected at least 5001, the ids of the tokenizer"),
     "no-bytes": (vocabulary("日本", 300), "token '日本' is not made of bytes"),
@@ -58,6 +58,7 @@ def test_what_is_no_file_is_no_tokenizer(fit: list[str], refused: Refused, tmp_p
     (tmp_path / "loop.json").symlink_to("loop.json")
     os.mkfifo(tmp_path / "pipe.json")
     for name in ("loop.json", "pipe.json", ""):
+        path = tmp_path / name
         assert f"data.tokenizer='{tmp_path / name}': no such file" in refused(
             *fit, f"--data.tokenizer={tmp_path / name}"
         )

@@ -25,7 +25,7 @@ VERBS = [
     (f"compare {{run}} --figure={'x' * 300}", "xxx: cannot be written: File name too long"),
     ("generate", "the following arguments are required: --ckpt_path, --prompt"),
     ("generate --ckpt_path={run} --prompt=x", "--ckpt_path={run}: no such file"),
-    ("generate --ckpt_path={run}/arm.json --prompt=x", "arm.json: cannot be read as a checkpoint"),
+    ("generate --ckpt_path={run}/arm.json --prompt=x", "arm.json: arm.json cannot be read"),
     ("generate --ckpt_path={ckpt} --prompt=\udcff", "--prompt='\\udcff': expected text in UTF-8"),
     *(
         (f"generate --ckpt_path={{ckpt}} --prompt=x --{option}", f"--{option}: expected {expected}")
