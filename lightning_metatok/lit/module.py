@@ -132,7 +132,9 @@ class MetaTokenLM(LightningModule):
 
     def _check_checkpoint(self, checkpoint: dict[str, Any], new: Sequence[str]) -> None:
         saved, mine = checkpoint.get("hyper_parameters", {}), asdict(self.config)
-        free = FREE_AFTER_TRAINING - ({"max_positions"} if self.model.positions.max_positions is not None else set())
+        positions = self.model.positions
+        sized = positions.max_positions is not None or positions.fixes_max_positions
+        free = FREE_AFTER_TRAINING - ({"max_positions"} if sized else set())
         free |= free_keys(new, saved) | {"position_options"}
         for key in (key for key in mine if key not in free):
             if key in saved and saved[key] != mine[key]:
@@ -201,8 +203,9 @@ class MetaTokenLM(LightningModule):
         return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout follows from (seed, micro-step, rank), as batches do: a resumed run draws the same masks."""
-        if self.config.dropout > 0:
+        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resumed run draws the
+        same."""
+        if self.config.dropout > 0 or self.model.positions.draws_in_training:
             seed = self.trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
             torch.manual_seed(int(random_bits(seed, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0]))
 

@@ -112,7 +112,7 @@ class TransformerConfig:
         )
         _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
         _expect(
-            self.attention_backend in ("auto", *backends.for_scores()) or not self._family.transforms_scores,
+            self.attention_backend in ("auto", *backends.for_scores()) or not self._transforms_scores,
             "attention_backend",
             self.attention_backend,
             f"one of auto, {', '.join(backends.for_scores())}, because position={self.position!r} transforms scores",
@@ -149,6 +149,10 @@ class TransformerConfig:
     def _family(self) -> type[positions.PositionEncoding]:
         return positions.FAMILIES[self.position]
 
+    @property
+    def _transforms_scores(self) -> bool:
+        return self._family.transforms(self.position_options)
+
     def check_can(self, feature: str) -> None:
         """Raise `UserError` when the positional encoding cannot do `feature` (`PositionEncoding.cannot`)."""
         if feature in self._family.cannot:
@@ -163,7 +167,7 @@ class TransformerConfig:
         """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""
         _one_of("drop_positions", choice, get_args(DropPositions))
         family = self._family
-        only_embeds = family.embeds and not (family.rotates or family.transforms_scores)
+        only_embeds = family.embeds and not (family.rotates or self._transforms_scores)
         _expect(
             not (only_embeds and choice in ("self_attention", "meta_attention")),
             "drop_positions",

@@ -111,7 +111,7 @@ class MetaTransformer(nn.Module):
             x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
         keep_BT = ~meta_mask_BT if meta_mask_BT is not None and drop_positions == "both" else None
         if (embedded := self.positions.embed(position_ids_BT, keep_BT)) is not None:
-            x_BTD = x_BTD + embedded
+            x_BTD = x_BTD + embedded.to(x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
         for i in range(config.n_layers):
             block = self.blocks[i % config.n_blocks]

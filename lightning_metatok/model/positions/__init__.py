@@ -6,28 +6,36 @@ from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.model.positions import options as _options
 from lightning_metatok.model.positions.alibi import AlibiPositions
 from lightning_metatok.model.positions.base import PositionEncoding, Rows, Sizes
+from lightning_metatok.model.positions.coupled import CoupledPositions
 from lightning_metatok.model.positions.dape import DapePositions
 from lightning_metatok.model.positions.fire import FirePositions
+from lightning_metatok.model.positions.fope import FourierPositions
 from lightning_metatok.model.positions.kerple import KerpleLogPositions, KerplePowerPositions
 from lightning_metatok.model.positions.learned import LearnedPositions
 from lightning_metatok.model.positions.none import NoPositions
 from lightning_metatok.model.positions.rotary import RotaryPositions
 from lightning_metatok.model.positions.sandwich import SandwichPositions
+from lightning_metatok.model.positions.sinusoidal import SinusoidalPositions
 from lightning_metatok.model.positions.t5 import T5Positions
 from lightning_metatok.model.positions.transformer_xl import TransformerXLPositions
+from lightning_metatok.model.positions.xpos import XPosPositions
 
 FAMILIES: dict[str, type[PositionEncoding]] = {
     "alibi": AlibiPositions,
+    "coupled": CoupledPositions,
     "dape": DapePositions,
     "fire": FirePositions,
+    "fope": FourierPositions,
     "kerple_log": KerpleLogPositions,
     "kerple_power": KerplePowerPositions,
     "learned": LearnedPositions,
     "none": NoPositions,
     "rotary": RotaryPositions,
     "sandwich": SandwichPositions,
+    "sinusoidal": SinusoidalPositions,
     "t5": T5Positions,
     "transformer_xl": TransformerXLPositions,
+    "xpos": XPosPositions,
 }
 
 
@@ -62,12 +70,16 @@ def fixed_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "FAMILIES",
+    "CoupledPositions",
+    "FourierPositions",
     "LearnedPositions",
     "NoPositions",
     "PositionEncoding",
     "RotaryPositions",
     "Rows",
+    "SinusoidalPositions",
     "Sizes",
+    "XPosPositions",
     "build",
     "check_options",
     "fixed_options",

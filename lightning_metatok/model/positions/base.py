@@ -53,7 +53,7 @@ class PositionEncoding(nn.Module):
 
     embeds: ClassVar[bool] = False
     rotates: ClassVar[bool] = False
-    transforms_scores: ClassVar[bool] = False
+    transforms_scores: bool = False
     needs_even_head_dim: ClassVar[bool] = False
 
     free_after_training: ClassVar[frozenset[str]] = frozenset()
@@ -63,11 +63,25 @@ class PositionEncoding(nn.Module):
     """What the family cannot do, of "cache", "compile" and "documents" (packed ones that do not see each other), and
     why, as a clause. Asked before anything runs (`TransformerConfig.check_can`)."""
 
+    needs_task_ids: ClassVar[bool] = False
+    """Whether position ids must be those that a task gives, not 0, 1, 2, ..."""
+
+    draws_in_training: bool = False
+    """Whether it draws from torch's generator in training mode, as dropout does."""
+
+    fixes_max_positions: bool = False
+    """Whether what it computes depends on `Sizes.max_positions`, though no table limits the positions."""
+
     max_positions: int | None = None
     """Number of positions that exist, where a table limits them; None where any position works."""
 
     token_scale: float = 1.0
     """What the token embeddings are multiplied by before `embed` is added."""
+
+    @classmethod
+    def transforms(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it transforms scores with these options; an instance then has `transforms_scores` set."""
+        return cls.transforms_scores
 
     def initialise_tokens(self, weight_VD: Tensor) -> None:
         """Draw the token embeddings anew, for a family that wants another start than nanoGPT's normal(0, 0.02)."""

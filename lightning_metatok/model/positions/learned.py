@@ -1,8 +1,18 @@
 """Learned absolute positions: one vector a position, added to the token embedding (GPT-2's `wpe`).
 
-x_t = E(token_t) + W[position_t]          W: max_positions x D
+x_t = E(token_t) + W[position_t + start]          W: max_positions x D
+
+With random_start, `start` is drawn in training, for each row of a batch, from all that leave the row inside the table,
+and is 0 in evaluation: a table longer than the rows is then trained everywhere, so that longer rows can be read. It is
+the baseline of position coupling (Cho et al. 2024, arXiv 2405.20671). Without, the default, `start` is 0 always.
+
+Where keep is False nothing is added. Learned; max_positions * D weights, and a look-up. It cannot read beyond the
+table. Whether starts are random may change after training.
 """
 
+from typing import ClassVar
+
+import torch
 from torch import Tensor, nn
 
 from lightning_metatok.model.positions.base import PositionEncoding, Sizes
@@ -12,12 +22,21 @@ class LearnedPositions(PositionEncoding):
     """A table of `max_positions` vectors. The model refuses longer sequences before the look-up."""
 
     embeds = True
+    free_after_training: ClassVar[frozenset[str]] = frozenset({"random_start"})
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, *, random_start: bool = False) -> None:
         super().__init__()
         self.max_positions = sizes.max_positions
+        self.draws_in_training = random_start
         self.table = nn.Embedding(sizes.max_positions, sizes.d_model)
 
     def embed(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor:
+        if self.draws_in_training and self.training:
+            position_ids_BT = position_ids_BT + self._starts(position_ids_BT)
         embedded_BTD: Tensor = self.table(position_ids_BT)
         return embedded_BTD if keep_BT is None else embedded_BTD * keep_BT.unsqueeze(-1)
+
+    def _starts(self, position_ids_BT: Tensor) -> Tensor:
+        """A start for each row, [B, 1]: all that leave the row inside the table are equally likely."""
+        n_starts_B1 = self.table.num_embeddings - position_ids_BT.amax(dim=1, keepdim=True)
+        return (torch.rand(n_starts_B1.shape, device=n_starts_B1.device) * n_starts_B1).long()

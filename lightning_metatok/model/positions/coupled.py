@@ -1,0 +1,24 @@
+"""Position coupling (Cho et al. 2024, arXiv 2405.20671): tokens that belong together have the same position.
+
+x_t = E(token_t) + W[id_t + start]          W: max_positions x D          ids come with the data
+
+      6 5 3 + 0 4 9 = 2 0 7 0               653 + 049 = 702, answer reversed, with a digit more
+id    3 2 1 0 3 2 1 0 1 2 3 4               the digits of one place have one id, and so has the sum's digit there
+
+A task gives the ids (`lightning_metatok.tasks.coupling`); they count from 0. In training all ids of a row are moved
+by a random start, in evaluation by none, as in `learned` with random_start, which is the baseline: consecutive ids,
+moved alike. The table must be longer than the largest id. Where keep is False nothing is added. Learned;
+max_positions * D weights and a look-up.
+"""
+
+from lightning_metatok.model.positions.base import Sizes
+from lightning_metatok.model.positions.learned import LearnedPositions
+
+
+class CoupledPositions(LearnedPositions):
+    """A learned table that is read at the ids of a task."""
+
+    needs_task_ids = True
+
+    def __init__(self, sizes: Sizes, *, random_start: bool = True) -> None:
+        super().__init__(sizes, random_start=random_start)
