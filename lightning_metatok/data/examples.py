@@ -50,12 +50,15 @@ class Examples:
         flags: uint8, of the same shape: META, ANSWER, SOURCE and so on, added up.
         offsets: int64 [n + 1]; example i is `tokens[offsets[i] : offsets[i + 1]]`.
         slices: what accuracy can be split by, int64 [n] each: `length` and what the task adds.
+        position_ids: int32, of the tokens' shape, where the task says which tokens belong together; None: 0, 1, 2, ...
+            in every example.
     """
 
     tokens: NDArray[np.int32]
     flags: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     slices: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    position_ids: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -68,6 +71,11 @@ class Examples:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example, [n]."""
         return np.diff(self.offsets)
+
+    @property
+    def n_positions(self) -> int:
+        """Positions that there must be for all of them."""
+        return int(self.lengths.max()) if self.position_ids is None else int(self.position_ids.max()) + 1
 
     def rows(self) -> NDArray[np.int64]:
         """Which example each token belongs to."""
@@ -84,6 +92,7 @@ class Examples:
             self.flags[places],
             offsets,
             {name: np.asarray(values)[chosen_n] for name, values in self.slices.items()},
+            None if self.position_ids is None else self.position_ids[places],
         )
 
     def batch(self, chosen: ArrayLike | None = None) -> Batch:
@@ -101,18 +110,24 @@ class Examples:
         targets_BT = np.full((B, T), NOT_SCORED, dtype=np.int64)
         targets_BT[:, :-1] = np.where(flags_BT[:, 1:] & ANSWER, tokens_BT[:, 1:], NOT_SCORED)
         filled_BT = np.arange(T) >= part.lengths[:, None]
+        position_ids_BT = np.tile(np.arange(T), (B, 1))
+        if part.position_ids is not None:
+            position_ids_BT[:] = 0
+            position_ids_BT[places] = part.position_ids
         return Batch(
             tokens_BT=torch.from_numpy(tokens_BT),
             targets_BT=torch.from_numpy(targets_BT),
             meta_mask_BT=torch.from_numpy((flags_BT & META) > 0),
             document_ids_BT=torch.from_numpy(-filled_BT.astype(np.int64)),
-            position_ids_BT=torch.arange(T).expand(B, T).contiguous(),
+            position_ids_BT=torch.from_numpy(position_ids_BT),
         )
 
     def save(self, folder: Path) -> None:
         """Write the arrays into `folder`, for `load`."""
         for name in ("tokens", "flags", "offsets"):
             np.save(folder / f"{name}.npy", getattr(self, name))
+        if self.position_ids is not None:
+            np.save(folder / "position_ids.npy", self.position_ids)
         for name, values in self.slices.items():
             np.save(folder / f"slice-{name}.npy", values)
         (folder / "slices.json").write_text(json.dumps(list(self.slices)))
@@ -124,17 +139,20 @@ class Examples:
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "flags", "offsets")
         )
         names = json.loads((folder / "slices.json").read_text())
-        return cls(
-            tokens, flags, offsets, {name: np.load(folder / f"slice-{name}.npy", mmap_mode="r") for name in names}
-        )
+        slices = {name: np.load(folder / f"slice-{name}.npy", mmap_mode="r") for name in names}
+        ids = folder / "position_ids.npy"
+        return cls(tokens, flags, offsets, slices, np.load(ids, mmap_mode="r") if ids.exists() else None)
 
 
 def concatenate(parts: list[Examples]) -> Examples:
-    """Return the examples of all `parts`, in order; they have the same slices."""
+    """Return the examples of all `parts`, in order; they have the same slices, and all or none have position ids."""
+    ids = [part.position_ids for part in parts if part.position_ids is not None]
+    assert len(ids) in (0, len(parts)), "some examples have position ids, others none"
     lengths = np.concatenate([part.lengths for part in parts])
     return Examples(
         np.concatenate([part.tokens for part in parts]),
         np.concatenate([part.flags for part in parts]),
         np.concatenate([[0], np.cumsum(lengths)]),
         {name: np.concatenate([part.slices[name] for part in parts]) for name in parts[0].slices},
+        np.concatenate(ids) if ids else None,
     )

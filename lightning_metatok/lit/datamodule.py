@@ -94,6 +94,11 @@ class MetaTokenDataModule(LightningDataModule):
         return self.rule.total_length(self.block_size)
 
     @property
+    def n_positions(self) -> int:
+        """Positions that a block needs."""
+        return self.block_length
+
+    @property
     def marks_per_prompt(self) -> float:
         """M: meta-tokens in a block."""
         return float(self.block_length - self.rule.source_length(self.block_size))

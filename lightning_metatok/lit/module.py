@@ -103,7 +103,8 @@ class MetaTokenLM(LightningModule):
 
         Raises:
             UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, or documents that its positions cannot keep apart.
+                blocks longer than the table of positions, documents that its positions cannot keep apart, or no position
+                ids where these must come from a task.
         """
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
@@ -114,7 +115,12 @@ class MetaTokenLM(LightningModule):
             )
         if data.separate_documents:
             self.config.check_can("documents")
-        if limit is not None and data.block_length > limit:
+        if self.model.positions.needs_task_ids and not getattr(data, "coupled", False):
+            raise UserError(
+                f"model.position={self.config.position!r}: expected data.task with data.task_options.coupled=true, "
+                "because its position ids come from a task"
+            )
+        if limit is not None and data.n_positions > limit:
             raise UserError(data.too_long(limit))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -64,9 +64,9 @@ class TaskDataModule(LightningDataModule):
         """Describe the data; nothing is made yet.
 
         Args:
-            task: Name of the task: list_recall, segment_counting, parity, copying, multi_query_recall, needle or
-                variable_tracking.
-            task_options: Options of the task: rendering (symbols or text), level, sizes.
+            task: Name of the task: list_recall, segment_counting, parity, copying, multi_query_recall, needle,
+                variable_tracking, addition or multiplication.
+            task_options: Options of the task: rendering (symbols or text), level, sizes, coupled (position ids).
             meta_placement: Where meta-tokens go: hint (around the segment asked about), every (around each segment),
                 random or none.
             meta_fraction: Share of meta-tokens in the body of a prompt, for meta_placement=random; 0 means no
@@ -119,7 +119,7 @@ class TaskDataModule(LightningDataModule):
         self._sources: list[Source] = []
         self._held_out: dict[tuple[Any, ...], Examples] = {}
         self._counts: dict[int, Counts] = {}
-        self._longest = 0
+        self._longest = self._n_positions = 0
 
     @property
     def rendering(self) -> str:
@@ -156,7 +156,7 @@ class TaskDataModule(LightningDataModule):
     def _build(self, phase: int) -> Task:
         name, own = self.schedule.phases[phase].task, self.schedule.phases[phase].options
         # Another task shares the rendering and its symbols alone.
-        shared = {key: self.options[key] for key in ("symbols",) if key in self.options}
+        shared = {key: self.options[key] for key in ("symbols", "coupled") if key in self.options}
         common = self.options if name in (None, self.task_name) else shared
         place = f"data.curriculum[{phase}].options"
         for options, where in ((self.options, "data.task_options"), (own, place)):
@@ -185,11 +185,15 @@ class TaskDataModule(LightningDataModule):
             UserError: options that cannot work, prompts that do not fit their bin, too few different contents.
         """
         self.prepare_data()
-        self._longest = max(self._longest, int(self._validation().lengths.max()))
+        self._measure(self._validation())
         if stage == "fit" and not self._sources:
             self._sources = [self._source(phase) for phase in range(len(self.tasks))]
         if stage == "test":
-            self._longest = max(self._longest, int(self._test().lengths.max()))
+            self._measure(self._test())
+
+    def _measure(self, examples: Examples) -> None:
+        self._longest = max(self._longest, int(examples.lengths.max()))
+        self._n_positions = max(self._n_positions, examples.n_positions)
 
     def _source(self, phase: int) -> Source:
         task = self.tasks[phase]
@@ -197,7 +201,7 @@ class TaskDataModule(LightningDataModule):
             self._longest = max(self._longest, task.limits[1])
         if self.train_examples is None:
             endless = EndlessSource(task, self.seed, start=phase * APART)
-            self._longest = max(self._longest, int(endless.samples(np.arange(SAMPLE)).lengths.max()))
+            self._measure(endless.samples(np.arange(SAMPLE)))
             return endless
         n = self.train_examples // len(self.tasks)
         with counting_bar() as progress:
@@ -205,7 +209,7 @@ class TaskDataModule(LightningDataModule):
                 task, n, self.seed, "train", cache_folder(self.config.cache_dir), start=phase * APART, progress=progress
             )
         finite = FiniteSource(folder, self.seed)
-        self._longest = max(self._longest, int(finite.examples.lengths.max()))
+        self._measure(finite.examples)
         return finite
 
     def _set(self, task: Task, n: int, start: int) -> Examples:
@@ -259,6 +263,16 @@ class TaskDataModule(LightningDataModule):
         return self._longest
 
     @property
+    def coupled(self) -> bool:
+        """Whether all prompts have position ids of their task."""
+        return all(task.coupled for task in self.tasks)
+
+    @property
+    def n_positions(self) -> int:
+        """Positions that the longest prompt needs: its tokens, or as many as its task's ids reach."""
+        return self._n_positions if self.coupled else self.block_length
+
+    @property
     def mean_length(self) -> float:
         """Tokens of a training prompt of the target, marks included, on average."""
         return float(self._sample.lengths.mean())
@@ -281,8 +295,9 @@ class TaskDataModule(LightningDataModule):
 
     def too_long(self, limit: int) -> str:
         """What to say of prompts longer than a table of `limit` positions."""
+        what = f"{self.n_positions} position ids" if self.coupled else f"prompts of up to {self.block_length} tokens"
         return (
-            f"data.task={self.task_name}: prompts of up to {self.block_length} tokens are longer than the table of "
+            f"data.task={self.task_name}: {what} are longer than the table of "
             f"positions, model.max_positions={limit}; expected at most that, or model.position=rotary"
         )
 

@@ -88,7 +88,8 @@ class MetaTransformer(nn.Module):
             drop_positions = config.drop_positions
         else:
             config.check_drop_positions(drop_positions)
-        self.check_length(past + tokens_BT.shape[1])
+        if not self.positions.needs_task_ids or position_ids_BT is None:
+            self.check_length(past + tokens_BT.shape[1])
         if position_ids_BT is None:
             position_ids_BT = torch.arange(past, past + tokens_BT.shape[1], device=tokens_BT.device)[None]
         elif self.positions.max_positions is not None and position_ids_BT.device.type == "cpu":

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.tasks.arithmetic import Addition, Multiplication
 from lightning_metatok.tasks.copying import Copying
 from lightning_metatok.tasks.lexicon import SYMBOLS, Lexicon, symbol_tokenizer
 from lightning_metatok.tasks.list_recall import ListRecall
@@ -22,7 +23,10 @@ from lightning_metatok.tasks.variable_tracking import VariableTracking
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (ListRecall, SegmentCounting, Parity, Copying, MultiQueryRecall, Needle, VariableTracking)
+    for task in (
+        *(ListRecall, SegmentCounting, Parity, Copying, MultiQueryRecall, Needle, VariableTracking),
+        *(Addition, Multiplication),
+    )
 }
 
 

@@ -9,6 +9,8 @@ The segment is a span, with a name before it; the target is the span that is ask
 bracket: there it has read the whole span, and the last word and the bracket stay side by side as in the answer.
 Scored are the words and the closing bracket, so that stopping counts; the answer is right when all are.
 Content: the span's words. Slices: `n_words` (of the whole text, names left out), `span_length`.
+Coupled position ids (Cho et al. 2024, arXiv 2405.20671): words and brackets of the text count from 1, a name has the id
+of its bracket, the answer has the ids of its span, and "?" has 0. A span alone has the paper's ids for copying.
 Source: reference section 3; the names, which let a prompt without marks be answered, and the wording are ours.
 """
 
@@ -95,30 +97,37 @@ class Copying(Task):
             is_source_nW |= in_span_nW & (target_n == s)[:, None]
         starts_nW = name_nW != ABSENT
 
+        # Words count from 1 and brackets count, too: "[" before a span and "]" behind it.
+        n_before_nW = np.cumsum(starts_nW, axis=1) + np.cumsum(ends_nW, axis=1) - ends_nW
+        id_nW = at_W + n_before_nW + 1
         draft = Draft(n)
         columns = [
-            (name_nW, starts_nW),
-            (word["open"], starts_nW),
-            (OPEN, starts_nW),
-            (words_nW, at_W < size_n[:, None]),
-            (word["close"], ends_nW),
-            (CLOSE, ends_nW),
+            (name_nW, starts_nW, id_nW - 1),
+            (word["open"], starts_nW, id_nW - 1),
+            (OPEN, starts_nW, id_nW),
+            (words_nW, at_W < size_n[:, None], id_nW),
+            (word["close"], ends_nW, id_nW + 1),
+            (CLOSE, ends_nW, id_nW + 1),
         ]
         is_word = np.arange(len(columns)) == 3
         draft.put(
-            np.stack([np.where(where, words, ABSENT) for words, where in columns], axis=2),
+            np.stack([np.where(where, words, ABSENT) for words, where, _ in columns], axis=2),
             source=is_source_nW[..., None] & is_word,
             target=is_source_nW[..., None],
+            ids=np.stack([ids for _, _, ids in columns], axis=2),
         )
         draft.end_body()
-        for part in (word["question"], lexicon.names[names_nS[row_n, target_n]], word["answer"], word["open"]):
-            draft.put(part)
-        length_n = lengths_nS[row_n, target_n]
+        start_n, length_n = starts_nS[row_n, target_n], lengths_nS[row_n, target_n]
+        answer_at_nL = np.minimum(start_n[:, None] + np.arange(L), W - 1)
+        first_id_n1 = id_nW[row_n, start_n][:, None]
+        before_n = first_id_n1[:, 0] - 1
+        draft.put(word["question"], ids=0)
+        for part in (lexicon.names[names_nS[row_n, target_n]], word["answer"], word["open"]):
+            draft.put(part, ids=before_n)
         in_answer_nL = np.arange(L) < length_n[:, None]
-        answer_at_nL = np.minimum(starts_nS[row_n, target_n][:, None] + np.arange(L), W - 1)
         answer_nL = np.where(in_answer_nL, words_nW[row_n[:, None], answer_at_nL], ABSENT)
-        draft.put(answer_nL, answer=True)
-        draft.put(word["close"], answer=True)
+        draft.put(answer_nL, answer=True, ids=first_id_n1 + np.arange(L))
+        draft.put(word["close"], answer=True, ids=before_n + length_n + 1)
         draft.content(answer_nL)
         draft.slices |= {"n_words": size_n, "span_length": length_n}
         return draft

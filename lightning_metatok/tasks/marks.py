@@ -27,6 +27,9 @@ MARKS = 0x6D61726B73
 def put_marks(examples: Examples, before: IntArray, meta_id: int) -> Examples:
     """Return `examples` with `before[j]` meta-tokens in front of token j, and no others.
 
+    Where examples have position ids, a mark has that of the token it belongs to: the last of a segment that it closes,
+    else the token after it.
+
     Args:
         examples: prompts WITHOUT meta-tokens, see `remove_marks`.
         before: int64, one number a token. meta_id: id of `<|meta|>`.
@@ -38,7 +41,20 @@ def put_marks(examples: Examples, before: IntArray, meta_id: int) -> Examples:
     tokens[last], flags[last] = examples.tokens, examples.flags
     total = np.concatenate([[0], np.cumsum(counts)])
     offsets = total[examples.offsets]
-    return Examples(tokens, flags, offsets, {**examples.slices, "length": np.diff(offsets)})
+    ids = None
+    if examples.position_ids is not None:
+        ids = np.repeat(examples.position_ids, counts)
+        closed = np.flatnonzero(first_mark_closes(examples, before))
+        ids[last[closed] - before[closed]] = examples.position_ids[closed - 1]
+    return Examples(tokens, flags, offsets, {**examples.slices, "length": np.diff(offsets)}, ids)
+
+
+def first_mark_closes(examples: Examples, before: IntArray) -> NDArray[np.bool_]:
+    """Whether the first meta-token before each token closes a segment, [tokens]; one between two may close or open."""
+    closes, opens, closes_target, opens_target = (
+        (examples.flags & flag) > 0 for flag in (CLOSES, OPENS, CLOSES_TARGET, OPENS_TARGET)
+    )
+    return (before > 0) & closes & (~opens | (before > 1) | (closes_target & ~opens_target))
 
 
 def remove_marks(examples: Examples) -> Examples:
@@ -46,7 +62,8 @@ def remove_marks(examples: Examples) -> Examples:
     kept = (examples.flags & META) == 0
     offsets = np.concatenate([[0], np.cumsum(kept)])[examples.offsets]
     slices = {**examples.slices, "length": np.diff(offsets)}
-    return Examples(examples.tokens[kept], examples.flags[kept], offsets, slices)
+    ids = None if examples.position_ids is None else examples.position_ids[kept]
+    return Examples(examples.tokens[kept], examples.flags[kept], offsets, slices, ids)
 
 
 def marks_before(examples: Examples) -> IntArray:

@@ -8,6 +8,13 @@
 A segment is everything up to a label: it ends after the label, where a mark has read all of it, and starts with the
 prompt, where no mark says anything. The target is the label that is asked about; `every` marks all labels. Content: the
 bits. Slices: `n_bits`, `place` (bits before the label asked about). Where the answer stands: at that label.
+With `scratchpad` the answer is the parity after each bit up to the label, the last of which is what was asked:
+
+    symbols  zero one one L1 zero ? L1 zero one zero
+
+Coupled position ids (Cho et al. 2024, arXiv 2405.20671): bits between the same labels share an id, the label behind
+them and the question about it have the next; with one label these are the paper's ids. With the scratchpad bits count
+from 1, a label has the id of its bit, the question has 0, and each parity the id of its bit.
 Source: reference section 3 (the XOR of all bits before the pause); the labels, which let a prompt without marks be
 answered, and the wording are ours.
 """
@@ -47,6 +54,8 @@ class Parity(Task):
     """Labels in a prompt, each after another bit, [fewest, most]."""
     n_queries: int = 1
     """Questions in a training prompt, about different labels; one with the placement hint, which marks one label."""
+    scratchpad: bool = False
+    """The answer writes the parity after each bit, from the first to the label's."""
 
     @property
     def smallest_size(self) -> int:
@@ -64,6 +73,7 @@ class Parity(Task):
         """Labels of a prompt are different, and each stands after a bit of its own."""
         self.check_range("n_labels", 1, len(self.labels))
         self.check_integer("n_queries", 1)
+        self.expect(isinstance(self.scratchpad, bool), "scratchpad", "true or false")
         if self.n_bits is not None:
             self.check_range("n_bits", 1, self.largest_size)
             least = self.smallest_size
@@ -90,24 +100,36 @@ class Parity(Task):
             label_nB[at], is_target_nB[at], is_source_nB[at] = labels_nM[row_n, m], m < n_asked_n[row_n], m == 0
         has_label_nB = label_nB != ABSENT
 
+        if self.scratchpad:
+            bit_id_nB = label_id_nB = np.tile(np.arange(1, B + 1), (n, 1))
+        else:
+            bit_id_nB = 2 * (np.cumsum(has_label_nB, axis=1) - has_label_nB)
+            label_id_nB = bit_id_nB + 1
+
         draft = Draft(n)
-        draft.put(word["bits"])
+        draft.put(word["bits"], ids=0)
         no_nB = np.zeros_like(has_label_nB)
         draft.put(
             np.stack([np.array([word["zero"], word["one"]])[bits_nB], label_nB, np.where(has_label_nB, CLOSE, -1)], 2),
             source=np.stack([no_nB, is_source_nB, no_nB], axis=2),
             target=is_target_nB[..., None],
             where=exists_nB[..., None],
+            ids=np.stack([bit_id_nB, label_id_nB, label_id_nB], axis=2),
         )
         draft.end_body()
         parity_nB = np.cumsum(bits_nB, axis=1) % 2
-        parity_nM = parity_nB[row_n1, after_nM]
+        parity_word_nB = np.array([word["zero"], word["one"]])[parity_nB]
+        question_id_nM = np.zeros_like(after_nM) if self.scratchpad else label_id_nB[row_n1, after_nM]
         for query in range(min(self.n_queries, M)):
             asked_n = query < n_asked_n
+            ids_n, last_n1 = question_id_nM[:, query], after_nM[:, query, None]
             for part in (word["another" if query else "question"], labels_nM[:, query], word["answer"]):
-                draft.put(part, where=asked_n)
-            answer_n = np.where(parity_nM[:, query] == 0, word["zero"], word["one"])
-            draft.put(answer_n, answer=True, where=asked_n)
+                draft.put(part, where=asked_n, ids=ids_n)
+            if self.scratchpad:
+                written_nB = asked_n[:, None] & (np.arange(B) <= last_n1)
+                draft.put(parity_word_nB, answer=True, where=written_nB, ids=bit_id_nB)
+            else:
+                draft.put(parity_word_nB[row_n1, last_n1][:, 0], answer=True, where=asked_n, ids=ids_n)
         draft.content(np.where(exists_nB, bits_nB, ABSENT))
         draft.slices |= {"n_bits": size_n, "place": after_nM[:, 0] + 1}
         return draft

@@ -77,7 +77,7 @@ class Draft:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self._columns: list[tuple[IntArray, NDArray[np.uint8]]] = []
+        self._columns: list[tuple[IntArray, NDArray[np.uint8], IntArray | None]] = []
         self._in_body = True
         self.content_n = np.zeros(n, dtype=np.uint64)
         self.slices: dict[str, IntArray] = {}
@@ -90,13 +90,15 @@ class Draft:
         source: ArrayLike = False,
         target: ArrayLike = False,
         where: ArrayLike = True,
+        ids: ArrayLike | None = None,
     ) -> None:
         """Append words, ABSENT, OPEN and CLOSE among them.
 
         Args:
             words: one for all prompts, or [n], or [n, ...] read row by row.
             answer: these words are scored. source: the answer stands here. target: these OPEN and CLOSE belong to a
-                segment that the answer depends on. where: elsewhere there is nothing. All broadcast against `words`.
+                segment that the answer depends on. where: elsewhere there is nothing. ids: position ids, where the task
+                couples words; those of a slot do not matter. All broadcast against `words`.
         """
         words_ = np.asarray(words, dtype=np.int64)
         if words_.ndim == 0:
@@ -108,7 +110,9 @@ class Draft:
         targets = np.broadcast_to(target, shape)
         for slot, flag, wanted in ((OPEN, OPENS, OPENS_TARGET), (CLOSE, CLOSES, CLOSES_TARGET)):
             flags = np.where(words_ == slot, np.where(targets, flag | wanted, flag), flags).astype(np.uint8)
-        self._columns.append((words_.reshape(self.n, -1), flags.reshape(self.n, -1)))
+        if ids is not None:
+            ids = np.broadcast_to(np.asarray(ids, dtype=np.int64), shape).reshape(self.n, -1)
+        self._columns.append((words_.reshape(self.n, -1), flags.reshape(self.n, -1), ids))
 
     def end_body(self) -> None:
         """What follows is the question: no random marks there."""
@@ -121,12 +125,18 @@ class Draft:
             hashed_nm = np.where(part_nm == ABSENT, np.uint64(0), random_bits(0, np.arange(part_nm.shape[1]), part_nm))
             self.content_n = random_bits(0, self.content_n, np.bitwise_xor.reduce(hashed_nm, axis=1))
 
-    def render(self, lexicon: Lexicon) -> Examples:
-        """Return the prompts as tokens, without meta-tokens."""
-        words = np.concatenate([words for words, _ in self._columns], axis=1)
-        flags = np.concatenate([flags for _, flags in self._columns], axis=1)
-        rows, _ = np.nonzero(words != ABSENT)
-        words, flags = words[words != ABSENT], flags[words != ABSENT]
+    def render(self, lexicon: Lexicon, *, coupled: bool = False) -> Examples:
+        """Return the prompts as tokens, without meta-tokens; `coupled`: with the words' position ids.
+
+        All tokens of a word have its id. A task that gives none couples marks alone: its tokens have 0, 1, 2, ...
+        """
+        words = np.concatenate([words for words, _, _ in self._columns], axis=1)
+        flags = np.concatenate([flags for _, flags, _ in self._columns], axis=1)
+        given = [ids for _, _, ids in self._columns if ids is not None]
+        assert len(given) in (0, len(self._columns)), "some words have position ids, others none"
+        present = words != ABSENT
+        rows, _ = np.nonzero(present)
+        words, flags = words[present], flags[present]
         is_slot = words < 0
         tokens, counts_of_words = lexicon.expand(words[~is_slot])
         counts = np.zeros(len(words), dtype=np.int64)
@@ -137,7 +147,12 @@ class Draft:
         np.bitwise_or.at(token_flags, first_token[is_slot], flags[is_slot] & ~BODY)
         lengths = np.bincount(rows, weights=counts, minlength=self.n).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return Examples(tokens, token_flags, offsets, {"length": lengths, **self.slices})
+        ids = None
+        if coupled and given:
+            ids = np.repeat(np.concatenate(given, axis=1)[present], counts).astype(np.int32)
+        elif coupled:
+            ids = (np.arange(len(tokens)) - np.repeat(offsets[:-1], lengths)).astype(np.int32)
+        return Examples(tokens, token_flags, offsets, {"length": lengths, **self.slices}, ids)
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,9 @@ class Task(ABC):
     """Difficulty: medium, hard, extra-hard or long; the bin of lengths that every prompt falls into."""
     bin: tuple[int, int] | None = None
     """Tokens of a prompt: more than the first number, at most the second. Given by the level, unless said here."""
+    coupled: bool = False
+    """Position ids that tokens which belong together share, for `model.position=coupled` or any other encoding: a mark
+    has the id of the token it belongs to, and some tasks couple more, see there."""
 
     def __post_init__(self) -> None:
         self.expect(
@@ -183,6 +201,7 @@ class Task(ABC):
             self.expect(
                 isinstance(self.level, str) and self.level in LEVELS, "level", f"one of {', '.join(LEVELS)}", LEVELS
             )
+        self.expect(isinstance(self.coupled, bool), "coupled", "true or false")
         for option in fields(self):
             value = getattr(self, option.name)
             if isinstance(value, list):
@@ -334,13 +353,13 @@ class Task(ABC):
             raise UserError(self._why_not(fits, split))
         made = concatenate(parts).take(np.argsort(np.concatenate(places)))
         slices = {key: value for key, value in made.slices.items() if key != "content"}
-        return Examples(made.tokens, made.flags, made.offsets, {**slices, **measured(made)})
+        return replace(made, slices={**slices, **measured(made)})
 
     def _marked(self, draws: Draws, size_n: IntArray, seed: int = 0) -> Examples:
         draft = self.draft(draws, size_n)
         draft.slices["content"] = draft.content_n.view(np.int64)
         return place(
-            draft.render(self.lexicon),
+            draft.render(self.lexicon, coupled=self.coupled),
             self.placement,
             fraction=self.mark_fraction,
             meta_id=self.lexicon.tokenizer.meta_id,

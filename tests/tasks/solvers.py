@@ -77,7 +77,29 @@ def solve_copying(prompt: str, rendering: str) -> str:
     return span
 
 
+def operands(prompt: str, rendering: str, sign: str) -> tuple[int, int, int, int]:
+    """Two numbers written digit by digit, and how many digits each has."""
+    pattern = rf"([\d ]+){sign}([\d ]+)=" + (r"\nA:" if rendering == "text" else "")
+    a, b = (found.replace(" ", "") for found in re.fullmatch(pattern, prompt).groups())
+    return int(a), int(b), len(a), len(b)
+
+
+def solve_addition(prompt: str, rendering: str) -> str:
+    """The sum, a digit longer than the addends, its lowest digit first."""
+    a, b, n, m = operands(prompt, rendering, r"\+" if rendering == "text" else r"\|")
+    assert n == m
+    return " ".join(str(a + b).zfill(n + 1)[::-1])
+
+
+def solve_multiplication(prompt: str, rendering: str) -> str:
+    """The product, as long as both factors together, its lowest digit first."""
+    a, b, n, m = operands(prompt, rendering, r"\*" if rendering == "text" else "#")
+    return " ".join(str(a * b).zfill(n + m)[::-1])
+
+
 SOLVERS: dict[str, Solver] = {
+    "addition": solve_addition,
+    "multiplication": solve_multiplication,
     "list_recall": solve_list_recall,
     "segment_counting": solve_segment_counting,
     "parity": solve_parity,

@@ -122,6 +122,8 @@ FEW: Mapping[str, tuple[int, dict[str, Any], str]] = {
     "copying": (2000, {"pool": 12, "span_length": (2, 2)}, r"\[.*\](?=.*\?)"),
     "multi_query_recall": (5000, {"n_pairs": (1, 1), "n_queries": 1}, r"\?.*"),
     "needle": (8000, {"n_hay": (16, 16)}, r"\?.*"),
+    "addition": (2000, {"n_digits": (2, 2)}, r"^[^=]*"),
+    "multiplication": (2000, {"n_digits": (2, 2), "n_factor_digits": (1, 1)}, r"^[^=]*"),
     "variable_tracking": (20_000, {"n_chains": (1, 1), "hops": (1, 1)}, r"^[^?]*"),
 }
 """So many examples with so few contents that the same ones come again, and where the content stands in a prompt."""
@@ -162,6 +164,8 @@ def expected_marks(name: str, placement: str, slices: Mapping[str, int], prompt:
             return 2 * (slices["n_values"] if hint else needles + max(needles, 3))
         case "variable_tracking":
             return 2 * (slices["hops"] + 1 if hint else prompt.count("="))
+        case "addition" | "multiplication":
+            return 4
     raise AssertionError(name)
 
 

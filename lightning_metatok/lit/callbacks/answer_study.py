@@ -154,9 +154,9 @@ class AnswerStudy(Callback):
         if condition.marks is not None and np.array_equal(changed.tokens, examples.tokens):
             self._leave_out(trainer, f"{where}: these prompts stay as they are")
             return
-        longest, limit = int(changed.lengths.max()), pl_module.model.positions.max_positions  # type: ignore[union-attr]
-        if limit is not None and longest > limit:  # type: ignore[operator]
-            self._leave_out(trainer, f"{where}: prompts of {longest} tokens, model.max_positions={limit}")
+        needed, limit = changed.n_positions, pl_module.model.positions.max_positions  # type: ignore[union-attr]
+        if limit is not None and needed > limit:  # type: ignore[operator]
+            self._leave_out(trainer, f"{where}: prompts of {needed} positions, model.max_positions={limit}")
             return
         answers = ask(
             trainer,
