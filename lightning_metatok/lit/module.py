@@ -103,8 +103,8 @@ class MetaTokenLM(LightningModule):
 
         Raises:
             UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, documents that its positions cannot keep apart, or no position
-                ids where these must come from a task.
+                blocks longer than the table of positions, documents that its positions cannot keep apart, or ids of
+                0, 1, 2, ... where these must come from a task.
         """
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:

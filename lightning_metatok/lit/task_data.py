@@ -295,10 +295,13 @@ class TaskDataModule(LightningDataModule):
 
     def too_long(self, limit: int) -> str:
         """What to say of prompts longer than a table of `limit` positions."""
-        what = f"{self.n_positions} position ids" if self.coupled else f"prompts of up to {self.block_length} tokens"
+        if self.coupled:
+            what = f"position ids up to {self.n_positions - 1} reach beyond"
+        else:
+            what = f"prompts of up to {self.block_length} tokens are longer than"
         return (
-            f"data.task={self.task_name}: {what} are longer than the table of "
-            f"positions, model.max_positions={limit}; expected at most that, or model.position=rotary"
+            f"data.task={self.task_name}: {what} the table of positions, model.max_positions={limit}; "
+            "expected at most that, or model.position=rotary"
         )
 
     def summary(self) -> str:

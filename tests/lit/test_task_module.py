@@ -226,3 +226,37 @@ def test_parts_that_do_not_exist_are_named(checkpoint: Any, corpus: Path) -> Non
         make_model(vocab_size=400, init_from=str(path), init_new=["token"])
     with pytest.raises(UserError, match=r"model.init_new=\['layers'\]: expected model.init_from"):
         make_model(init_new=["layers"])
+
+
+# -- position ids of the task
+
+
+def test_coupled_positions_want_ids_of_a_task_and_a_table_that_holds_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"position='coupled': expected data\.task with data\.task_options\.coupled=true"
+    ):
+        make_model(position="coupled").check_data(make_data())
+    options = {"coupled": True, "n_digits": [2, 9], "symbols": [16, 2, 2]}
+    data = TaskDataModule("addition", options, batch_size=8, train_examples=None, validation_examples=20)
+    data.setup("fit")
+    assert data.n_positions == 11 < data.block_length
+    with pytest.raises(UserError, match=r"position ids up to 10 reach beyond .* model\.max_positions=10"):
+        make_model(position="coupled", max_positions=10).check_data(data)
+    model = make_model(position="coupled", max_positions=30)
+    before = model.model.positions.table.weight.detach().clone()
+    fit(model, data, tmp_path)
+    moved = (model.model.positions.table.weight != before).any(dim=1)
+    # Weight decay moves every row a little; a gradient moves it by about the learning rate.
+    assert moved.all()
+    assert (model.model.positions.table.weight - before)[11:].abs().max() > 1e-4, "starts are random in training"
+
+
+def test_random_starts_follow_from_the_seed_and_the_step(tmp_path: Path) -> None:
+    curves = []
+    for folder in ("one", "two"):
+        torch.manual_seed(len(folder))
+        model = make_model(position="learned", max_positions=80, position_options={"random_start": True})
+        torch.rand(3 if folder == "one" else 5)  # whatever was drawn before
+        fit(model, make_data(), tmp_path / folder)
+        curves.append([p.detach().clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*curves, strict=True))

@@ -103,3 +103,32 @@ def test_wrong_options_name_their_key() -> None:
     ):
         with pytest.raises(UserError, match=rf"^data\.task_options\.{message}$"):
             build("copying", **options)
+
+
+def test_the_answer_has_the_ids_of_its_span() -> None:
+    task = build("copying", coupled=True, placement="every", n_words=(12, 20), n_spans=(1, 3))
+    examples = task.examples(100, 0)
+    assert examples.position_ids is not None
+    for i in range(100):
+        ids = examples.position_ids[examples.offsets[i] : examples.offsets[i + 1]].tolist()
+        words = task.text(examples[i]).split()
+        asked = words.index("?")
+        of_names, expected, count = {}, [], 0
+        for place, word in enumerate(words[:asked]):
+            if word.startswith("L"):
+                of_names[word] = count + 1  # as the bracket behind it
+            elif word != "<|meta|>":
+                count += 1
+            after_bracket = word == "<|meta|>" and words[place - 1] == "["
+            expected.append(count + (word.startswith("L") or after_bracket))
+        first = of_names[words[asked + 1]]
+        answer = [0, first, *range(first, first + len(words) - asked - 2)]
+        assert ids == [*expected, *answer]
+
+
+def test_a_span_alone_has_the_ids_of_the_paper() -> None:
+    task = build("copying", coupled=True, placement="none", n_words=(4, 4), span_length=(4, 4))
+    examples = task.examples(5, 0)
+    # L [ a b c d ] ? L [ a b c d ]: inputs s + 1 ... s + n, the sign before the answer s, the answer as the inputs.
+    assert examples.position_ids is not None
+    assert examples.position_ids[:15].tolist() == [1, 1, 2, 3, 4, 5, 6, 0, 1, 1, 2, 3, 4, 5, 6]

@@ -1,5 +1,6 @@
 """Marks can be put, taken away and moved without the task: exactly so many, at the places that the flags allow."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,3 +190,37 @@ def test_the_share_of_random_marks_counts_the_marks_too(fraction: float, expecte
     marks = (placed.flags & META) > 0
     assert marks.sum() == expected
     assert marks.sum() / (marks.sum() + 90) == pytest.approx(fraction)
+
+
+def test_a_mark_has_the_position_of_its_segment_s_first_or_last_token() -> None:
+    for placement in ("hint", "every"):
+        task = build("list_recall", placement=placement, coupled=True)
+        examples = task.examples(50, 0)
+        assert examples.position_ids is not None
+        for i in range(50):
+            words = task.text(examples[i]).split()
+            ids = examples.position_ids[examples.offsets[i] : examples.offsets[i + 1]].tolist()
+            bare = [id for word, id in zip(words, ids, strict=True) if word != "<|meta|>"]
+            assert bare == list(range(len(bare)))
+            for at in (at for at, word in enumerate(words) if word == "<|meta|>"):
+                opens = words[at - 1].startswith("L")  # behind the list's name
+                assert ids[at] == ids[at + 1 if opens else at - 1]
+    loose = build("list_recall", placement="random", coupled=True).examples(20, 0)
+    assert loose.position_ids is not None
+    marks = np.flatnonzero(loose.flags & META)
+    np.testing.assert_array_equal(loose.position_ids[marks], loose.position_ids[marks + 1])
+
+
+def test_ids_survive_moving_marks_saving_and_batching(tmp_path: Path) -> None:
+    task = build("addition", placement="every", coupled=True)
+    examples = task.examples(30, 0)
+    again = put_marks(remove_marks(examples), marks_before(examples), task.lexicon.tokenizer.meta_id)
+    np.testing.assert_array_equal(again.position_ids, examples.position_ids)
+    examples.save(tmp_path)
+    np.testing.assert_array_equal(Examples.load(tmp_path).position_ids, examples.position_ids)
+    batch = examples.batch([3, 7])
+    for row, i in enumerate((3, 7)):
+        part = slice(*examples.offsets[i : i + 2])
+        ids = batch.position_ids_BT[row].numpy()
+        np.testing.assert_array_equal(ids[: examples.lengths[i]], examples.position_ids[part])  # type: ignore[index]
+        assert (ids[examples.lengths[i] :] == 0).all()

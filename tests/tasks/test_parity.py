@@ -9,7 +9,7 @@ from scipy.stats import binomtest, chisquare
 from lightning_metatok.data.examples import META, OPENS, SOURCE
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.tasks import build
+from lightning_metatok.tasks import Task, build
 from tests.tasks.reading import count_disagreements, every, n_marks, questions
 
 
@@ -99,3 +99,47 @@ def test_wrong_options_name_their_key() -> None:
     ):
         with pytest.raises(UserError, match=rf"^data\.task_options\.{message}$"):
             build("parity", **options)
+
+
+def ids_by_word(task: Task) -> list[list[tuple[str, int]]]:
+    """The words of prompts with their position ids."""
+    examples, found = task.examples(50, 0), []
+    assert examples.position_ids is not None
+    for i in range(50):
+        part = slice(*examples.offsets[i : i + 2])
+        found.append(list(zip(task.text(examples[i]).split(), examples.position_ids[part].tolist(), strict=True)))
+    return found
+
+
+def test_a_scratchpad_writes_the_parity_after_each_bit() -> None:
+    task = build("parity", placement="none", scratchpad=True, n_bits=(3, 9), n_labels=(1, 2))
+    for i, (prompt, answer) in enumerate(questions(task, examples := task.examples(200, 0))):
+        body, _, asked = prompt.partition(" ? ")
+        bits = [word == "one" for word in body.partition(asked)[0].split() if not word.startswith("L")]
+        assert answer.split() == [("zero", "one")[sum(bits[: n + 1]) % 2] for n in range(len(bits))]
+        assert examples.slices["place"][i] == len(bits)
+
+
+def test_bits_between_labels_share_an_id_and_questions_have_that_of_their_label() -> None:
+    for words in ids_by_word(build("parity", coupled=True, placement="every", n_bits=(6, 9), n_labels=(2, 3))):
+        expected, n_labels, of_label = [], 0, {}
+        for word, _ in words[: (asked := [word for word, _ in words].index("?"))]:
+            if word in ("zero", "one"):
+                expected.append(2 * n_labels)
+            else:
+                if word != "<|meta|>":
+                    of_label[word] = 2 * n_labels + 1
+                    n_labels += 1
+                expected.append(2 * n_labels - 1)
+        question = of_label[words[asked + 1][0]]
+        assert [id for _, id in words] == [*expected, question, question, question]
+
+
+def test_a_parity_of_the_scratchpad_has_the_id_of_its_bit() -> None:
+    task = build("parity", coupled=True, placement="none", scratchpad=True, n_bits=(5, 5))
+    for words in ids_by_word(task):
+        asked = [word for word, _ in words].index("?")
+        label = words[asked + 1][0]
+        place = [word for word, _ in words].index(label)
+        expected = [*range(1, place + 1), place, *range(place + 1, 6), 0, 0, *range(1, place + 1)]
+        assert [id for _, id in words] == expected
