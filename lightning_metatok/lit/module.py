@@ -178,7 +178,7 @@ class MetaTokenLM(LightningModule):
         logits_BTV = self.model(
             batch.tokens_BT,
             batch.meta_mask_BT,
-            batch.position_ids_BT,
+            self.model.positions.moved(batch.position_ids_BT),
             batch.document_ids_BT if self.separate_documents else None,  # None: one document, the fast mask
             drop_positions=drop_positions,
         )
@@ -191,22 +191,33 @@ class MetaTokenLM(LightningModule):
 
         A prompt is one document: the filling stands behind it, where no token of the prompt sees it.
         """
+        nll_BT, right_BT, _ = self._answers(batch, drop_positions)
+        return nll_BT, right_BT
+
+    def _answers(self, batch: Batch, drop_positions: str | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `answers` returns, and the mean nll of the answers' position ids where the positions predict them."""
         targets = batch.targets_BT.flatten()
         # Before the model runs: asking a GPU where targets stand waits for all that it was told before.
         (at_K,) = torch.nonzero(targets >= 0, as_tuple=True)
+        position_ids_BT = self.model.positions.moved(batch.position_ids_BT)
         hidden_BTD = self.model(
             batch.tokens_BT,
             batch.meta_mask_BT,
-            batch.position_ids_BT,
+            position_ids_BT,
             drop_positions=drop_positions,
             return_hidden=True,
         )
-        logits_KV = self.model.logits(hidden_BTD.flatten(0, 1)[at_K])
+        hidden_KD = hidden_BTD.flatten(0, 1)[at_K]
+        logits_KV = self.model.logits(hidden_KD)
         nll_K = F.cross_entropy(logits_KV.float(), targets[at_K], reduction="none")
         nll = torch.zeros(targets.shape, device=targets.device).index_put((at_K,), nll_K)
         right = torch.zeros_like(targets, dtype=torch.bool)
         right[at_K] = logits_KV.argmax(dim=1) == targets[at_K]
-        return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT)
+        id_nll = None
+        if self.model.positions.predicts_ids:
+            id_logits_KP = self.model.positions.id_logits(hidden_KD)
+            id_nll = F.cross_entropy(id_logits_KP.float(), position_ids_BT.flatten()[at_K + 1])
+        return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT), id_nll
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resumed run draws the
@@ -217,12 +228,20 @@ class MetaTokenLM(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch."""
-        nll_BT = self.nll(batch)
+        id_nll = None
+        if self.scores_answers_only:
+            nll_BT, _, id_nll = self._answers(batch)
+        else:
+            nll_BT = self.nll(batch)
         loss = nll_BT.sum() / (batch.targets_BT >= 0).sum()
         self.log("loss/train", loss, prog_bar=True)
         self._log_step(self.global_step + 1)
         if self.scores_answers_only:
-            return self._of_all_ranks(nll_BT, loss, batch_idx)
+            scored = self._of_all_ranks(nll_BT, loss, batch_idx)
+            if id_nll is None:
+                return scored
+            self.log("loss/position_ids/train", id_nll)
+            return scored + id_nll
         if self._logs_now():
             metric = SourceTokenLoss().to(self.device)
             metric.update(nll_BT, batch.targets_BT, self.bytes_V)

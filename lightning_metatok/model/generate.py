@@ -19,6 +19,7 @@ def generate(
     model: MetaTransformer,
     tokens_BT: Tensor,
     meta_mask_BT: Tensor | None = None,
+    position_ids_BT: Tensor | None = None,
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
@@ -34,6 +35,8 @@ def generate(
         model: in any mode; it generates without dropout and is left in the mode it was in.
         tokens_BT: prompts of one length.
         meta_mask_BT: bool, True at the prompts' meta-tokens, whose number may differ; None: there are none.
+        position_ids_BT: positions of the prompts' tokens; None: 0, 1, 2, ... New tokens go on with those, or have the
+            positions that the model predicts, where its encoding does that. Not with others: nobody says how ids go on.
         max_new_tokens: how many tokens to add.
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: sample among this many likeliest tokens.
@@ -50,7 +53,11 @@ def generate(
     """
     _check(max_new_tokens, temperature, top_k, top_p)
     # The last new token is never read, so it needs no position.
-    model.check_length(tokens_BT.shape[1] + max_new_tokens - 1)
+    predicts = model.positions.predicts_ids
+    if not predicts:
+        assert position_ids_BT is None, "new tokens need positions, which only an encoding that predicts them has"
+        model.check_length(tokens_BT.shape[1] + max_new_tokens - 1)
+    ids_BT = position_ids_BT
     generator = None
     if seed is not None:
         generator = torch.Generator(tokens_BT.device).manual_seed(seed)
@@ -61,7 +68,9 @@ def generate(
     model.eval()
     try:
         for _ in range(max_new_tokens):
-            hidden_BTD = model(chunk_BT, mask_BT, cache=cache, return_hidden=True)
+            hidden_BTD = model(chunk_BT, mask_BT, ids_BT, cache=cache, return_hidden=True)
+            if predicts:
+                ids_BT = model.positions.id_logits(hidden_BTD[:, -1:]).argmax(dim=-1)
             logits_BV = model.logits(hidden_BTD[:, -1]).float()
             logits_BV[:, list(forbidden_ids)] = -torch.inf
             next_B = _sample(logits_BV, temperature, top_k, top_p, generator)

@@ -67,7 +67,10 @@ class PositionEncoding(nn.Module):
     """Whether position ids must be those that a task gives, not 0, 1, 2, ..."""
 
     draws_in_training: bool = False
-    """Whether it draws from torch's generator in training mode, as dropout does."""
+    """Whether `moved` draws from torch's generator in training mode, as dropout does."""
+
+    predicts_ids: bool = False
+    """Whether `id_logits` says which position the next token has, for tokens that are generated."""
 
     fixes_max_positions: bool = False
     """Whether what it computes depends on `Sizes.max_positions`, though no table limits the positions."""
@@ -85,6 +88,14 @@ class PositionEncoding(nn.Module):
 
     def initialise_tokens(self, weight_VD: Tensor) -> None:
         """Draw the token embeddings anew, for a family that wants another start than nanoGPT's normal(0, 0.02)."""
+
+    def moved(self, position_ids_BT: Tensor) -> Tensor:
+        """The position ids to read a batch with: in training, a family may move them at random."""
+        return position_ids_BT
+
+    def id_logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., max_positions] of the next token's position id, where the family `predicts_ids`."""
+        raise NotImplementedError
 
     def embed(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor | None:
         """Return what is added to the token embeddings, [B, T, D], or None."""

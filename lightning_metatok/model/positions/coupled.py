@@ -9,7 +9,14 @@ A task gives the ids (`lightning_metatok.tasks.coupling`); they count from 0. In
 by a random start, in evaluation by none, as in `learned` with random_start, which is the baseline: consecutive ids,
 moved alike. The table must be longer than the largest id. Where keep is False nothing is added. Learned;
 max_positions * D weights and a look-up.
+
+predict: true is predictive position coupling (Golowich et al. 2025, arXiv 2502.16792): a second head, max_positions * D
+weights, learns the id of the next token beside the token (cross-entropy at the answer's tokens, added to theirs), and
+`generate` gives each new token the id that was predicted for it. The prompt's ids still come with the data. Predicting
+changes nothing where ids are given: with the same weights, the logits of tokens are those of position coupling.
 """
+
+from torch import Tensor, nn
 
 from lightning_metatok.model.positions.base import Sizes
 from lightning_metatok.model.positions.learned import LearnedPositions
@@ -20,5 +27,12 @@ class CoupledPositions(LearnedPositions):
 
     needs_task_ids = True
 
-    def __init__(self, sizes: Sizes, *, random_start: bool = True) -> None:
+    def __init__(self, sizes: Sizes, *, random_start: bool = True, predict: bool = False) -> None:
         super().__init__(sizes, random_start=random_start)
+        self.predicts_ids = predict
+        self.head = nn.Linear(sizes.d_model, sizes.max_positions, bias=False) if predict else None
+
+    def id_logits(self, hidden: Tensor) -> Tensor:
+        assert self.head is not None, "position_options.predict is false"
+        logits: Tensor = self.head(hidden)
+        return logits

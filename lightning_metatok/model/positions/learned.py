@@ -2,9 +2,10 @@
 
 x_t = E(token_t) + W[position_t + start]          W: max_positions x D
 
-With random_start, `start` is drawn in training, for each row of a batch, from all that leave the row inside the table,
-and is 0 in evaluation: a table longer than the rows is then trained everywhere, so that longer rows can be read. It is
-the baseline of position coupling (Cho et al. 2024, arXiv 2405.20671). Without, the default, `start` is 0 always.
+With random_start, `start` is drawn in training, for each row of a batch, from all that leave the row inside the table
+(`moved`, which MetaTokenLM asks once a batch), and is 0 in evaluation: a table longer than the rows is then trained
+everywhere, so that longer rows can be read. It is the baseline of position coupling (Cho et al. 2024, arXiv
+2405.20671). Without, the default, `start` is 0 always.
 
 Where keep is False nothing is added. Learned; max_positions * D weights, and a look-up. It cannot read beyond the
 table. Whether starts are random may change after training.
@@ -30,13 +31,12 @@ class LearnedPositions(PositionEncoding):
         self.draws_in_training = random_start
         self.table = nn.Embedding(sizes.max_positions, sizes.d_model)
 
+    def moved(self, position_ids_BT: Tensor) -> Tensor:
+        if not (self.draws_in_training and self.training):
+            return position_ids_BT
+        n_starts_B1 = self.table.num_embeddings - position_ids_BT.amax(dim=1, keepdim=True)
+        return position_ids_BT + (torch.rand(n_starts_B1.shape, device=n_starts_B1.device) * n_starts_B1).long()
+
     def embed(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor:
-        if self.draws_in_training and self.training:
-            position_ids_BT = position_ids_BT + self._starts(position_ids_BT)
         embedded_BTD: Tensor = self.table(position_ids_BT)
         return embedded_BTD if keep_BT is None else embedded_BTD * keep_BT.unsqueeze(-1)
-
-    def _starts(self, position_ids_BT: Tensor) -> Tensor:
-        """A start for each row, [B, 1]: all that leave the row inside the table are equally likely."""
-        n_starts_B1 = self.table.num_embeddings - position_ids_BT.amax(dim=1, keepdim=True)
-        return (torch.rand(n_starts_B1.shape, device=n_starts_B1.device) * n_starts_B1).long()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import MetaTransformer, TransformerConfig, positions
+from lightning_metatok.model import MetaTransformer, TransformerConfig, generate, positions
 from tests.model.helpers import batch, tiny
 from tests.model.positions.naive import IDS, KEEP
 
@@ -48,22 +48,23 @@ def test_starts_are_random_in_training_only_and_leave_rows_inside_the_table() ->
     with torch.no_grad():
         learned.table.weight[:, 0] = torch.arange(100.0)
     ids = torch.stack((torch.arange(7), torch.arange(7) * 16)).repeat(2000, 1)
-    read = learned.embed(ids, None)[..., 0]
+    read = learned.embed(learned.moved(ids), None)[..., 0]
     starts = (read - ids)[:, :1].long().squeeze(1)
     assert torch.equal(read, (ids + starts[:, None]).float())  # one start for a whole row
     short, long = starts[0::2], starts[1::2]
     assert (short.min(), short.max(), long.min(), long.max()) == (0, 93, 0, 3)
     # Of 2,000 draws of four, 500 each: 100 is five standard deviations.
     assert (long.bincount() - 500).abs().max() < 100
-    assert torch.equal(learned.eval().embed(ids, None)[..., 0], ids.float())
+    assert torch.equal(learned.eval().moved(ids), ids)
     always = build("learned").train()
+    assert torch.equal(always.moved(ids), ids)
     assert torch.equal(always.embed(ids, None), always.table.weight[ids])
 
 
 def test_a_row_as_long_as_the_table_starts_at_its_beginning() -> None:
     learned = build("learned", random_start=True).train()
     ids = torch.arange(100)[None]
-    assert torch.equal(learned.embed(ids, None), learned.table.weight[ids])
+    assert torch.equal(learned.moved(ids), ids)
     dropped = torch.zeros(1, 100, dtype=torch.bool)
     assert torch.equal(learned.embed(ids, dropped), torch.zeros(1, 100, 9))
 
@@ -76,3 +77,23 @@ def test_coupled_reads_its_table_at_the_ids_of_the_task() -> None:
     assert not torch.allclose(model(tokens_BT, meta_mask_BT, ids_BT), model(tokens_BT, meta_mask_BT))
     with pytest.raises(UserError, match=r"T=65 is larger than model\.max_positions=64"):
         model(tokens_BT, meta_mask_BT, ids_BT.fill_(64))
+
+
+@torch.no_grad()
+def test_predicted_ids_are_fed_back_and_change_no_logit_where_ids_are_given() -> None:
+    model, (tokens_BT, meta_mask_BT) = tiny(position="coupled", position_options={"predict": True}), batch()
+    ids_BT = torch.randint(64, tokens_BT.shape)
+    out = generate(model, tokens_BT, meta_mask_BT, ids_BT, max_new_tokens=6, temperature=0)
+    grown, mask, ids, fed = tokens_BT, meta_mask_BT, ids_BT, []
+    for _ in range(6):
+        hidden = model(grown, mask, ids, return_hidden=True)[:, -1:]
+        grown = torch.cat((grown, model.logits(hidden).argmax(-1)), dim=1)
+        mask = torch.nn.functional.pad(mask, (0, 1))
+        ids = torch.cat((ids, model.positions.id_logits(hidden).argmax(-1)), dim=1)
+        fed.append(ids[:, -1])
+    assert torch.equal(out, grown)
+    assert len(set(torch.stack(fed).flatten().tolist())) > 3  # not what counting on would give
+    plain = tiny(position="coupled")
+    weights = {name: weight for name, weight in model.state_dict().items() if name != "positions.head.weight"}
+    plain.load_state_dict(weights)
+    assert torch.equal(plain(tokens_BT, meta_mask_BT, ids_BT), model(tokens_BT, meta_mask_BT, ids_BT))
