@@ -85,15 +85,18 @@ def main() -> None:
     rows = [("rotary", "auto"), *((name, "auto") for name in options.families if name != "rotary")]
     if whole_gb <= options.limit_gb:
         rows += [(name, "reference") for name in options.families if FAMILIES[name].transforms_scores]
-    rounds = [[in_fresh_process(*row, options) for row in rows] for _ in range(options.rounds)]
-    medians = [{key: statistics.median(r[i][key] for r in rounds) for key in rounds[0][i]} for i in range(len(rows))]
     print(f"T={options.length}, {options.heads} heads of {HEAD_DIM}, float32, one thread, {options.rounds} rounds")
     print(f"{'family':16} {'backend':10} {'rise MB':>8} {'/ rotary':>8} {'peak MB':>8} {'CPU s':>7} {'/ rotary':>8}")
-    for (name, backend), row in zip(rows, medians, strict=True):
-        ratios = row["rise"] / medians[0]["rise"], row["seconds"] / medians[0]["seconds"]
+    rotary: dict[str, float] = {}
+    for name, backend in rows:
+        rounds = [in_fresh_process(name, backend, options) for _ in range(options.rounds)]
+        row = {key: statistics.median(measured[key] for measured in rounds) for key in rounds[0]}
+        rotary = rotary or row
+        ratios = row["rise"] / rotary["rise"], row["seconds"] / rotary["seconds"]
         print(
             f"{name:16} {backend:10} {row['rise']:8.0f} {ratios[0]:8.2f} {row['peak']:8.0f} {row['seconds']:7.1f} "
-            f"{ratios[1]:8.2f}"
+            f"{ratios[1]:8.2f}",
+            flush=True,
         )
 
 

@@ -156,7 +156,7 @@ class TaskDataModule(LightningDataModule):
     def _build(self, phase: int) -> Task:
         name, own = self.schedule.phases[phase].task, self.schedule.phases[phase].options
         # Another task shares the rendering and its symbols alone.
-        shared = {key: self.options[key] for key in ("symbols", "coupled") if key in self.options}
+        shared: dict[str, Any] = {key: self.options[key] for key in ("symbols", "coupled") if key in self.options}
         common = self.options if name in (None, self.task_name) else shared
         place = f"data.curriculum[{phase}].options"
         for options, where in ((self.options, "data.task_options"), (own, place)):

@@ -1,5 +1,6 @@
 """Whatever is in a file, reading it ends in a result or in one clear line. `make fuzz` looks longer."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -35,10 +36,12 @@ lines = st.lists(
 @given(yaml_like)
 def test_a_configuration_is_a_mapping_or_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.yaml").write_bytes(content)
+    found: object = None
     try:
-        assert all(isinstance(key, str) for key in read_config(str(tmp_path / "x.yaml")))
+        found = read_config(str(tmp_path / "x.yaml"))
     except UserError as error:
-        assert "\n" not in str(error)
+        found = str(error)
+    assert "\n" not in found if isinstance(found, str) else all(isinstance(key, str) for key in found)  # type: ignore[attr-defined]
 
 
 @pytest.mark.fuzz
@@ -46,11 +49,13 @@ def test_a_configuration_is_a_mapping_or_refused(tmp_path: Path, content: bytes)
 @given(lines, st.sampled_from(["x.jsonl", "x.json", "x.jsonl.gz"]))
 def test_json_is_text_or_refused(tmp_path: Path, content: list[bytes], name: str) -> None:
     (tmp_path / name).write_bytes(b"\n".join(content))
+    said = str(tmp_path / name)
     try:
         for document in json_documents(tmp_path / name, "text"):
             document.encode()
     except UserError as error:
-        assert str(tmp_path / name) in str(error)
+        said = str(error)
+    assert str(tmp_path / name) in said
 
 
 @pytest.mark.fuzz
@@ -82,7 +87,5 @@ manifests = values | st.fixed_dictionaries({"step": values, "files": files | val
 def test_a_manifest_is_sound_or_the_checkpoint_does_not_count(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "step-1.json").write_bytes(content)
     assert fault_of(tmp_path / "step-1.ckpt") is not None, "there is no such file"
-    try:
+    with contextlib.suppress(ValueError):
         assert type(read_manifest(tmp_path / "step-1.ckpt")["step"]) is int
-    except ValueError:
-        pass

@@ -106,7 +106,7 @@ def test_wrong_options_name_their_key() -> None:
 
 
 def test_the_answer_has_the_ids_of_its_span() -> None:
-    task = build("copying", coupled=True, placement="every", n_words=(12, 20), n_spans=(1, 3))
+    task = build("copying", coupled=True, placement="every", n_words=(18, 20), n_spans=(1, 3))
     examples = task.examples(100, 0)
     assert examples.position_ids is not None
     for i in range(100):

@@ -115,7 +115,8 @@ def test_a_scratchpad_writes_the_parity_after_each_bit() -> None:
     task = build("parity", placement="none", scratchpad=True, n_bits=(3, 9), n_labels=(1, 2))
     for i, (prompt, answer) in enumerate(questions(task, examples := task.examples(200, 0))):
         body, _, asked = prompt.partition(" ? ")
-        bits = [word == "one" for word in body.partition(asked)[0].split() if not word.startswith("L")]
+        read = body.split()[: body.split().index(asked)]
+        bits = [word == "one" for word in read if not word.startswith("L")]
         assert answer.split() == [("zero", "one")[sum(bits[: n + 1]) % 2] for n in range(len(bits))]
         assert examples.slices["place"][i] == len(bits)
 

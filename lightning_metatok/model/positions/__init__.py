@@ -36,6 +36,7 @@ FAMILIES: dict[str, type[PositionEncoding]] = {
     "fire": FirePositions,
     "dape": DapePositions,
     "transformer_xl": TransformerXLPositions,
+    "xpos": XPosPositions,
 }
 
 

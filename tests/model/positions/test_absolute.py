@@ -9,7 +9,7 @@ import torch
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig, generate, positions
 from tests.model.helpers import batch, tiny
-from tests.model.positions.naive_rotation import IDS, KEEP
+from tests.model.positions.naive import IDS, KEEP
 
 SIZES = {"n_layers": 2, "n_heads": 1, "head_dim": 9, "d_model": 9, "max_positions": 100}
 

@@ -7,6 +7,7 @@ import torch
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import KVCache, TransformerConfig, generate
+from lightning_metatok.model.attention import blocked
 from tests.model.helpers import batch, tiny
 
 DYNAMIC = {"scaling": "dynamic", "factor": 2.0, "original_max_positions": 6}
@@ -84,7 +85,19 @@ def test_bfloat16_is_near_float32_and_weights_are_all_in_the_checkpoint(encoding
     assert (rough.float() - full).abs().mean() < 0.15 * full.std()
 
 
+def test_dynamic_scaling_in_blocks_of_rows_is_the_same_in_logits_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens_BT, meta_mask_BT = batch()
+    monkeypatch.setattr(blocked, "BLOCK", 400)  # a few rows
+    results = []
+    for backend in ("reference", "blocked"):
+        model = tiny(position_options={**DYNAMIC, "fraction": 0.5}, attention_backend=backend)
+        logits = model(tokens_BT, meta_mask_BT)
+        (logits * torch.arange(logits.numel()).view_as(logits).sin()).sum().backward()
+        results.append([logits.detach(), *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*results, atol=1e-4, rtol=1e-4)
+
+
 def test_dynamic_scaling_needs_a_backend_that_takes_scores() -> None:
-    with pytest.raises(UserError, match=r"attention_backend='sdpa': expected one of auto, reference"):
+    with pytest.raises(UserError, match=r"attention_backend='sdpa': expected one of auto, reference, "):
         TransformerConfig(1, 1, 16, 50, attention_backend="sdpa", position_options=DYNAMIC)
     TransformerConfig(1, 1, 16, 50, attention_backend="sdpa")

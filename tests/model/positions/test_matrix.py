@@ -88,7 +88,7 @@ def cache(name: str, _: pytest.MonkeyPatch) -> None:
 
 def compiled(name: str, _: pytest.MonkeyPatch) -> None:
     """torch.compile traces the hooks as one graph each, which computes the same; making code of it is torch's part."""
-    family, (q, k) = tiny(position=name).positions, torch.randn(2, 1, 2, LENGTH, 8, requires_grad=True)
+    family, (q, k) = tiny(position=name).positions, torch.randn(2, 1, 2, LENGTH, 8)
     ids_BT, keep_BT = torch.arange(LENGTH)[None], torch.rand(1, LENGTH) < 0.7
 
     def hooks(q: Tensor, k: Tensor, ids_BT: Tensor, keep_BT: Tensor) -> list[Tensor]:

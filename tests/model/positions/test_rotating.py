@@ -11,7 +11,7 @@ from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb as turn_
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
-from tests.model.positions.naive_rotation import IDS, KEEP, Turning, assert_same_scores, rotation, scores_of
+from tests.model.positions.naive import IDS, KEEP, Turning, assert_same_scores, rotation, scores_of
 
 HEAD_DIM, N_HEADS = 10, 3
 SIZES = {"n_layers": 2, "n_heads": N_HEADS, "head_dim": HEAD_DIM, "d_model": 30, "max_positions": 32}
