@@ -73,7 +73,7 @@ def test_what_a_family_cannot_do_is_refused_with_the_families_that_can(monkeypat
     monkeypatch.setattr(DistanceBias, "cannot", {"documents": "it counts from the first token"})
     config = TransformerConfig(**SHAPE, position="distance")
     config.check_can("cache")
-    with pytest.raises(UserError, match=r"'distance' cannot pack documents: it counts.*; expected one of learned"):
+    with pytest.raises(UserError, match=r"'distance' cannot pack documents: it counts.*; expected one of alibi"):
         config.check_can("documents")
     tokens_BT = torch.zeros(1, 4, dtype=torch.long)
     with pytest.raises(UserError, match="cannot pack documents"):
