@@ -149,7 +149,7 @@ class MetaTransformer(nn.Module):
 
         L blocks, L' of them with meta-attention, F the MLP's inner width, f = `meta_fraction`. A weight costs
         2 FLOPs forward and 4 backward; a query of causal attention sees (T + 1) / 2 keys on average.
-        Look-ups, norms and elementwise work are left out. A second attention over all tokens has f = 1.
+        Look-ups, norms, elementwise work and positions are left out. A second attention over all tokens has f = 1.
         """
         c = self.config
         dense = c.meta_over == "all" or c.meta_fill is not None

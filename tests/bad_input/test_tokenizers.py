@@ -58,7 +58,6 @@ def test_what_is_no_file_is_no_tokenizer(fit: list[str], refused: Refused, tmp_p
     (tmp_path / "loop.json").symlink_to("loop.json")
     os.mkfifo(tmp_path / "pipe.json")
     for name in ("loop.json", "pipe.json", ""):
-        path = tmp_path / name
         assert f"data.tokenizer='{tmp_path / name}': no such file" in refused(
             *fit, f"--data.tokenizer={tmp_path / name}"
         )

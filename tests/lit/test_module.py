@@ -94,3 +94,14 @@ def test_options_of_positions_are_the_checkpoint_s_but_for_those_that_extend_its
     make_model(position_options={"base": 500}).on_load_checkpoint(saved)
     with pytest.raises(UserError, match=r"position_options\.base=10000\.0: the checkpoint was trained with 500\.0"):
         make_model().on_load_checkpoint(saved)
+
+
+def test_what_positions_cannot_do_is_refused_before_anything_runs(
+    make_data: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RotaryPositions, "cannot", {"documents": "why not", "compile": "why not"})
+    make_model().check_data(make_data())
+    with pytest.raises(UserError, match=r"position='rotary' cannot pack documents: why not; expected one of alibi"):
+        make_model().check_data(make_data(separate_documents=True))
+    with pytest.raises(UserError, match="cannot be compiled: why not; expected one of"):
+        make_model(compile=True)

@@ -36,7 +36,6 @@ FAMILIES: dict[str, type[PositionEncoding]] = {
     "fire": FirePositions,
     "dape": DapePositions,
     "transformer_xl": TransformerXLPositions,
-    "xpos": XPosPositions,
 }
 
 

@@ -116,9 +116,8 @@ def test_no_tensor_holds_all_scores_of_every_head(name: str, masked: bool, monke
     mask = masks.causal(length)[None, None] if masked else None  # made here, not watched
     with Largest() as largest:
         blocked.attend(q, k, v, mask=mask, score=score_of(family, ids, None)).sum().backward()
-    # A block of 3 heads, or what a network of width 32 makes of it; all scores are 27 blocks.
-    width = 32 if name in ("fire", "dape") else 6
-    assert largest.elements <= 2**10 * width / 3
+    # A block, what a network of width 32 makes of it, the mask of all heads, T rows of Sandwich's 128: not all scores.
+    assert largest.elements <= 128 * length < 3 * length**2 / 2
     assert all(x.grad is not None for x in (q, k, v))
 
 
