@@ -79,7 +79,9 @@ EXTENDED: list[tuple[dict[str, Any], Any, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "frequencies", "scale"), EXTENDED, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(
+    ("options", "frequencies", "scale"), EXTENDED, ids=["linear", "ntk", "yarn", "yarn-factor", "dynamic"]
+)
 def test_scaled_rotary_equals_matrices_written_out(options: dict[str, Any], frequencies: Any, scale: float) -> None:
     encoding = build("rotary", **options)
     assert_same_scores(encoding, rotary(10, True, frequencies, scale), n_heads=N_HEADS, head_dim=HEAD_DIM)
