@@ -26,7 +26,7 @@ LONG = {
     "model.n_layers": 2,
     "model.dropout": 0.1,
     "data.batch_size": 16,
-    "trainer.max_steps": 3000,
+    "trainer.max_steps": 2000,
     "trainer.val_check_interval": 1000,
     "trainer.log_every_n_steps": 50,
     "checkpoint.every_n_steps": 100,
