@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.system.helpers import succeed, write_corpus
+from tests.system.helpers import run, succeed, write_corpus
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 LINES = [
@@ -60,8 +61,8 @@ def desk(repository: Path, fitted: Path, task_runs: Path, tmp_path: Path, monkey
     """A folder that looks as a reader's does after `make demo` and the tasks of the README, with text of their own."""
     (tmp_path / "conf").symlink_to(repository / "conf")
     shutil.copytree(fitted, tmp_path / "runs" / "base")
-    for run in task_runs.iterdir():
-        shutil.copytree(run, tmp_path / "runs" / run.name)
+    for folder in task_runs.iterdir():
+        shutil.copytree(folder, tmp_path / "runs" / folder.name)
     write_corpus(tmp_path / "my_text.jsonl", count=40, field="body")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -84,9 +85,25 @@ def test_make_knows_the_target(line: str, repository: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def small_sweep(source: Path, target: Path) -> None:
+    """The sweep of the README with one arm, one seed and tiny runs."""
+    content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    small = (option.removeprefix("--").partition("=") for option in SMALL_TASK)
+    content["set"] |= {key: yaml.safe_load(value) for key, _, value in small}
+    content |= {"arms": dict(list(content["arms"].items())[:1]), "seeds": [1], "collect": ["loss/val"]}
+    target.parent.mkdir()
+    target.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_runs(line: str, desk: Path, corpus: Path) -> None:
+def test_a_command_runs(line: str, desk: Path, corpus: Path, repository: Path) -> None:
     arguments = shlex.split(line)[1:]
+    if arguments[0] == "sweep":
+        small_sweep(repository / arguments[2], desk / arguments[2])
+        outcome = run(*arguments)
+        assert outcome.code == 0, outcome
+        assert "1 runs" in " ".join((outcome.out + outcome.err).split())
+        return
     if arguments[0] == "fit" and "conf/task/" in line:
         out = succeed(*arguments, *SMALL_TASK)
         assert out.strip()
