@@ -9,6 +9,7 @@ pipe when a phase of the run begins or ends, so that the parent can strike insid
 """
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import select
@@ -85,7 +86,8 @@ class Child:
     def strike(self, number: int) -> None:
         """Send the process, not its workers, a signal."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it was done a moment before
+            os.kill(self.process.pid, number)
 
     def _read(self) -> bool:
         left = LIMIT - (time.monotonic() - self.started)
