@@ -59,6 +59,7 @@ def main() -> None:
     """Train, measure what is missing, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["meta", "plain"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--base_steps", type=int, default=400)
     parser.add_argument("--tune_steps", type=int, default=40)
@@ -70,7 +71,7 @@ def main() -> None:
         for seed in flags.seeds
         for arm in flags.arms
         for steps in (0, flags.tune_steps)
-        for method in METHODS
+        for method in flags.methods
         if not (steps and method == "dynamic")
     ]
     plan.sort(key=lambda case: case[2] == "dynamic")  # last: on a CPU it takes longest
