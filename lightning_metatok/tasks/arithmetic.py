@@ -81,7 +81,8 @@ class Addition(Arithmetic):
         lengths_n2 = np.stack([size_n, draws.integers("lengths", 1, size_n)], axis=1)
         swapped_n1 = draws.integers("order", 0, 1)[:, None] == 1
         lengths_n2 = np.where(swapped_n1, lengths_n2[:, ::-1], lengths_n2)
-        digits_n2D = draws.integers("digits", 0, BASE - 1, 2, D)
+        # Apart: what stands at a place must not depend on how long the other prompts of the batch are.
+        digits_n2D = np.stack([draws.integers(f"digits {number}", 0, BASE - 1, D) for number in range(2)], axis=1)
         leading_n2D = (at_D == lengths_n2[..., None] - 1) & (lengths_n2[..., None] > 1)
         digits_n2D = np.where(leading_n2D, draws.integers("leading", 1, BASE - 1, 2, 1), digits_n2D)
         digits_n2D = np.where(at_D < lengths_n2[..., None], digits_n2D, 0)
