@@ -143,7 +143,8 @@ def read_run(folder: Path) -> Run:
     arm = _json(folder / ARM, _text(folder / ARM))
     for key, kind in (("arm", str), ("differs", dict), ("parameters", int)):
         if not isinstance(arm.get(key), kind):
-            raise UserError(f"{folder / ARM}: {key}={arm.get(key)}: expected '{key}' in it, as `fit` writes it")
+            given = f"{key}={arm[key]}: " if key in arm else ""
+            raise UserError(f"{folder / ARM}: {given}expected '{key}' in it, as `fit` writes it")
     if "placement" not in arm["differs"]:
         raise UserError(f"{folder / ARM}: differs={arm['differs']}: expected 'placement' in it, as `fit` writes it")
     lines = tuple(

@@ -90,7 +90,7 @@ FILES = {
     "arm.json": [
         (b"\xff", "arm.json: byte 0 is not UTF-8"),
         (b"[]", "arm.json: expected a JSON object"),
-        (b"{}", "arm.json: arm=None: expected 'arm' in it"),
+        (b"{}", "arm.json: expected 'arm' in it"),
         (b'{"arm": "a", "differs": 3, "parameters": 3}', "arm.json: differs=3: expected 'differs' in it"),
         (b'{"arm": "a", "differs": {}, "parameters": 3}', "arm.json: differs={}: expected 'placement' in it"),
     ],
