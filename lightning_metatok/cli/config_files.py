@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from lightning_metatok.cli.yaml_files import read_config
+from lightning_metatok.cli.yaml_files import CONSTRUCTORS, read_config
 from lightning_metatok.errors import UserError, nearest
 
 
@@ -38,7 +38,7 @@ def value_given(key: str, argv: Sequence[str], config_files: Sequence[str]) -> A
     given = values_of(argv, (f"--{key}",))
     try:
         return yaml.safe_load(given[-1]) if given else value
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, *CONSTRUCTORS) as error:
         raise UserError(f"--{key}={given[-1]}: not a YAML value; expected a name") from error
 
 

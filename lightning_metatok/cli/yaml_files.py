@@ -13,6 +13,8 @@ import yaml
 
 from lightning_metatok.errors import UserError
 
+CONSTRUCTORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What PyYAML raises where a tag and its value do not fit: `!!int ''` is an IndexError."""
 LARGEST_FILE = 1 << 20
 """Bytes."""
 DEEPEST = 32
@@ -47,7 +49,7 @@ def read_config(name: str) -> Mapping[str, Any]:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{where}{_place(error)}: not YAML: {_problem(error)}; expected keys and values") from error
-    except (ValueError, TypeError) as error:  # 2026-13-45 is no date, for PyYAML
+    except CONSTRUCTORS as error:  # 2026-13-45 is no date, for PyYAML
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}; expected keys and values") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: expected keys and values, got {_kind(content)}")

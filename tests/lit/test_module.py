@@ -101,7 +101,7 @@ def test_what_positions_cannot_do_is_refused_before_anything_runs(
 ) -> None:
     monkeypatch.setattr(RotaryPositions, "cannot", {"documents": "why not", "compile": "why not"})
     make_model().check_data(make_data())
-    with pytest.raises(UserError, match=r"position='rotary' cannot pack documents: why not; expected one of alibi"):
+    with pytest.raises(UserError, match=r"position='rotary' cannot pack documents: why not; expected one of none"):
         make_model().check_data(make_data(separate_documents=True))
     with pytest.raises(UserError, match="cannot be compiled: why not; expected one of"):
         make_model(compile=True)
