@@ -155,8 +155,8 @@ class Parser(LightningArgumentParser):
 class TrainingCLI(LightningCLI):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
 
-    def __init__(self, verb: str, args: list[str], lock: RunLock) -> None:
-        self.verb, self.lock = verb, lock
+    def __init__(self, verb: str, args: list[str], lock: RunLock | None = None) -> None:
+        self.verb, self.lock = verb, lock or RunLock()
         task = value_given("data.task", args, values_of(args, CONFIG_OPTIONS))
         self.kind = KINDS["text" if task is None else "task"]
         super().__init__(
@@ -428,8 +428,7 @@ def names_of_options(kind: str) -> list[str]:
 
     quiet()
     try:
-        with RunLock() as lock:
-            Names("fit", ["--data.task=list_recall"] if kind == "task" else [], lock)
+        Names("fit", ["--data.task=list_recall"] if kind == "task" else [])
     except StopIteration as names:
         return list(names.value)
     raise AssertionError("the parser was not asked")

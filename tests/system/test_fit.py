@@ -48,6 +48,7 @@ def test_one_folder_holds_everything_of_a_run(fitted: Path) -> None:
         *(f"checkpoints/step-{step}.{kind}" for step in (10, 20) for kind in ("ckpt", "json", "safetensors")),
         "config.yaml",
         "metrics.jsonl",
+        "run.lock",
         "run.png",
         "tokenizer.json",
     }
