@@ -32,14 +32,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machine
 	$(BIN)/lightning-metatok fit --config conf/base.yaml
 
-fuzz: $(STAMP)  ## look longer for input that breaks a reader: FUZZ_EXAMPLES of each kind
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
-
 test: $(STAMP)  ## run the tests, two processes of one thread each
 	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'
 
 torture: $(STAMP)  ## kill runs 60 times and stop them 20 times: about half an hour; torture/ keeps what is done
 	LIGHTNING_METATOK_TORTURE=$(CURDIR)/torture $(BIN)/pytest tests/system -m torture -q -s
+
+fuzz: $(STAMP)  ## look longer for input that breaks a reader: FUZZ_EXAMPLES of each kind
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
 
 lint: $(STAMP)  ## check style, format, types and who imports whom
 	$(BIN)/ruff check .
