@@ -174,9 +174,8 @@ def test_a_cancelled_run_is_told_and_finished_by_retry(undisturbed: Path, tmp_pa
     one = OneRun(tmp_path, repository)
     one.reaches(200)
     slurm("scancel", one.state["job"])
-    wait_for(lambda: one.state["state"] != "running", 120)
-    shown = run("sweep", "status", one.file, f"--folder={one.folder}").out
-    assert "1 runs: 1 stopped" in shown
+    status = ("sweep", "status", one.file, f"--folder={one.folder}")
+    wait_for(lambda: "1 runs: 1 stopped" in run(*status).out, 120)  # SLURM has the job until all of it has ended
     assert run("sweep", "retry", one.file, f"--folder={one.folder}", "--on=slurm").code == 0
     one.ends()
     assert one.state["attempt"] == 2
