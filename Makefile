@@ -35,7 +35,7 @@ demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machin
 test: $(STAMP)  ## run the tests, two processes of one thread each
 	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'
 
-torture: $(STAMP)  ## kill runs 60 times and stop them 20 times: about half an hour; torture/ keeps what is done
+torture: $(STAMP)  ## kill runs 60 times and stop them 20 times: 4 minutes and more; torture/ keeps what is done
 	LIGHTNING_METATOK_TORTURE=$(CURDIR)/torture $(BIN)/pytest tests/system -m torture -q -s
 
 fuzz: $(STAMP)  ## look longer for input that breaks a reader: FUZZ_EXAMPLES of each kind
