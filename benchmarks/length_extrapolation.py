@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_metatok.cli import main as cli
-from lightning_metatok.lit.run_folder import write_atomically
+from lightning_metatok.files import write_atomically
 from lightning_metatok.model.positions import FAMILIES
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "length_extrapolation"
@@ -107,7 +107,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="optimiser steps of each run")
     parser.add_argument("--seed", type=int, default=1337, help="seed of weights and data")
     parser.add_argument("--windows", type=int, default=6, help="windows of 2,048 positions that losses are means of")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    text = [name for name, family in FAMILIES.items() if not family.needs_task_ids]
+    parser.add_argument("--families", nargs="+", choices=text, default=text)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where results go")
     options = parser.parse_args()
