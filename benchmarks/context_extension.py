@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from lightning_metatok.cli import main as metatok
+from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM
 from lightning_metatok.lit.module import read_checkpoint
-from lightning_metatok.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = Path("runs/context_extension"), ROOT / "results" / "context_extension"
