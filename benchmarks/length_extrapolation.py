@@ -91,12 +91,12 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
         panel.set_xticks([m * TRAINED for m in MULTIPLES], [str(m * TRAINED) for m in MULTIPLES])
         panel.axvline(TRAINED, color="0.7", linewidth=0.8)
         # Families that break would squeeze all others into one line: they leave through the top.
-        panel.set_ylim(lowest - 0.1, lowest + 2.5)
+        panel.set_ylim(lowest - 0.05, lowest + 1.1)
         panel.set_title(f"{arm}; dotted: positions dropped at meta-tokens" if arm == "meta" else arm, fontsize=10)
         panel.set_xlabel("positions read (trained at 128)")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("nats per source token")
-    panels[-1].legend(fontsize=7, ncols=2)
+    panels[0].legend(fontsize=7, ncols=2, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -121,6 +121,7 @@ def main() -> None:
                 continue
             write(table, [*rows, *run(family, arm, options)])
             draw(options.folder / "losses.png", read(table))
+    draw(options.folder / "losses.png", read(table))
 
 
 if __name__ == "__main__":
