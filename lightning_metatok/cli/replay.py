@@ -9,19 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import OptionParser, UserError
 
 NAME = re.compile(r"step-(\d+)-rank-(\d+)\.pt")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(message)
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = _Parser(
+    parser = OptionParser(
         prog="lightning-metatok replay",
         description=__doc__,
         allow_abbrev=False,
@@ -33,11 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print what each rank's step gives now; exit code 0 if it is as it was, 1 if all is finite this time."""
-    parser = build_parser()
-    arguments, unknown = parser.parse_known_args(list(argv))
-    if unknown:
-        options = [o for action in parser._actions for o in action.option_strings]
-        raise UserError(f"unknown option '{unknown[0]}'{nearest(unknown[0], options)}")
+    arguments = build_parser().parse(argv)
 
     from lightning_metatok.lit.callbacks.nonfinite import FOLDER
 

@@ -229,7 +229,8 @@ def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: boo
             run_locally(folder, wanted, code, workers, table.watch)
         states = _states(sweep, ask_slurm=False)
         console.print(summary(states), highlight=False)
-        collected(sweep, None, quiet=not any(state.state == DONE for state in states.values()))
+        if any(state.state == DONE for state in states.values()):
+            collected(sweep, None)
     return _verdict(states)
 
 
@@ -276,10 +277,8 @@ def cancel(sweep: Sweep) -> int:
     return 0
 
 
-def collected(sweep: Sweep, out: Path | None, *, quiet: bool = False) -> int:
+def collected(sweep: Sweep, out: Path | None) -> int:
     """Write the table of all runs."""
-    if quiet:
-        return 0
     out = out or sweep.folder.path / "table.csv"
     jobs = slurm.queue(sweep.folder)
     table = collect(sweep.folder, sweep.runs, sweep.spec.finished, sweep.spec.collect, jobs)

@@ -203,23 +203,11 @@ class SweepFolder:
 
     def last_line(self, name: str) -> str:
         """The last line that a run printed, for a table."""
-        try:
-            with self.log(name).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-                lines = file.read().decode("utf-8", "replace").split("\n")
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return next((line.strip() for line in _last_lines(self.log(name)) if line.strip()), "")
 
     def step(self, name: str) -> int:
         """The last step that a run logged."""
-        try:
-            with (self.run_folder(name) / "metrics.jsonl").open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-                lines = file.read().decode("utf-8", "replace").split("\n")
-        except OSError:
-            return 0
-        for line in reversed(lines):
+        for line in _last_lines(self.run_folder(name) / "metrics.jsonl"):
             try:
                 return int(json.loads(line)["step"])
             except (ValueError, KeyError, TypeError):
@@ -291,6 +279,16 @@ def last_values(run_folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError):
         return None
     return values
+
+
+def _last_lines(path: Path) -> list[str]:
+    """The lines in the last 8 kB of a file, the last one first; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            return file.read().decode("utf-8", "replace").split("\n")[::-1]
+    except OSError:
+        return []
 
 
 def _alive(state: State) -> bool:

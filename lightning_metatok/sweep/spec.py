@@ -114,30 +114,15 @@ def read_spec(content: Mapping[str, Any], where: str) -> SweepSpec:
     given = {key: value for key, value in content.items() if value is not None}
     given["arms"] = {str(name): arm or {} for name, arm in (given.get("arms") or {}).items()}
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(SweepSpec), given)
-        # `to_object` resolves nothing here: ${...} in options is left to the run.
-        spec = OmegaConf.to_object(merged) if not _interpolates(given) else _unresolved(merged)
+        # Unresolved: ${...} in options is left to the run.
+        plain: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(SweepSpec), given), resolve=False)
     except OmegaConfBaseException as error:
         line = str(error).partition("\n")[0]
         raise UserError(f"{where}: {getattr(error, 'full_key', '') or 'value'}: {line}") from error
-    assert isinstance(spec, SweepSpec)
+    plain["arms"] = {name: Arm(**arm) for name, arm in plain["arms"].items()}
+    spec = SweepSpec(**{**plain, "resources": Resources(**plain["resources"])})
     _check(spec, where)
     return spec
-
-
-def _interpolates(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(_interpolates(v) for v in value.values())
-    if isinstance(value, list):
-        return any(_interpolates(v) for v in value)
-    return isinstance(value, str) and "${" in value
-
-
-def _unresolved(merged: Any) -> SweepSpec:
-    plain: Any = OmegaConf.to_container(merged, resolve=False)
-    plain["arms"] = {name: Arm(**arm) for name, arm in plain["arms"].items()}
-    plain["resources"] = Resources(**plain["resources"])
-    return SweepSpec(**plain)
 
 
 def _check_keys(content: Mapping[str, Any], kind: type, where: str, prefix: str) -> None:

@@ -8,8 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from tests.system.helpers import run
-from tests.system.test_sweep import write
+from tests.system.test_sweep import wait_for, write
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -109,16 +108,6 @@ def assert_same(one: Path, other: Path) -> None:
 def slurm(*command: str) -> str:
     """Call a command of SLURM; return what it says."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    """What `condition` gives as soon as it gives something."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing after {seconds} s; {slurm('squeue')}")
 
 
 def test_an_array_of_eight_runs_finishes_on_two_nodes_and_is_collected(tmp_path: Path, repository: Path) -> None:
