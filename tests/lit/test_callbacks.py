@@ -53,6 +53,22 @@ def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make
     assert ablation.cells[0].nats != ablation.cells[1].nats
 
 
+def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
+    tmp_path: Path, make_data: Any, make_model: Any
+) -> None:
+    data, model = make_data(), make_model(drop_positions="both")
+    ablation = PositionAblation(multiples=[1], windows=2)
+    _trainer(tmp_path, ablation).fit(model, datamodule=data)
+    kept, dropped = ablation.cells
+    as_trained = SourceTokenLoss()
+    model.eval()
+    with torch.no_grad():
+        for batch in data.context_batches(1, windows=2, largest=1):
+            as_trained.update(model.nll(batch), batch.targets_BT, model.bytes_V)
+    assert dropped.nats == pytest.approx(as_trained.compute()["nats"].item(), rel=1e-6)
+    assert kept.nats != dropped.nats
+
+
 def test_ablation_without_meta_tokens_has_nothing_to_drop(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     ablation = PositionAblation(multiples=[1], windows=2)
     _trainer(tmp_path, ablation).fit(make_model(meta_attention=False), datamodule=make_data(meta_fraction=0.0))

@@ -1,8 +1,9 @@
 """The paper's ablation: positions kept or dropped at meta-tokens, across context lengths.
 
 For every context length (multiples of the training length) the loss per source token is measured twice on the SAME
-text with the SAME meta-tokens: with positions as trained, and with positions dropped at meta slots. Paper section
-"positional encoding at meta-tokens" (arXiv 2509.16278, table 2); here with loss on real text, at 1x, 2x, 4x.
+text with the SAME meta-tokens: with positions everywhere, and with positions dropped at meta slots, whichever of the
+two the model was trained with. Paper section "positional encoding at meta-tokens" (arXiv 2509.16278, table 2); here
+with loss on real text, at 1x, 2x, 4x.
 """
 
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class PositionAblation(Callback):
                     on_device = batch.to(pl_module.device)
                     with trainer.precision_plugin.forward_context():
                         nll_BT = pl_module.nll(  # type: ignore[operator]
-                            on_device, drop_positions=self.where if positions == "dropped" else None
+                            on_device, drop_positions=self.where if positions == "dropped" else "none"
                         )
                     metric.update(nll_BT, on_device.targets_BT, pl_module.bytes_V)  # type: ignore[arg-type]
                 values = metric.compute()
