@@ -32,7 +32,7 @@ from lightning_metatok.cli.yaml_files import read_config
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
-from lightning_metatok.sweep.expand import code_version
+from lightning_metatok.sweep.expand import all_configs, code_version
 from lightning_metatok.sweep.folder import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State, begin, end
 from lightning_metatok.sweep.local import run_locally
 
@@ -153,7 +153,7 @@ def _is_task(spec: SweepSpec) -> bool:
     """Whether a recall task is trained: which keys there are depends on it."""
     if "data.task" in spec.set_keys():
         return True
-    contents = [read_config(path) for path in spec.configs]
+    contents = [read_config(path) for path in all_configs(spec)]
     return any(isinstance(c.get("data"), dict) and c["data"].get("task") for c in contents)
 
 

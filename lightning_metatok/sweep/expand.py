@@ -76,7 +76,7 @@ def expand(spec: SweepSpec, code: str, read: Callable[[str], Mapping[str, Any]])
     Raises:
         UserError: nothing is left to run, or two runs are the same.
     """
-    contents = {path: canonical(read(path)) for path in _all_configs(spec)}
+    contents = {path: canonical(read(path)) for path in all_configs(spec)}
     runs = []
     for axes in combinations(spec):
         arm = spec.arms.get(axes.get(ARM, ""))
@@ -118,7 +118,8 @@ def _matches(axes: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
     )
 
 
-def _all_configs(spec: SweepSpec) -> list[str]:
+def all_configs(spec: SweepSpec) -> list[str]:
+    """Every config file that the sweep names, once."""
     return list(dict.fromkeys([*spec.configs, *(path for arm in spec.arms.values() for path in arm.configs)]))
 
 

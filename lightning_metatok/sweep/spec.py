@@ -136,8 +136,10 @@ def _check_keys(content: Mapping[str, Any], kind: type, where: str, prefix: str)
 
 
 def _check(spec: SweepSpec, where: str) -> None:
-    if not spec.configs:
-        raise UserError(f"{where}: configs=[]: expected at least one file, as after `fit --config`")
+    if not spec.configs and not (spec.arms and all(arm.configs for arm in spec.arms.values())):
+        raise UserError(
+            f"{where}: configs=[]: expected at least one file, as after `fit --config`, here or in every arm"
+        )
     if not spec.seeds or len(set(spec.seeds)) < len(spec.seeds):
         raise UserError(f"{where}: seeds={spec.seeds}: expected different integers")
     if spec.minutes <= 0:

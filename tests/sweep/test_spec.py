@@ -38,6 +38,7 @@ def test_a_whole_file_is_read_with_its_types() -> None:
         ({"arms": {"a": {"config": []}}}, "unknown key 'arms.a.config'; did you mean 'configs'?"),
         ({"resources": {"gpu": 1}}, "unknown key 'resources.gpu'"),
         ({"configs": []}, r"configs=\[\]: expected at least one file"),
+        ({"configs": [], "arms": {"a": {"configs": ["a.yaml"]}, "b": {}}}, r"configs=\[\]: .* here or in every arm"),
         ({"seeds": []}, r"seeds=\[\]: expected different integers"),
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: expected different integers"),
         ({"seeds": ["one"]}, "seeds"),
