@@ -23,7 +23,7 @@ import torch
 from lightning_metatok.cli import main as metatok
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM
-from lightning_metatok.lit.module import read_checkpoint
+from lightning_metatok.lit.checkpoint_io import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = Path("runs/context_extension"), ROOT / "results" / "context_extension"
@@ -140,7 +140,7 @@ def fit(name: str, *arguments: str) -> Path:
 def measure(checkpoint: Path, case: tuple[str, int, int, str, int], windows: int) -> list[Row]:
     """Loss at all lengths, on the same text; `case` are the first fields of a row."""
     arm, seed, _, method, _ = case
-    hyperparameters = read_checkpoint(checkpoint, key="checkpoint")["hyper_parameters"]
+    hyperparameters = read_state(checkpoint, key="checkpoint")["hyper_parameters"]
     model = MetaTokenLM(
         **{**hyperparameters, "compile": False, "position_options": METHODS[method]}, init_from=str(checkpoint)
     ).eval()

@@ -98,3 +98,11 @@ def test_importing_the_package_imports_nothing_else() -> None:
 @pytest.mark.parametrize("path", ["Makefile", "pyproject.toml", "constraints.txt", ".ci/run", "CONTRIBUTING.md"])
 def test_files_that_install_name_no_package_host(repository: Path, path: str) -> None:
     assert not re.search(r"https?://|file://|find-links|/home/|/root/|/tmp/", (repository / path).read_text())
+
+
+def test_every_benchmark_can_be_imported(repository: Path) -> None:
+    modules = [f"benchmarks.{path.stem}" for path in sorted((repository / "benchmarks").glob("[a-z]*.py"))]
+    assert modules
+    code = f"import importlib; [importlib.import_module(name) for name in {modules}]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

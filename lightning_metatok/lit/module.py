@@ -217,7 +217,10 @@ class MetaTokenLM(LightningModule):
         id_nll = None
         if self.model.positions.predicts_ids:
             id_logits_KP = self.model.positions.id_logits(hidden_KD)
-            id_nll = F.cross_entropy(id_logits_KP.float(), position_ids_BT.flatten()[at_K + 1])
+            next_ids_K = position_ids_BT.flatten()[at_K + 1]
+            id_nll = F.cross_entropy(id_logits_KP.float(), next_ids_K)
+            # Generation feeds the predicted ids back: an answer is right when these are, too.
+            right[at_K] &= id_logits_KP.argmax(dim=1) == next_ids_K
         return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT), id_nll
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -301,6 +301,11 @@ def test_predicted_position_ids_are_learned_beside_the_tokens(tmp_path: Path) ->
     nll_BT, _, id_nll = model.eval()._answers(batch)
     assert id_nll is not None
     assert torch.equal(model.nll(batch), nll_BT), "the loss of tokens is apart from that of ids"
+    assert model.answers(batch)[1].any()
+    assert model.model.positions.head is not None
+    with torch.no_grad():
+        model.model.positions.head.weight.zero_()  # every id is 0 now, which no digit of an answer has
+    assert not model.answers(batch)[1].any(), "what generation writes behind a wrong id is not right"
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

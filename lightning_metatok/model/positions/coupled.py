@@ -13,7 +13,8 @@ max_positions * D weights and a look-up.
 predict: true is predictive position coupling (Golowich et al. 2025, arXiv 2502.16792): a second head, max_positions * D
 weights, learns the id of the next token beside the token (cross-entropy at the answer's tokens, added to theirs), and
 `generate` gives each new token the id that was predicted for it. The prompt's ids still come with the data. Predicting
-changes nothing where ids are given: with the same weights, the logits of tokens are those of position coupling.
+changes nothing where ids are given: with the same weights, the logits of tokens are those of position coupling. A token
+of an answer counts as right when its predicted id is, too, because generation would go on from that id.
 """
 
 from torch import Tensor, nn
