@@ -1,127 +1,100 @@
-"""Every family of positions trained at 128 positions and read at up to 2,048, on the sources of Python's library.
+"""Draw the study of length extrapolation and print its table, from what its sweep has measured.
 
-    python -m benchmarks.length_extrapolation [--steps 400] [--families alibi rotary] [--arms plain meta] [--seed 1337]
+    lightning-metatok sweep run sweeps/length_extrapolation.yaml --workers 2
+    lightning-metatok sweep collect sweeps/length_extrapolation.yaml --out results/length_extrapolation/runs.csv
+    python -m benchmarks.length_extrapolation
 
-Each run is `lightning-metatok fit` of a small model, whose position ablation at the end measures the loss per source
-token at 1, 2, 4, 8 and 16 times the trained length, with positions kept and (meta arm) dropped at meta-tokens. Results
-go to results/length_extrapolation/losses.csv, a row a number, and into losses.png; a run whose rows are there already
-is skipped, so that the same command goes on where it was stopped. A learned table has no rows beyond its length.
+`losses.png` has a panel a family: loss over context, in both arms, with positions kept and dropped at meta-tokens; the
+mean of the seeds, and all of them as a band. The table has the means at 1, 4 and 16 times the trained length.
 """
 
-import argparse
-import csv
-import io
-import json
-import shutil
 from pathlib import Path
-from typing import Any
 
-from lightning_metatok.cli import main as cli
-from lightning_metatok.files import write_atomically
-from lightning_metatok.model.positions import FAMILIES
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "length_extrapolation"
 TRAINED, MULTIPLES = 128, (1, 2, 4, 8, 16)
-ARMS = {"plain": ["--model.meta_attention=false", "--data.meta_fraction=0"], "meta": ["--data.meta_fraction=0.1"]}
-COLUMNS = ("family", "arm", "seed", "steps", "context", "positions", "nats_per_source_token")
-CONFIG = Path(__file__).resolve().parents[1] / "conf" / "base.yaml"
-NANO = ["--model.n_layers=2", "--model.n_heads=4", "--model.d_model=64"]
+KEPT = [f"ablation/kept_{m}x" for m in MULTIPLES]
+DROPPED = [f"ablation/dropped_{m}x" for m in MULTIPLES]
+# Okabe-Ito: told apart by most people who do not see all colours.
+LINES = (
+    ("plain", KEPT, "plain", "#0072B2", "-"),
+    ("meta", KEPT, "meta", "#D55E00", "-"),
+    ("meta", DROPPED, "meta, positions dropped at meta-tokens", "#CC79A7", "--"),
+)
+BREAKS = 0.05
+"""Nats above the loss at the trained length from which a family counts as broken; below -0.005 it improves."""
 
 
-def run(family: str, arm: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train and measure one family in one arm; return its rows."""
-    folder = Path("runs") / "length_extrapolation" / f"{family}_{arm}_{options.seed}_{options.steps}"
-    shutil.rmtree(folder, ignore_errors=True)  # what a stopped run left
-    arguments = ["fit", "--config", str(CONFIG), *NANO, *ARMS[arm], f"--run_dir={folder}"]
-    arguments += [f"--model.position={family}", f"--data.block_size={TRAINED}", f"--seed_everything={options.seed}"]
-    arguments += [f"--trainer.max_steps={options.steps}", f"--trainer.val_check_interval={options.steps}"]
-    arguments += [f"--ablation.multiples=[{','.join(map(str, MULTIPLES))}]", f"--ablation.windows={options.windows}"]
-    if (code := cli(arguments)) != 0:
-        raise SystemExit(code)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    measured = next(line for line in reversed(lines) if "ablation/kept_1x" in line)
-    same = {"family": family, "arm": arm, "seed": options.seed, "steps": options.steps}
-    return [
-        {**same, "context": m * TRAINED, "positions": positions, "nats_per_source_token": round(measured[tag], 5)}
-        for m in MULTIPLES
-        for positions in ("kept", "dropped")
-        if (tag := f"ablation/{positions}_{m}x") in measured
-    ]
+def verdict(at_once: float, far: float) -> str:
+    """What became of the loss from the trained length to the longest context."""
+    if np.isnan(far):
+        return "the table ends"
+    rise = far - at_once
+    return "improves" if rise < -0.005 else "holds" if rise < BREAKS / 2 else "slips" if rise < 2 * BREAKS else "breaks"
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier run of this script."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """All rows, at once."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.getvalue())
-
-
-def draw(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Loss over context, an arm a panel, a family a colour; dashed where positions are dropped at meta-tokens."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    arms = [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]
-    figure = Figure(figsize=(5.6 * len(arms), 4.4), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(arms), squeeze=False, sharey=True)[0]
-    lowest = min(float(row["nats_per_source_token"]) for row in rows)
-    for panel, arm in zip(panels, arms, strict=True):
-        for index, family in enumerate(FAMILIES):
-            for positions, style in (("kept", "-"), ("dropped", ":")):
-                points = sorted(
-                    (int(row["context"]), float(row["nats_per_source_token"]))
-                    for row in rows
-                    if (row["arm"], row["family"], row["positions"]) == (arm, family, positions)
-                )
-                if points:
-                    label, colour = family if positions == "kept" else None, colormaps["tab20"](index % 20)
-                    panel.plot(*zip(*points, strict=True), style, marker=".", color=colour, label=label)
-        panel.set_xscale("log", base=2)
-        panel.set_xticks([m * TRAINED for m in MULTIPLES], [str(m * TRAINED) for m in MULTIPLES])
-        panel.axvline(TRAINED, color="0.7", linewidth=0.8)
-        # Families that break would squeeze all others into one line: they leave through the top.
-        panel.set_ylim(lowest - 0.05, lowest + 1.1)
-        panel.set_title(f"{arm}; dotted: positions dropped at meta-tokens" if arm == "meta" else arm, fontsize=10)
-        panel.set_xlabel("positions read (trained at 128)")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("nats per source token")
-    panels[0].legend(fontsize=7, ncols=2, loc="upper left")
-    path.parent.mkdir(parents=True, exist_ok=True)
+def draw(runs: pd.DataFrame, path: Path) -> None:
+    """A panel a family, in the order of the file."""
+    families = list(dict.fromkeys(runs["model.position"]))
+    columns = 5
+    rows = -(-len(families) // columns)
+    figure = Figure(figsize=(2.5 * columns, 2.3 * rows), dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True).flatten()
+    lowest, lengths = runs[KEPT].min().min(), [m * TRAINED for m in MULTIPLES]
+    for panel, family in zip(panels, families, strict=False):
+        for arm, names, label, colour, style in LINES:
+            of_these = runs[(runs["arm"] == arm) & (runs["model.position"] == family)][names].to_numpy(float)
+            if len(of_these) == 0 or np.isnan(of_these).all():
+                continue
+            panel.plot(lengths, of_these.mean(axis=0), style, color=colour, marker=".", label=label)
+            panel.fill_between(lengths, of_these.min(axis=0), of_these.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        _dress(panel, family, lengths, lowest)
+    handles, labels = panels[1].get_legend_handles_labels()
+    for panel in panels[len(families) :]:
+        panel.set_axis_off()
+    seeds = runs["seed_everything"].nunique()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(LINES), frameon=False)
+    figure.suptitle(
+        f"Beyond the trained length (128): score biases hold, rotations and sinusoids break; {seeds} seeds"
+    )
+    figure.supylabel("nats per source token (higher ones leave the panel)")
+    figure.supxlabel("context read [tokens]")
     figure.savefig(path)
 
 
+def _dress(panel: Axes, family: str, lengths: list[int], lowest: float) -> None:
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(lengths, [str(length) for length in lengths], fontsize=7)
+    panel.set_ylim(lowest - 0.05, lowest + 1.2)
+    panel.set_title(family, fontsize=10)
+    panel.grid(alpha=0.3)
+
+
+def table(runs: pd.DataFrame) -> str:
+    """Means over the seeds as Markdown, a row a family."""
+    lines = ["| name | 128 | 512 | 2,048 | beyond, plain | meta arm, 128 | 2,048 | dropped, 128 | dropped, 2,048 |"]
+    lines.append("|---" * 9 + "|")
+    means = runs.groupby(["model.position", "arm"], sort=False)[[*KEPT, *DROPPED]].mean()
+    for family in dict.fromkeys(runs["model.position"]):
+        plain, meta = means.loc[(family, "plain")], means.loc[(family, "meta")]
+        once, far = plain[KEPT[0]], plain[KEPT[-1]]
+        numbers = [once, plain[KEPT[2]], far, meta[KEPT[0]], meta[KEPT[-1]], meta[DROPPED[0]], meta[DROPPED[-1]]]
+        cells = ["-" if np.isnan(number) else f"{number:.3f}" for number in numbers]
+        cells.insert(3, verdict(once, far))
+        lines.append(f"| `{family}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Run what is missing, one after another; the table and the figure grow with each run."""
-    parser = argparse.ArgumentParser(description="Loss beyond the trained length, a family of positions a line.")
-    parser.add_argument("--steps", type=int, default=400, help="optimiser steps of each run")
-    parser.add_argument("--seed", type=int, default=1337, help="seed of weights and data")
-    parser.add_argument("--windows", type=int, default=6, help="windows of 2,048 positions that losses are means of")
-    text = [name for name, family in FAMILIES.items() if not family.needs_task_ids]
-    parser.add_argument("--families", nargs="+", choices=text, default=text)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where results go")
-    options = parser.parse_args()
-    table = options.folder / "losses.csv"
-    for family in options.families:
-        for arm in options.arms:
-            rows, key = read(table), (family, arm, str(options.seed), str(options.steps))
-            if any(tuple(row[column] for column in COLUMNS[:4]) == key for row in rows):
-                print(f"{family}, {arm}: measured already")
-                continue
-            write(table, [*rows, *run(family, arm, options)])
-            draw(options.folder / "losses.png", read(table))
-    draw(options.folder / "losses.png", read(table))
+    """Read what was collected."""
+    runs = pd.read_csv(FOLDER / "runs.csv")
+    runs = runs[runs["state"] == "done"]
+    draw(runs, FOLDER / "losses.png")
+    print(table(runs))
 
 
 if __name__ == "__main__":

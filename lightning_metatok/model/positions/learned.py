@@ -5,31 +5,42 @@ x_t = E(token_t) + W[position_t + start]          W: max_positions x D
 With random_start, `start` is drawn in training, for each row of a batch, from all that leave the row inside the table
 (`moved`, which MetaTokenLM asks once a batch), and is 0 in evaluation: a table longer than the rows is then trained
 everywhere, so that longer rows can be read. It is the baseline of position coupling (Cho et al. 2024, arXiv
-2405.20671). Without, the default, `start` is 0 always.
+2405.20671). Where nothing is drawn `start` is the option of that name, 0 by default. Random starts train the two ends of
+a table less than its middle (position 0 by one start alone), so a row to be read should start inside: a row of L
+positions, trained by rows of R, is read where all is trained alike from start >= R on in a table of L + 2 R.
 
 Where keep is False nothing is added. Learned; max_positions * D weights, and a look-up. It cannot read beyond the
-table. Whether starts are random may change after training.
+table. Both options may change after training.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_metatok.model.positions.base import PositionEncoding, Sizes
+from lightning_metatok.model.positions.options import at_least, refuse
 
 
 class LearnedPositions(PositionEncoding):
     """A table of `max_positions` vectors. The model refuses longer sequences before the look-up."""
 
     embeds = True
-    free_after_training: ClassVar[frozenset[str]] = frozenset({"random_start"})
+    free_after_training: ClassVar[frozenset[str]] = frozenset({"random_start", "start"})
 
-    def __init__(self, sizes: Sizes, *, random_start: bool = False) -> None:
+    def __init__(self, sizes: Sizes, *, random_start: bool = False, start: Annotated[int, at_least(0)] = 0) -> None:
         super().__init__()
-        self.max_positions = sizes.max_positions
+        if start >= sizes.max_positions:
+            refuse("start", start, f"less than max_positions={sizes.max_positions}, the rows of the table")
+        self.fixed_start = start
+        self.max_positions = sizes.max_positions - start
         self.draws_in_training = random_start
         self.table = nn.Embedding(sizes.max_positions, sizes.d_model)
+
+    @property
+    def start(self) -> int:
+        """What is added to positions at the look-up; 0 where `moved` has added another."""
+        return 0 if self.draws_in_training and self.training else self.fixed_start
 
     def moved(self, position_ids_BT: Tensor) -> Tensor:
         if not (self.draws_in_training and self.training):
@@ -38,5 +49,5 @@ class LearnedPositions(PositionEncoding):
         return position_ids_BT + (torch.rand(n_starts_B1.shape, device=n_starts_B1.device) * n_starts_B1).long()
 
     def embed(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor:
-        embedded_BTD: Tensor = self.table(position_ids_BT)
+        embedded_BTD: Tensor = self.table(position_ids_BT + self.start)
         return embedded_BTD if keep_BT is None else embedded_BTD * keep_BT.unsqueeze(-1)

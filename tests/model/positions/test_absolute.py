@@ -61,6 +61,25 @@ def test_starts_are_random_in_training_only_and_leave_rows_inside_the_table() ->
     assert torch.equal(always.embed(ids, None), always.table.weight[ids])
 
 
+@pytest.mark.parametrize("name", ["learned", "coupled"])
+def test_a_fixed_start_moves_what_is_read_in_evaluation_alone(name: str) -> None:
+    encoding = build(name, random_start=True, start=9)
+    assert encoding.max_positions == 91
+    assert torch.equal(encoding.eval().embed(IDS, None), encoding.table.weight[IDS + 9])
+    assert torch.equal(encoding.train().embed(IDS, None), encoding.table.weight[IDS])
+    with pytest.raises(UserError, match=r"position_options\.start=100: expected less than max_positions=100"):
+        build(name, start=100)
+
+
+def test_predicted_ids_count_from_the_fixed_start() -> None:
+    coupled = build("coupled", predict=True, start=30)
+    with torch.no_grad():
+        coupled.head.weight.zero_()
+        coupled.head.weight[37] = 1.0
+    assert coupled.eval().id_logits(torch.ones(1, 1, 9)).argmax(-1).item() == 7
+    assert coupled.train().id_logits(torch.ones(1, 1, 9)).argmax(-1).item() == 37
+
+
 def test_a_row_as_long_as_the_table_starts_at_its_beginning() -> None:
     learned = build("learned", random_start=True).train()
     ids = torch.arange(100)[None]
