@@ -92,8 +92,13 @@ class MetaTransformer(nn.Module):
             self.check_length(past + tokens_BT.shape[1])
         if position_ids_BT is None:
             position_ids_BT = torch.arange(past, past + tokens_BT.shape[1], device=tokens_BT.device)[None]
-        elif self.positions.max_positions is not None and position_ids_BT.device.type == "cpu":
-            # On CUDA this look would stall the device, and the look-up itself refuses such an id there.
+        elif (
+            self.positions.max_positions is not None
+            and position_ids_BT.device.type == "cpu"
+            and not (self.positions.draws_in_training and self.training)
+        ):
+            # On CUDA this look would stall the device, and the look-up itself refuses such an id there. Random starts
+            # stay inside the table by themselves.
             self.check_length(int(position_ids_BT.max()) + 1)
         slots = None
         if cache is not None:
@@ -132,8 +137,10 @@ class MetaTransformer(nn.Module):
         """Raise `UserError` when the positional encoding has no place for so long a sequence."""
         limit = self.positions.max_positions
         if limit is not None and n_positions > limit:
+            start = self.config.max_positions - limit
+            less = f"{limit}" if not start else f"{limit + start}, less position_options.start={start}"
             raise UserError(
-                f"T={n_positions} is larger than model.max_positions={limit}: a position table cannot grow; "
+                f"T={n_positions} is larger than model.max_positions={less}: a position table cannot grow; "
                 "train with a larger model.max_positions or with model.position='rotary'"
             )
 

@@ -71,6 +71,14 @@ def test_a_fixed_start_moves_what_is_read_in_evaluation_alone(name: str) -> None
         build(name, start=100)
 
 
+def test_starts_in_training_use_the_whole_table_and_evaluation_what_is_behind_the_fixed_one() -> None:
+    model = tiny(position="learned", position_options={"random_start": True, "start": 60}).train()
+    (tokens_BT, meta_mask_BT), last = batch(), torch.full((1, 1), 63)
+    assert model(tokens_BT[:1, :1], meta_mask_BT[:1, :1], last).isfinite().all()
+    with pytest.raises(UserError, match=r"model\.max_positions=64, less position_options\.start=60"):
+        model.eval()(tokens_BT[:1, :1], meta_mask_BT[:1, :1], last)
+
+
 def test_predicted_ids_count_from_the_fixed_start() -> None:
     coupled = build("coupled", predict=True, start=30)
     with torch.no_grad():
