@@ -71,9 +71,10 @@ class Cell:
     mcnemar_p: float | None = None
 
     @property
-    def tag(self) -> str:
-        """Name in TensorBoard and metrics.jsonl."""
-        return f"answers/{self.condition}_{self.multiple:g}x"
+    def scalars(self) -> dict[str, float]:
+        """Exact answers and right tokens of answers, under their names in TensorBoard and metrics.jsonl."""
+        name = f"{self.condition}_{self.multiple:g}x"
+        return {f"answers/{name}": self.exact, f"answer_tokens/{name}": self.token_accuracy}
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,11 @@ def grid(multiples: tuple[float, ...] = (1, 2), conditions: tuple[Condition, ...
 def test_a_cell_holds_the_shares_their_intervals_and_the_paired_difference() -> None:
     full, other = answers(0.8), answers(0.5, seed=1)
     cell = make_cell(REMOVED, 1.5, EXAMPLES, other, full)
-    assert (cell.n, cell.tokens, cell.tag) == (400, EXAMPLES.lengths.mean(), "answers/marks_removed_1.5x")
+    assert (cell.n, cell.tokens) == (400, EXAMPLES.lengths.mean())
+    assert cell.scalars == {
+        "answers/marks_removed_1.5x": cell.exact,
+        "answer_tokens/marks_removed_1.5x": cell.token_accuracy,
+    }
     assert cell.exact == other.exact.mean()
     assert (cell.low, cell.high) == wilson_interval(other.exact.sum(), 400)
     assert (cell.difference, cell.diff_low, cell.diff_high) == paired_bootstrap(other.exact, full.exact)

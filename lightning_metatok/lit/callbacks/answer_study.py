@@ -2,7 +2,7 @@
 
     LengthGeneralisation ─┐                        table
     AnswerPositionAblation┼─> (condition, length) ─> answers.csv, slices.csv
-    EmbeddingAblation     ┤    asked once           scalars answers/<condition>_<length>x
+    EmbeddingAblation     ┤    asked once           scalars answers/<condition>_<length>x, answer_tokens/...
     PlacementAblation     ┘                        answers_by_length.png, answers_by_place.png, answers_errors.png
 
 The undisturbed prompts of a length are asked once for all ablations, and everything else is compared with them.
@@ -183,7 +183,8 @@ class AnswerStudy(Callback):
     def _log(self, trainer: Trainer) -> None:
         if self.cells and trainer.is_global_zero:
             for logger in trainer.loggers:
-                logger.log_metrics({cell.tag: cell.exact for cell in self.cells}, step=trainer.global_step)
+                scalars = {name: value for cell in self.cells for name, value in cell.scalars.items()}
+                logger.log_metrics(scalars, step=trainer.global_step)
 
     def _write(self, trainer: Trainer) -> None:
         figures: dict[str, Figure | None] = {
