@@ -17,7 +17,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "coupling"
 MULTIPLES = ("1", "1.5", "2", "3")
 ROWS = {"answers": "answers wholly right", "answer_tokens": "right tokens of answers"}
 SIZES = {"addition": "digits", "copying": "words", "parity": "bits"}
-TRAINED = {"addition": 10, "copying": 20, "parity": 10}
+TRAINED = {"addition": 10, "copying": 10, "parity": 10}
 # Okabe-Ito: told apart by most people who do not see all colours.
 IDS = {"coupled": ("coupled ids", "#0072B2", "-", "o"), "offset": ("random-offset ids", "#D55E00", "--", "s")}
 

@@ -51,16 +51,16 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
             if len(of_these) == 0 or np.isnan(of_these).all():
                 continue
             panel.plot(lengths, of_these.mean(axis=0), style, color=colour, marker=".", label=label)
-            panel.fill_between(lengths, of_these.min(axis=0), of_these.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+            panel.fill_between(
+                lengths, of_these.min(axis=0), of_these.max(axis=0), color=colour, alpha=0.2, linewidth=0
+            )
         _dress(panel, family, lengths, lowest)
     handles, labels = panels[1].get_legend_handles_labels()
     for panel in panels[len(families) :]:
         panel.set_axis_off()
     seeds = runs["seed_everything"].nunique()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(LINES), frameon=False)
-    figure.suptitle(
-        f"Beyond the trained length (128): score biases hold, rotations and sinusoids break; {seeds} seeds"
-    )
+    figure.suptitle(f"Beyond the trained length (128): score biases hold, rotations and sinusoids break; {seeds} seeds")
     figure.supylabel("nats per source token (higher ones leave the panel)")
     figure.supxlabel("context read [tokens]")
     figure.savefig(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from lightning_metatok.errors import UserError
+from lightning_metatok.errors import UserError, nearest
 
 FREE = (
     *("run_dir", "ckpt_path", "allow_changed", "config", "config.*"),
@@ -46,9 +46,14 @@ def check_same_run(
         mine: the flat configuration now. trainer: its options of the trainer. allowed: keys that may differ.
 
     Raises:
-        UserError: keys differ that are neither free nor allowed; all of them are named.
+        UserError: keys differ that are neither free nor allowed; all of them are named. Or an allowed key is none.
     """
+    allowed = list(allowed)
     theirs = saved.get("config")
+    known = sorted({*mine, *(theirs or {})})
+    for pattern in allowed:
+        if not any(fnmatch(key, pattern) for key in known):
+            raise UserError(f"allow_changed={pattern}: expected a key of the configuration{nearest(pattern, known)}")
     if theirs is None:
         return
     free = (*FREE, *allowed)
