@@ -3,11 +3,11 @@
 x_t = E(token_t) + W[position_t + start]          W: max_positions x D
 
 With random_start, `start` is drawn in training, for each row of a batch, from all that leave the row inside the table
-(`moved`, which MetaTokenLM asks once a batch), and is 0 in evaluation: a table longer than the rows is then trained
-everywhere, so that longer rows can be read. It is the baseline of position coupling (Cho et al. 2024, arXiv
-2405.20671). Where nothing is drawn `start` is the option of that name, 0 by default. Random starts train the two ends of
-a table less than its middle (position 0 by one start alone), so a row to be read should start inside: a row of L
-positions, trained by rows of R, is read where all is trained alike from start >= R on in a table of L + 2 R.
+(`moved`, which MetaTokenLM asks once a batch): a table longer than the rows is then trained everywhere, so that longer
+rows can be read. It is the baseline of position coupling (Cho et al. 2024, arXiv 2405.20671). Everywhere else it is the
+option `start`, 0 by default. Random starts train the ends of a table least (position 0 by one start alone), so rows to
+be read should start inside: with rows of R in training, those of L have all positions trained alike from start = R on,
+in a table of L + 2 R.
 
 Where keep is False nothing is added. Learned; max_positions * D weights, and a look-up. It cannot read beyond the
 table. Both options may change after training.
