@@ -1,0 +1,10 @@
+"""Okabe and Ito's palette: colours that can be told apart with any colour vision, and markers for the rest.
+
+Source: M. Okabe and K. Ito, "Color Universal Design" (2008).
+"""
+
+BLUE, SKY, ORANGE, GREY = "#0072B2", "#56B4E9", "#D55E00", "#6E6E6E"
+GREEN, PINK, YELLOW = "#009E73", "#CC79A7", "#E69F00"
+
+LINES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (YELLOW, "v"), (SKY, "P"), (GREY, "X"))
+"""Colour and marker of the first, the second, ... line of a chart."""
