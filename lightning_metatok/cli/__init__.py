@@ -26,6 +26,7 @@ VERBS = {
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
     "report": ("lightning_metatok.cli.report", "which arm wins, at which length, how sure, as a page: SWEEP.yaml"),
+    "dashboard": ("lightning_metatok.cli.dashboard", "the same in TensorBoard, arms overlaid: SWEEP.yaml"),
     "replay": ("lightning_metatok.cli.replay", "make a step again whose loss or gradient was not finite: RUN"),
     "doctor": (
         "lightning_metatok.doctor",

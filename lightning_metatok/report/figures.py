@@ -55,7 +55,7 @@ def lengths_figure(study: Study, question: Question) -> Figure:
     if both and len(groups) == 1 and len(groups[0][1]) > 2:
         groups = [(condition.label, [condition]) for condition in study.conditions]
     figure, grid = _grid(len(groups))
-    styles = _styles(study, groups)
+    styles, one_each = _styles(study, groups), all(len(group) == 1 for _, group in groups)
     drawn: dict[str, Any] = {}
     for axes, (title, group) in zip(grid, groups, strict=True):
         for condition in group:
@@ -65,7 +65,7 @@ def lengths_figure(study: Study, question: Question) -> Figure:
                     continue
                 as_trained = reading == question.as_trained(condition)
                 colour, marker = styles[condition]
-                if both and len(group) == 1:
+                if both and one_each:
                     colour, marker = (BLUE, "o") if reading == KEPT else (ORANGE, "s")
                 name = _name(study, condition, groups, reading if both else "")
                 line = _band(axes, at, [_values(condition, question, reading, m) for m in at], colour)
@@ -159,9 +159,8 @@ def curves_figure(study: Study, metric: str) -> Figure | None:
     styles, drawn = _styles(study, groups), {}
     for axes, (title, group) in zip(grid, groups, strict=True):
         for condition in group:
-            drawn.setdefault(
-                _name(study, condition, groups, ""), draw_curve(axes, condition, metric, *styles[condition])
-            )
+            line = draw_curve(axes, condition, metric, *styles[condition])
+            drawn.setdefault(_name(study, condition, groups, ""), line)
         axes.set_title(title, fontsize=9)
     finish_curves(grid[0], metric)
     for axes in _lowest(grid):
@@ -225,13 +224,7 @@ def _name(study: Study, condition: Condition, groups: Sequence[tuple[str, list[C
     axis = contrast_axis(study)
     one_each = all(len(group) == 1 for _, group in groups) and len(groups) > 1
     arm = "" if one_each else label({axis: condition.axes[axis]}) if axis else condition.label
-    if not reading:
-        return arm
-    return (
-        f"trained: {arm}; read: {reading}"
-        if axis and arm in (KEPT, DROPPED)
-        else ", ".join(filter(None, (arm, reading)))
-    )
+    return f"trained: {arm}; read: {reading}" if arm and reading else arm or reading
 
 
 def _values(condition: Condition, question: Question, reading: str, at: float | None) -> np.ndarray:

@@ -23,7 +23,7 @@ def finding(study: Study, question: Question, means: Means, contrasts: Sequence[
     if contrast_axis(study) is None:
         parts = [leader(study, question, means, place) for place in places]
     else:
-        parts = [split(study, question, contrasts, place) for place in places]
+        parts = [split(study, question, means, contrasts, place) for place in places]
     texts = [f"{part[:1].upper()}{part[1:]}." for part in parts if part]
     return " ".join(texts) or "No two conditions can be compared."
 
@@ -52,7 +52,7 @@ def leader(study: Study, question: Question, means: Means, at: float | None) -> 
     return f"{head} is best ({value}): {'; '.join(parts)}"
 
 
-def split(study: Study, question: Question, contrasts: Sequence[Contrast], at: float | None) -> str:
+def split(study: Study, question: Question, means: Means, contrasts: Sequence[Contrast], at: float | None) -> str:
     """Say with which values of the other axes one value of an axis beats another, at a length."""
     axis = contrast_axis(study)
     assert axis is not None
@@ -67,6 +67,11 @@ def split(study: Study, question: Question, contrasts: Sequence[Contrast], at: f
             sides.setdefault(verdict(contrast, question), []).append(rest)
         parts = [f"{verb} with {_names(names, len(of_kind))}" for verb, names in sides.items()]
         texts.append(f"**{a}** against **{b}**: {', '.join(parts)}")
+    known = {c: means[key].mean for c in study.conditions if (key := (c, question.as_trained(c), at)) in means}
+    best = question.best(known)
+    if best is not None:
+        value = interval(means[best, question.as_trained(best), at], question)
+        texts.append(f"best of all is **{best.label}** ({value})")
     return f"{place(at)}{'; '.join(texts)}" if texts else ""
 
 

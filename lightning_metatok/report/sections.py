@@ -18,7 +18,7 @@ from lightning_metatok.report.lengths import DROPPED, KEPT, Question, question
 from lightning_metatok.report.page import Block, Heading, Lead, Listing, Page, Paragraph, Picture, Table
 from lightning_metatok.report.probes import probes
 from lightning_metatok.report.runs import BUDGETS, CONFIG, SEEDS, Run
-from lightning_metatok.report.study import Study
+from lightning_metatok.report.study import Study, label
 
 OF_A_RUN = {*SEEDS, "run_dir", "ckpt_path"}
 """Settings that every run has for itself."""
@@ -78,12 +78,22 @@ def _differences(found: Sequence[Contrast], asked: Question) -> Iterator[Block]:
     """The differences between conditions."""
     if not found:
         return
-    names = [f"{contrast.a.label} − {contrast.b.label}" for contrast in found]
+    names = [contrast_name(study, contrast) for contrast in found]
     figure = figures.contrasts_figure(found, asked, names)
     yield Heading("How sure")
     yield Picture("differences", figures.png(figure), f"Differences with {CONFIDENCE:.0%} intervals.")
     yield differences_table(found, names, asked)
     yield Paragraph(_method(found))
+
+
+def contrast_name(study: Study, contrast: Contrast) -> str:
+    """What is compared: `meta − plain`, or with several axes `rotary: dropped − kept`."""
+    axis = compared.contrast_axis(study)
+    if axis is None:
+        return f"{contrast.a.label} − {contrast.b.label}"
+    rest = label({key: value for key, value in contrast.a.axes.items() if key != axis})
+    a, b = (label({axis: condition.axes[axis]}) for condition in (contrast.a, contrast.b))
+    return f"{rest}: {a} − {b}"
 
 
 def _method(found: Sequence[Contrast]) -> str:
