@@ -156,7 +156,8 @@ def curves_figure(study: Study, metric: str) -> Figure | None:
     if not groups:
         return None
     figure, grid = _grid(len(groups))
-    styles, drawn = _styles(study, groups), {}
+    styles = _styles(study, groups)
+    drawn: dict[str, Any] = {}
     for axes, (title, group) in zip(grid, groups, strict=True):
         for condition in group:
             line = draw_curve(axes, condition, metric, *styles[condition])

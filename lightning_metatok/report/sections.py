@@ -41,7 +41,7 @@ def report(study: Study, *, with_probes: bool = False) -> Page:
         Lead(finding(study, asked, means, found)),
         picture,
         Paragraph(_counts(study)),
-        *_differences(found, asked),
+        *_differences(study, found, asked),
         *_readings(study, asked, means),
         Heading("Every condition"),
         values_table(study, asked, means),
@@ -74,7 +74,7 @@ def _counts(study: Study) -> str:
     return text
 
 
-def _differences(found: Sequence[Contrast], asked: Question) -> Iterator[Block]:
+def _differences(study: Study, found: Sequence[Contrast], asked: Question) -> Iterator[Block]:
     """The differences between conditions."""
     if not found:
         return
