@@ -6,5 +6,11 @@ Source: M. Okabe and K. Ito, "Color Universal Design" (2008).
 BLUE, SKY, ORANGE, GREY = "#0072B2", "#56B4E9", "#D55E00", "#6E6E6E"
 GREEN, PINK, YELLOW = "#009E73", "#CC79A7", "#E69F00"
 
-LINES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (YELLOW, "v"), (SKY, "P"), (GREY, "X"))
-"""Colour and marker of the first, the second, ... line of a chart."""
+COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, GREY)
+MARKERS = "os^DvPX"
+
+
+def line_style(number: int) -> tuple[str, str]:
+    """Colour and marker of the first (0), the second, ... line of a chart; the first 49 all differ."""
+    n = len(COLOURS)
+    return COLOURS[number % n], MARKERS[(number + number // n) % n]

@@ -205,14 +205,14 @@ def draw(groups: Sequence[Condition], metric: str, at: float, path: Path) -> Non
     """Write a PNG: the metric against source tokens, a line an arm (mean over seeds), a band from seed to seed."""
     from matplotlib.figure import Figure
 
-    from lightning_metatok.palette import LINES
+    from lightning_metatok.palette import line_style
     from lightning_metatok.report.figures import draw_curve, finish_curves
 
     figure = Figure(figsize=(8.4, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for i, condition in enumerate(groups):
         n = len(condition.runs)
-        line = draw_curve(axes, condition, metric, *LINES[i % len(LINES)])
+        line = draw_curve(axes, condition, metric, *line_style(i))
         line.set_label(f"{condition.label} ({n} seed{'s' if n > 1 else ''})")
     axes.axvline(at, color="0.5", linestyle=":", linewidth=1, label="where all are compared")
     finish_curves(axes, metric)

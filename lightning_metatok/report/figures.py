@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
-from lightning_metatok.palette import BLUE, GREY, LINES, ORANGE
+from lightning_metatok.palette import BLUE, GREY, ORANGE, line_style
 from lightning_metatok.report.budgets import CONFIDENCE, Estimate, band, is_accuracy
 from lightning_metatok.report.contrasts import Contrast, contrast_axis, within
 from lightning_metatok.report.lengths import DROPPED, KEPT, Question
@@ -215,9 +215,9 @@ def _styles(study: Study, groups: Sequence[tuple[str, list[Condition]]]) -> dict
     axis = contrast_axis(study)
     if axis is None:
         alone = len(groups) == len(study.conditions)
-        return {c: LINES[0 if alone else i % len(LINES)] for i, c in enumerate(study.conditions)}
+        return {c: line_style(0 if alone else i) for i, c in enumerate(study.conditions)}
     values = list(dict.fromkeys(str(condition.axes[axis]) for condition in study.conditions))
-    return {c: LINES[values.index(str(c.axes[axis])) % len(LINES)] for c in study.conditions}
+    return {c: line_style(values.index(str(c.axes[axis]))) for c in study.conditions}
 
 
 def _name(study: Study, condition: Condition, groups: Sequence[tuple[str, list[Condition]]], reading: str) -> str:

@@ -14,7 +14,7 @@ from lightning_metatok.report.budgets import is_accuracy
 from lightning_metatok.report.runs import Condition, Run
 from lightning_metatok.report.study import Study
 
-DEFAULTS = ("loss/val", "accuracy/exact/val", "loss/train")
+DEFAULTS = ("accuracy/exact/val", "loss/val", "loss/train")
 KEPT, DROPPED = "kept", "dropped"
 HIGHER, LOWER = (
     re.compile(r"accuracy|answers|tokens_per_s|tflop"),

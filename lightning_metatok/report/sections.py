@@ -14,7 +14,7 @@ from lightning_metatok.report import figures
 from lightning_metatok.report.budgets import CONFIDENCE
 from lightning_metatok.report.contrasts import Contrast
 from lightning_metatok.report.finding import finding, interval, verdict
-from lightning_metatok.report.lengths import DROPPED, KEPT, Question, question
+from lightning_metatok.report.lengths import DEFAULTS, DROPPED, KEPT, Question, question
 from lightning_metatok.report.page import Block, Heading, Lead, Listing, Page, Paragraph, Picture, Table
 from lightning_metatok.report.probes import probes
 from lightning_metatok.report.runs import BUDGETS, CONFIG, SEEDS, Run
@@ -113,23 +113,17 @@ def _method(found: Sequence[Contrast]) -> str:
 
 def differences_table(found: Sequence[Contrast], names: Sequence[str], asked: Question) -> Table:
     """Return a row a difference."""
-    has_lengths = bool(asked.multiples)
-    header = ["length"] * has_lengths + ["difference", f"mean [{CONFIDENCE:.0%} interval]", "p", "seeds", "verdict"]
+    header = ["difference", f"mean [{CONFIDENCE:.0%} interval]", "p", "seeds", "verdict"]
     rows = []
     for name, contrast in zip(names, found, strict=True):
         said = verdict(contrast, asked)
-        rows.append(
-            [f"{contrast.at:g}×"] * has_lengths
-            + [
-                name,
-                interval(contrast.difference, asked, signed=True),
-                p_value(contrast.holm),
-                str(contrast.difference.n_seeds),
-                f"**{said}**" if contrast.is_sure else said,
-            ]
-        )
-    first = int(has_lengths)
-    return Table(header, rows, frozenset({first + 1, first + 2, first + 3}))
+        difference = interval(contrast.difference, asked, signed=True)
+        certain = f"**{said}**" if contrast.is_sure else said
+        row = [name, difference, p_value(contrast.holm), str(contrast.difference.n_seeds), certain]
+        rows.append(row if contrast.at is None else [f"{contrast.at:g}×", *row])
+    if not asked.multiples:
+        return Table(header, rows, frozenset({1, 2, 3}))
+    return Table(["length", *header], rows, frozenset({2, 3, 4}))
 
 
 def _readings(study: Study, asked: Question, means: figures.Means) -> Iterator[Block]:
@@ -174,10 +168,13 @@ def values_table(study: Study, asked: Question, means: figures.Means) -> Table:
 
 
 def _curves(study: Study, asked: Question) -> Iterator[Block]:
-    figure = figures.curves_figure(study, asked.curve)
-    if figure is not None:
-        yield Heading("While learning")
-        yield Picture("curves", figures.png(figure), f"`{asked.curve}` against source tokens.")
+    """The first metric that somebody logged while learning."""
+    drawn = ((metric, figures.curves_figure(study, metric)) for metric in (asked.curve, *DEFAULTS))
+    for metric, figure in drawn:
+        if figure is not None:
+            yield Heading("While learning")
+            yield Picture("curves", figures.png(figure), f"`{metric}` against source tokens.")
+            return
 
 
 def cost_table(study: Study) -> Table:
