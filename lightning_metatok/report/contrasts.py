@@ -1,7 +1,8 @@
 """Which condition is better than which, and how sure that is.
 
     one axis         every condition against the base one
-    several axes     within each combination of the others: with rotary, dropped against kept; with alibi, ...
+    several axes     within each combination of the others: with rotary, dropped against kept; with alibi, ...;
+                     and their mean over all combinations, seed by seed
 
 Two conditions are compared seed by seed where they share at least two seeds: what a seed does to both cancels out.
 Else by Welch's test, which pairs nothing. All tests of one table are corrected together with Holm's method. One seed
@@ -22,6 +23,8 @@ from lightning_metatok.report.runs import Condition, Run
 from lightning_metatok.report.study import Study
 
 ARM = "arm"
+Values = dict[object, float]
+"""A value by seed."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Contrast:
     p: float
     by: str
     holm: float = math.nan
+
+    @property
+    def is_average(self) -> bool:
+        """Whether it is a mean over combinations of other axes."""
+        return not self.a.runs
 
     @property
     def is_sure(self) -> bool:
@@ -103,8 +111,34 @@ def within(study: Study, axis: str) -> list[list[Condition]]:
 
 def arms(study: Study, question: Question) -> list[Contrast]:
     """Return all contrasts between conditions, each read as it was trained, at every length."""
-    found = [contrast(a, b, question, at) for at in question.places for a, b in pairs(study, question)]
+    found: list[Contrast | None] = []
+    for at in question.places:
+        found += [contrast(a, b, question, at) for a, b in pairs(study, question)]
+        found += averages(study, question, at)
     return corrected([one for one in found if one is not None])
+
+
+def averages(study: Study, question: Question, at: float | None) -> list[Contrast]:
+    """Return, for each two values of the axis that is compared, their difference averaged over all other axes.
+
+    The mean over combinations is taken seed by seed, of seeds that all combinations have: seeds stay what is drawn.
+    """
+    axis = contrast_axis(study)
+    if axis is None:
+        return []
+    kinds: dict[tuple[str, str], list[tuple[Values, Values]]] = {}
+    for conditions in pairs(study, question):
+        a, b = (_by_seed(c.runs, question, question.as_trained(c), at) for c in conditions)
+        if a and b:
+            kinds.setdefault((str(conditions[0].axes[axis]), str(conditions[1].axes[axis])), []).append((a, b))
+    found = []
+    for names, tables in kinds.items():
+        seeds = [seed for seed in tables[0][0] if all(seed in a and seed in b for a, b in tables)]
+        if len(tables) > 1 and seeds:
+            a, b = ({seed: float(np.mean([pair[side][seed] for pair in tables])) for seed in seeds} for side in (0, 1))
+            pooled = [Condition(name, 0, False, (), {axis: name}) for name in names]
+            found.append(Contrast(pooled[0], pooled[1], at, *compare(a, b)))
+    return found
 
 
 def against(best: Condition, others: Sequence[Condition], question: Question, at: float | None) -> list[Contrast]:
@@ -138,7 +172,7 @@ def corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
     return [replace(contrast, holm=float(p)) for contrast, p in zip(contrasts, ps, strict=True)]
 
 
-def compare(a: dict[object, float], b: dict[object, float]) -> tuple[Estimate, float, str]:
+def compare(a: Values, b: Values) -> tuple[Estimate, float, str]:
     """Return the mean of a - b with its interval, the two-sided p, and what they are by.
 
     Args:
@@ -159,7 +193,7 @@ def compare(a: dict[object, float], b: dict[object, float]) -> tuple[Estimate, f
     return Estimate(mean, float(low), float(high), n, "t"), float(test.pvalue), "welch"
 
 
-def _by_seed(runs: Sequence[Run], question: Question, reading: str, at: float | None) -> dict[object, float]:
+def _by_seed(runs: Sequence[Run], question: Question, reading: str, at: float | None) -> Values:
     """A value by seed; runs that started from different weights are told apart only where a seed is there twice."""
     plain = [run.seed[:2] for run in runs]
     keys: list[object] = list(plain if len(set(plain)) == len(plain) else (run.seed for run in runs))

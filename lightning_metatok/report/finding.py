@@ -62,10 +62,16 @@ def split(study: Study, question: Question, means: Means, contrasts: Sequence[Co
     for a, b in kinds:
         of_kind = [c for c in here if (str(c.a.axes[axis]), str(c.b.axes[axis])) == (a, b)]
         sides: dict[str, list[str]] = {}
+        parts = []
         for contrast in of_kind:
+            said = verdict(contrast, question)
+            if contrast.is_average:
+                parts.append(f"on average {said} ({interval(contrast.difference, question, signed=True)})")
+                continue
             rest = label({key: value for key, value in contrast.a.axes.items() if key != axis})
-            sides.setdefault(verdict(contrast, question), []).append(rest)
-        parts = [f"{verb} with {_names(names, len(of_kind))}" for verb, names in sides.items()]
+            sides.setdefault(said, []).append(rest)
+        n = sum(map(len, sides.values()))
+        parts += [f"{said} with {_names(names, n, f'all {n}')}" for said, names in sides.items()]
         texts.append(f"**{a}** against **{b}**: {', '.join(parts)}")
     known = {c: means[key].mean for c in study.conditions if (key := (c, question.as_trained(c), at)) in means}
     best = question.best(known)
@@ -101,9 +107,9 @@ def interval(found: Estimate, question: Question, *, signed: bool = False) -> st
     return f"{shown(found.mean)} [{shown(found.low)}, {shown(found.high)}]"
 
 
-def _names(names: Sequence[str], n: int) -> str:
-    if len(names) == n > 1:
-        return "all others" if n > MOST_NAMES else _listed(names)
+def _names(names: Sequence[str], n: int, every: str = "all others") -> str:
+    if len(names) == n > MOST_NAMES:
+        return every
     return _listed(names) if len(names) <= MOST_NAMES else f"{len(names)} of {n}"
 
 

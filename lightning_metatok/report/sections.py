@@ -91,7 +91,8 @@ def contrast_name(study: Study, contrast: Contrast) -> str:
     axis = compared.contrast_axis(study)
     if axis is None:
         return f"{contrast.a.label} − {contrast.b.label}"
-    rest = label({key: value for key, value in contrast.a.axes.items() if key != axis})
+    others = {key: value for key, value in contrast.a.axes.items() if key != axis}
+    rest = "mean of all" if contrast.is_average else label(others)
     a, b = (label({axis: condition.axes[axis]}) for condition in (contrast.a, contrast.b))
     return f"{rest}: {a} − {b}"
 

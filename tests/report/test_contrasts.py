@@ -63,6 +63,19 @@ def test_with_two_axes_arms_are_compared_within_the_other(tmp_path: Path) -> Non
     assert found == [(f"dropped, {name}", f"kept, {name}") for name in ("rotary", "alibi", "fire")]
 
 
+def test_the_mean_of_all_is_taken_seed_by_seed(tmp_path: Path) -> None:
+    change = {"rotary": {1: 0.1, 2: 0.3}, "alibi": {1: 0.3, 2: 0.3}}  # by seed: 0.2 and 0.3
+    values = {}
+    for position, by_seed in change.items():
+        values["kept", position] = {seed: ablation(3.0 + seed, 9) for seed in by_seed}
+        values["dropped", position] = {seed: ablation(9, 3.0 + seed + value) for seed, value in by_seed.items()}
+    study = sweep(tmp_path, ["arm", "model.position"], values)
+    (average,) = (contrast for contrast in arms(study, question(study)) if contrast.is_average)
+    half = 12.706204736174694 * 0.05  # t(0.975, 1 degree of freedom); standard deviation 0.0707 of two seeds
+    found = average.difference
+    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25 - half, 0.25 + half))
+
+
 def test_arms_are_read_as_they_were_trained(tmp_path: Path) -> None:
     values = {
         ("kept",): {1: ablation(3.0, 9.0), 2: ablation(3.2, 9.0)},

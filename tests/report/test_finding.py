@@ -38,6 +38,7 @@ def test_with_two_axes_the_sides_are_named(tmp_path: Path) -> None:
             values.setdefault(("dropped", position), {})[seed] = ablation(9, 3.0 + seed + change + noise)
     text = said(sweep(tmp_path, ["arm", "model.position"], values))
     assert text.startswith(
-        "At 1× **dropped** against **kept**: better with rotary, worse with alibi, not told apart with fire;"
+        "At 1× **dropped** against **kept**: on average not told apart (+0.002 [−0.024, +0.028]), "
+        "better with rotary, worse with alibi, not told apart with fire;"
     )
     assert "best of all is **dropped, rotary**" in text
