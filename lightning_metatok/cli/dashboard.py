@@ -17,14 +17,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from urllib.parse import quote
 
 from lightning_metatok.cli.studies import add_arguments, read_study
 from lightning_metatok.errors import OptionParser, UserError
-from lightning_metatok.report.dashboard import write_dashboard
+from lightning_metatok.report.dashboard import RUNS, write_dashboard
 
 MADE = "dashboard"
 HOST = "127.0.0.1"
 STARTS_WITHIN_S = 120
+TAB = f"#custom_scalars&regexInput={quote(f'^(?!{RUNS}/)', safe='()!')}"
+"""Conditions alone are listed: TensorBoard draws nothing where more than 40 of its runs are, until they are ticked."""
 
 
 def build_parser() -> OptionParser:
@@ -79,7 +82,7 @@ def serve(folder: Path, port: int) -> int:
                 said.seek(0)
                 words = [line.strip() for line in said if line.strip()]
                 raise UserError(f"--port={port}: TensorBoard did not start: {words[-1] if words else 'no word of it'}")
-            print(f"TensorBoard: http://{HOST}:{port}/#custom_scalars   (Ctrl-C ends it)", flush=True)
+            print(f"TensorBoard: http://{HOST}:{port}/{TAB}   (Ctrl-C ends it)", flush=True)
             return process.wait()
         except KeyboardInterrupt:
             return 0
