@@ -3,10 +3,11 @@
     one share          Wilson's interval         81 of 263 right: 0.308 [0.255, 0.366]
     two, paired        bootstrap of the mean difference, item by item
                        McNemar's exact test: only items count that one condition gets right and the other wrong
+    many tests         Holm's correction         p times the number of tests that are left, from the smallest p on
 
 Sources: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; Efron 1987, "Better
 bootstrap confidence intervals"; McNemar 1947, "Note on the sampling error of the difference between correlated
-proportions". SciPy computes all of them.
+proportions"; Holm 1979, "A simple sequentially rejective multiple test procedure". SciPy computes the first three.
 """
 
 from typing import NamedTuple
@@ -95,3 +96,17 @@ def mcnemar(a_n: ArrayLike, b_n: ArrayLike) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def holm(p_n: ArrayLike) -> NDArray[np.float64]:
+    """Return the p of every test, corrected for there being many: below alpha, it holds with all the others.
+
+    Args:
+        p_n: a p a test, in any order; NaN where there was nothing to test, which counts as no test.
+    """
+    p_n = np.asarray(p_n, dtype=np.float64)
+    order = np.argsort(p_n)[: int(np.isfinite(p_n).sum())]  # NaN is sorted last
+    corrected_n = np.full(p_n.shape, np.nan)
+    factors = np.arange(len(order), 0, -1)
+    corrected_n[order] = np.minimum(np.maximum.accumulate(factors * p_n[order]), 1.0)
+    return corrected_n

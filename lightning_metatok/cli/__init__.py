@@ -25,6 +25,8 @@ VERBS = {
     "generate": ("lightning_metatok.cli.generate", "continue a prompt: --ckpt_path CKPT --prompt TEXT"),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
+    "report": ("lightning_metatok.cli.report", "which arm wins, at which length, how sure, as a page: SWEEP.yaml"),
+    "dashboard": ("lightning_metatok.cli.dashboard", "the same in TensorBoard, arms overlaid: SWEEP.yaml"),
     "replay": ("lightning_metatok.cli.replay", "make a step again whose loss or gradient was not finite: RUN"),
     "doctor": (
         "lightning_metatok.doctor",

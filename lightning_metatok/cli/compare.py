@@ -24,7 +24,6 @@ from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report.budgets import (
     CONFIDENCE,
     Cell,
-    band,
     cells,
     is_accuracy,
     largest_common_budget,
@@ -204,29 +203,22 @@ def as_csv(comparisons: Sequence[Comparison], metric: str) -> str:
 
 def draw(groups: Sequence[Condition], metric: str, at: float, path: Path) -> None:
     """Write a PNG: the metric against source tokens, a line an arm (mean over seeds), a band from seed to seed."""
-    from matplotlib import style
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
 
-    markers = "osD^vP*X"
-    with style.context("petroff10"):
-        figure = Figure(figsize=(8.4, 4.2), dpi=150, layout="constrained")
-        axes = figure.add_subplot()
-        for i, condition in enumerate(groups):
-            spent, mean, low, high = band(condition, metric, "source_tokens")
-            n = len(condition.runs)
-            label = f"{condition.label} ({n} seed{'s' if n > 1 else ''})"
-            (line,) = axes.plot(spent, mean, label=label, marker=markers[i % len(markers)], markersize=4, markevery=0.1)
-            if n > 1:
-                axes.fill_between(spent, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        axes.axvline(at, color="0.5", linestyle=":", linewidth=1, label="where all are compared")
-        if is_accuracy(metric):
-            axes.set_ylim(-0.02, 1.02)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_xlabel("source tokens seen")
-        axes.set_ylabel(metric)
-        axes.set_title(f"{metric} by arm: mean over seeds, band from the smallest to the largest", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-        figure.savefig(path, format="png")
+    from lightning_metatok.palette import line_style
+    from lightning_metatok.report.figures import draw_curve, finish_curves
+
+    figure = Figure(figsize=(8.4, 4.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for i, condition in enumerate(groups):
+        n = len(condition.runs)
+        line = draw_curve(axes, condition, metric, *line_style(i))
+        line.set_label(f"{condition.label} ({n} seed{'s' if n > 1 else ''})")
+    axes.axvline(at, color="0.5", linestyle=":", linewidth=1, label="where all are compared")
+    finish_curves(axes, metric)
+    axes.set_xlabel("source tokens seen")
+    axes.set_ylabel(metric)
+    axes.set_title(f"{metric} by arm: mean over seeds, band from the smallest to the largest", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.savefig(path, format="png")

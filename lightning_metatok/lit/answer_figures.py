@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from lightning_metatok.data.examples import Examples
 from lightning_metatok.lit.answer_report import ERRORS, Cell, groups
 from lightning_metatok.lit.answers import Answers
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE, SKY
+from lightning_metatok.palette import BLUE, GREEN, GREY, ORANGE, PINK, SKY, YELLOW
 
-# Okabe and Ito's palette, the rest of it.
-GREEN, PINK, YELLOW = "#009E73", "#CC79A7", "#E69F00"
 CURVES = ((ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (YELLOW, "v"), (SKY, "P"), (GREY, "X"))
 BARS = (BLUE, SKY, YELLOW, GREY)
 TITLES = {"positions": "positions at marks", "embedding": "embedding of marks", "marks": "places of marks"}

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_metatok.palette import BLUE, GREY, ORANGE, SKY
+
 if TYPE_CHECKING:
     from lightning_metatok.lit.callbacks.position_ablation import Cell
-
-# Okabe and Ito's palette: distinguishable with any colour vision.
-BLUE, SKY, ORANGE, GREY = "#0072B2", "#56B4E9", "#D55E00", "#6E6E6E"
 
 SMALLEST_RANGE = 0.1
 """Nats: the ablation's axis never spans less."""

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
 from lightning_metatok.data.cache import sync
-from lightning_metatok.lit.event_file import PATTERN, EventWriter
+from lightning_metatok.event_file import PATTERN
+from lightning_metatok.lit.event_file import EventWriter
 
 METRICS = "metrics.jsonl"
 

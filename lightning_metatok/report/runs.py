@@ -10,9 +10,10 @@ Its runs differ in nothing but the seed.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,11 @@ class Run:
         steps = sorted(by_step)
         return np.array(steps, dtype=np.float64), np.array([by_step[step] for step in steps], dtype=np.float64)
 
+    def last(self, name: str) -> float:
+        """Return the value of `name` that was logged last; NaN where none was."""
+        _, values = self.logged(name)
+        return float(values[-1]) if len(values) else math.nan
+
     def curve(self, metric: str, budget: str) -> tuple[FloatArray, FloatArray]:
         """Return what was spent (`budget`: a key of BUDGETS) at every logged value of `metric`, and the values.
 
@@ -122,6 +128,8 @@ class Condition:
     parameters: int
     is_plain: bool
     runs: tuple[Run, ...]
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    """What it differs in from the others: name -> value."""
 
 
 def read_run(folder: Path) -> Run:
@@ -187,7 +195,7 @@ def conditions(runs: list[Run]) -> list[Condition]:
                 )
         group.append(run)
     return [
-        Condition(label, parameters, group[0].arm["arm"] == PLAIN, tuple(group))
+        Condition(label, parameters, group[0].arm["arm"] == PLAIN, tuple(group), {"condition": label})
         for (label, parameters), group in groups.items()
     ]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_metatok.analysis.statistics import mcnemar, paired_bootstrap, wilson_interval
+from lightning_metatok.analysis.statistics import holm, mcnemar, paired_bootstrap, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,16 @@ def test_mcnemar_rarely_finds_what_is_not_there() -> None:
     draws = np.random.default_rng(3)
     p = [mcnemar(draws.random(60) < 0.4, draws.random(60) < 0.4) for _ in range(600)]
     assert np.mean(np.array(p) <= 0.05) <= 0.06  # exact tests stay below 0.05
+
+
+def test_holm_multiplies_by_the_tests_that_are_left_and_never_falls() -> None:
+    # Sorted: 0.01 x 4, 0.02 x 3 = 0.06, 0.03 x 2 = 0.06, 0.5; in the order given.
+    assert holm([0.5, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.5, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.6]).tolist() == [1.0, 1.0]
+
+
+def test_holm_counts_no_test_where_there_was_none() -> None:
+    found = holm([0.01, float("nan"), 0.04])
+    assert found[[0, 2]].tolist() == pytest.approx([0.02, 0.04])
+    assert np.isnan(found[1])
+    assert holm([]).shape == (0,)

@@ -1,6 +1,5 @@
 """TensorBoard's first answers without typing: overlaid charts, and hyperparameters with the final metrics."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,14 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
+from lightning_metatok.event_file import exactly
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
 from lightning_metatok.lit.figures import run_figure, save_figure
 from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_folder, log_text
-
-
-def exactly(tag: str) -> str:
-    """A custom-scalars pattern for one tag: TensorBoard matches patterns as prefixes otherwise."""
-    return f"^{re.escape(tag)}$"
 
 
 def _lines(tags: Iterable[str]) -> list[Any]:

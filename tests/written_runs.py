@@ -1,0 +1,56 @@
+"""Run folders as `fit` writes them, with the numbers that a test wants."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+EXACT = "accuracy/exact/val"
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {"meta_attention": False, "placement": "none"},
+    "pause": {"meta_attention": False, "placement": "hint"},
+    "meta": {"meta_attention": True, "placement": "hint"},
+}
+
+
+def write_run(
+    folder: Path,
+    arm: str = "meta",
+    *,
+    seed: int = 1,
+    values: list[float],
+    tokens_a_step: float = 100,
+    flops_a_token: float = 10.0,
+    parameters: int = 1000,
+    metric: str = EXACT,
+    config: dict[str, Any] | None = None,
+    last: dict[str, float] | None = None,
+) -> Path:
+    """Write a run folder as `fit` does: a validation every 10 steps, each with the next of `values`; then `last`."""
+    folder.mkdir(parents=True)
+    flat = {
+        "data": {"task": "parity", "task_options": {"n_bits": [2, 8]}, "meta_placement": ARMS[arm]["placement"]}
+        | {"meta_fraction": 0.1, "validation_examples": 263, "seed": seed, "batch_size": 64},
+        "model": {"d_ff": None, "init_from": None, "meta_attention": ARMS[arm]["meta_attention"]},
+        "trainer": {"max_steps": 10 * len(values), "precision": "auto"},
+        "seed_everything": seed,
+        "run_dir": str(folder),
+    }
+    for key, value in (config or {}).items():
+        group, _, name = key.partition(".")
+        flat[group][name] = value  # type: ignore[index]
+    (folder / "config.yaml").write_text(yaml.safe_dump(flat))
+    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
+    (folder / "arm.json").write_text(json.dumps({"arm": arm, "differs": ARMS[arm], "parameters": parameters}))
+    lines: list[dict[str, Any]] = []
+    for i, value in enumerate(values):
+        step = 10 * (i + 1)
+        lines.append({"step": step, "loss/train": 1.0 / step})
+        lines.append({"step": step, "loss/val": 1.0, metric: value})
+        tokens = step * tokens_a_step
+        lines.append({"step": step, "budget/source_tokens": tokens, "budget/flops": tokens * flops_a_token})
+    if last:
+        lines.append({"step": 10 * len(values), **last})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
