@@ -25,9 +25,7 @@ class Draws:
     `anew`: purposes whose choices are others than they would be, while all the rest stays: see `tasks.pairs`.
     """
 
-    def __init__(
-        self, seed: int, split: str, index_n: ArrayLike, attempt: int = 0, anew: Collection[str] = ()
-    ) -> None:
+    def __init__(self, seed: int, split: str, index_n: ArrayLike, attempt: int = 0, anew: Collection[str] = ()) -> None:
         self.split, self.index_n, self.anew = split, np.asarray(index_n, dtype=np.int64), anew
         self._state_n = random_bits(seed, zlib.crc32(split.encode()), self.index_n, attempt)
 

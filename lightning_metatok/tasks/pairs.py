@@ -4,8 +4,8 @@
     corrupted   L0 M a4 a7 M  L9 M a3 a0 M  ? L9 2   a0        the same places, the same marks, another list L9
 
 What a model holds at some place of one prompt can so be put at the same place of the other, to see whether the answer
-follows (Meng et al. 2022, arXiv 2202.05262; Zhang & Nanda 2024, arXiv 2309.16042). Both are prompts that the task itself
-could have made, and both belong to the split.
+follows (Meng et al. 2022, arXiv 2202.05262; Zhang & Nanda 2024, arXiv 2309.16042). Both are prompts that the task
+itself could have made, and both belong to the split.
 """
 
 from dataclasses import replace
