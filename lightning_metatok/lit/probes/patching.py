@@ -160,13 +160,9 @@ def _row(
 
 
 def _finding(table: DataFrame) -> str:
-    def best(group: str) -> str:
-        rows = table[table.group == group]
-        row = rows.loc[rows.follows.idxmax()]
-        return f"{100 * row.follows:.0f} % (into layer {row.layer:.0f})"
-
-    line = f"the answer follows the list's own tokens in up to {best('list')}"
-    return line if "marks" not in set(table.group) else f"{line}, all marks in up to {best('marks')}"
+    most = {group: f"{100 * rows.follows.max():.0f} %" for group, rows in table.groupby("group")}
+    line = f"swapped in some layer, the list's own tokens take the answer along in {most['list']} of pairs"
+    return f"{line}, its marks in {most['marks']}" if "marks" in most else line
 
 
 def _figure(table: DataFrame, title: str) -> Figure:
@@ -181,7 +177,7 @@ def _figure(table: DataFrame, title: str) -> Figure:
     left.set_ylim(-0.03, 1.03)
     left.set_ylabel("answers that follow the donor (share of pairs)", fontsize=8)
     right.axhline(0, color=GREY, linestyle=":")
-    right.set_ylabel("log p(donor's answer) - log p(own), change (nats)", fontsize=8)
+    right.set_ylabel("change of log p(donor's) - log p(own) (nats)", fontsize=8)
     for axes in (left, right):
         axes.set_xticks(sorted(set(table.layer)))
         axes.set_xlabel("layer that the swapped state enters", fontsize=8)
