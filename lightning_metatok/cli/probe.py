@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lightning_metatok.cli.config_files import values_of
 from lightning_metatok.cli.training import TrainingCLI, quiet, run_folder_of, with_own_config
@@ -69,7 +70,11 @@ class ProbeCLI(TrainingCLI):
         """Ask every probe, writing what it found before the next one is asked."""
         subject = self._subject()
         chosen = self._chosen(subject)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = error.strerror
+            raise UserError(f"run_dir={self.folder.parent}: cannot make the folder {self.verb} in it: {why}") from error
         step = int(self.checkpoint.get("global_step", 0))
         findings: list[tuple[str, Finding]] = []
         seconds: dict[str, float] = {}
@@ -147,9 +152,14 @@ class ProbeCLI(TrainingCLI):
 def write_finding(folder: Path, finding: Finding, step: int) -> None:
     """Write NAME.csv and NAME.png, each whole or not at all, and show the figure in TensorBoard."""
     write_atomically(folder / f"{finding.name}.csv", finding.table.to_csv(index=False, float_format="%.6g"))
-    save_figure(finding.figure, folder / f"{finding.name}.png")
+    picture = folder / f"{finding.name}.png"
+    save_figure(finding.figure, picture)
+    width, height = finding.figure.canvas.get_width_height()
+    # The picture as it is: add_figure would draw it a second time.
+    image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=picture.read_bytes())
     writer = EventWriter(log_dir=str(folder))
-    writer.add_figure(f"probe/{finding.name}", finding.figure, global_step=step)
+    event_file = writer._get_file_writer()
+    event_file.add_summary(Summary(value=[Summary.Value(tag=f"probe/{finding.name}", image=image)]), step)
     if finding.says:
         writer.add_text(f"probe/{finding.name}", finding.says, global_step=step)
     writer.close()

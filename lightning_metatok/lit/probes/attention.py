@@ -135,7 +135,7 @@ def _distance_rows(by_distance: dict[tuple[Any, ...], tuple[Tensor, Tensor]]) ->
 
 def _figure(table: DataFrame, title: str) -> Figure:
     layers = sorted(set(table.layer))
-    figure = Figure(figsize=(1.2 + 2.3 * max(2, len(layers)), 5.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(1.2 + 2.3 * max(2, len(layers)), 6.2), dpi=150, layout="constrained")
     panels = figure.subplots(3, len(layers), squeeze=False, sharey="row")
     for column, layer in enumerate(layers):
         _draw_mass(panels[0, column], table[(table.measure == "mass") & (table.layer == layer)])

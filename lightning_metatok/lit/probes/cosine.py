@@ -122,11 +122,11 @@ def _figure(table: DataFrame, title: str) -> Figure:
         top.set_title(label, fontsize=9)
         strongest = rows.loc[excess[rows.index].abs().idxmax()].layer
         one = rows[rows.layer == strongest]
-        bottom.fill_between(one.distance, one.null_low, one.null_high, color=GREY, alpha=0.4, lw=0,
-                            label="tokens of other prompts (95 %)")  # fmt: skip
-        bottom.fill_between(one.distance, -one.random_half_width, one.random_half_width, color=BLUE, alpha=0.3, lw=0,
-                            label="random directions (95 %)")  # fmt: skip
-        bottom.plot(one.distance, one.null_mean, ":", color=GREY, linewidth=1.2)
+        null = "tokens of other prompts (mean, 95 %)"
+        bottom.fill_between(one.distance, one.null_low, one.null_high, color=GREY, alpha=0.4, lw=0)
+        bottom.plot(one.distance, one.null_mean, ":", color=GREY, linewidth=1.2, label=null)
+        reach_d, nowhere = one.random_half_width, "random directions (95 %)"
+        bottom.fill_between(one.distance, -reach_d, reach_d, color=BLUE, alpha=0.3, lw=0, label=nowhere)
         bottom.set_xticks(one.distance[:: max(1, len(one) // 6)])
         bottom.plot(one.distance, one["mean"], "o-", color=ORANGE, markersize=3, label="tokens before the mark")
         bottom.set_title(f"into layer {strongest}", fontsize=8)

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from lightning_metatok.analysis.lens import kl_to_end, train_translator
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.figures import BLUE, ORANGE
+from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
 from lightning_metatok.lit.probes.trials import LEAST
 
+NEAR = 0.1
+"""Nats from the end that count as there."""
 KINDS = ("marks", "source tokens", "where the answer is predicted")
 
 
@@ -125,12 +127,13 @@ def _by_prompt(values_R: np.ndarray, row_R: np.ndarray) -> np.ndarray:
 
 
 def _says(table: DataFrame) -> str:
-    tokens = KINDS[0] if KINDS[0] in set(table.tokens) else KINDS[1]
-    rows = table[(table.tokens == tokens) & (table.layer == table.layer.max())].set_index("lens").kl
-    return (
-        f"at {tokens}, the state into layer {table.layer.max()} is {rows['logit lens']:.2f} nats from the end by the "
-        f"logit lens, {rows['tuned lens']:.2f} by the tuned one"
-    )
+    tuned = table[table.lens == "tuned lens"]
+    parts = []
+    for kind in dict.fromkeys(tuned.tokens):
+        near = tuned[(tuned.tokens == kind) & (tuned.kl < NEAR)]
+        parts.append(f"layer {near.layer.min()} at {kind}" if len(near) else f"no layer at {kind}")
+    parts[-1] = parts[-1].replace(" at where", " where")
+    return f"a linear map reads the end to {NEAR} nats from {', '.join(parts)} on"
 
 
 def _figure(table: DataFrame, title: str) -> Figure:
@@ -142,11 +145,12 @@ def _figure(table: DataFrame, title: str) -> Figure:
             rows = table[(table.tokens == kind) & (table.lens == lens)]
             axes.fill_between(rows.layer, rows.kl_low, rows.kl_high, color=colour, alpha=0.2, lw=0)
             axes.plot(rows.layer, rows.kl, color=colour, marker=marker, fillstyle="none", label=lens)
+        axes.axhline(NEAR, color=GREY, linestyle=":", linewidth=1)
         axes.set_title(kind, fontsize=9)
         axes.set_xticks(sorted(set(table.layer)))
         axes.set_xlabel("layer that the state enters", fontsize=8)
         axes.tick_params(labelsize=7)
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log")
         axes.grid(axis="y", color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("KL(end || lens), nats", fontsize=8)

@@ -123,7 +123,7 @@ def _figure(table: DataFrame, title: str) -> Figure:
         _points(axes, sizes[sizes.tokens == kind])
         axes.set_title(f"size, {kind}", fontsize=8)
         axes.set_yscale("log")
-        axes.set_ylim(0.7 * sizes["mean"].clip(lower=1e-3).min(), 1.4 * sizes.high.max())
+        axes.set_ylim(0.7 * sizes["mean"].clip(lower=1e-4).min(), 1.4 * sizes.high.max())
     panels[0].set_ylabel("|update| / |stream before it|", fontsize=8)
     if len(answer):
         _bars(panels[-1], answer)
