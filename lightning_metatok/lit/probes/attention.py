@@ -21,6 +21,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answer_figures import GREEN, PINK
 from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
+from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
 
 STYLES = {
@@ -155,7 +156,7 @@ def _figure(table: DataFrame, title: str) -> Figure:
         panels[row, 0].set_ylabel(label, fontsize=8)
     handles, labels = panels[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
-    figure.suptitle(f"{title}\nbars: 95 % intervals over prompts; grey lines: uniform attention", fontsize=9)
+    put_title(figure, title, "bars: 95 % intervals over prompts; grey lines: uniform attention")
     return figure
 
 

@@ -21,6 +21,7 @@ from lightning_metatok.analysis.residual import cosine_test
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
+from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, preceding
 
 KINDS = {"state": "states", "embedding": "mark's state, token's embedding", "value": "value vectors"}
@@ -141,5 +142,5 @@ def _figure(table: DataFrame, title: str) -> Figure:
     bar = figure.colorbar(image, ax=list(panels[0]), pad=0.01, fraction=0.03)
     bar.set_label("cosine beyond other prompts'\n(x: not beyond its 95 %)", fontsize=7)
     bar.ax.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=9)
+    put_title(figure, title)
     return figure

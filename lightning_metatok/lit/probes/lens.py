@@ -17,6 +17,7 @@ from lightning_metatok.analysis.lens import kl_to_end, train_translator
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
+from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
 from lightning_metatok.lit.probes.trials import LEAST
 
@@ -131,9 +132,9 @@ def _says(table: DataFrame) -> str:
     parts = []
     for kind in dict.fromkeys(tuned.tokens):
         near = tuned[(tuned.tokens == kind) & (tuned.kl < NEAR)]
-        parts.append(f"layer {near.layer.min()} at {kind}" if len(near) else f"no layer at {kind}")
-    parts[-1] = parts[-1].replace(" at where", " where")
-    return f"a linear map reads the end to {NEAR} nats from {', '.join(parts)} on"
+        where = kind if kind.startswith("where") else f"at {kind}"
+        parts.append(f"from layer {near.layer.min()} on {where}" if len(near) else f"from no layer on {where}")
+    return f"a linear map reads what the model will say to {NEAR} nats {', '.join(parts)}"
 
 
 def _figure(table: DataFrame, title: str) -> Figure:
@@ -155,5 +156,5 @@ def _figure(table: DataFrame, title: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("KL(end || lens), nats", fontsize=8)
     panels[0].legend(frameon=False, fontsize=7)
-    figure.suptitle(f"{title}\nprompts that no lens was trained on; bands: 95 % intervals", fontsize=9)
+    put_title(figure, title, "prompts that no lens was trained on; bands: 95 % intervals")
     return figure

@@ -25,6 +25,7 @@ from lightning_metatok.data import Batch
 from lightning_metatok.lit.answer_figures import GREEN, PINK, YELLOW
 from lightning_metatok.lit.figures import BLUE, GREY, ORANGE, SKY
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
+from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.places import Places, located
 from lightning_metatok.lit.probes.subject import ROWS
 from lightning_metatok.lit.probes.trials import LEAST
@@ -186,5 +187,5 @@ def _figure(table: DataFrame, title: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
-    figure.suptitle(f"{title}\n{int(table.n.iloc[0])} pairs of prompts; bands: 95 % intervals", fontsize=9)
+    put_title(figure, title, f"{int(table.n.iloc[0])} pairs of prompts; bands: 95 % intervals")
     return figure

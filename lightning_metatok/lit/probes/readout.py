@@ -23,6 +23,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answer_figures import GREEN, PINK, YELLOW
 from lightning_metatok.lit.figures import BLUE, GREY, ORANGE, SKY
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
+from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, mean_interval, preceding
 
 LEAST, FOLDS = 100, 5
@@ -180,5 +181,5 @@ def _figure(table: DataFrame, title: str) -> Figure:
     panels[0].set_ylabel("token read off (cross-validated share)", fontsize=8)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=7)
-    figure.suptitle(f"{title}\nbands: 95 % intervals over prompts; grey: the highest of all distances", fontsize=9)
+    put_title(figure, title, "bands: 95 % intervals over prompts; grey: the highest of all distances")
     return figure

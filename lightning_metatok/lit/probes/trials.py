@@ -20,6 +20,7 @@ from lightning_metatok.analysis.statistics import paired_bootstrap, wilson_inter
 from lightning_metatok.data import Batch
 from lightning_metatok.lit.figures import BLUE, ORANGE
 from lightning_metatok.lit.probes.base import Subject
+from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.places import Places, with_places
 from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.interventions import Intervention, intervened
@@ -132,7 +133,7 @@ def trials_figure(table: DataFrame, title: str) -> Figure:
     right.axvline(0, color=BLUE, linestyle=":", linewidth=1)
     right.set_xlabel("change of the answer's log-probability (nats)", fontsize=8)
     n = int(table.n.iloc[0])
-    figure.suptitle(title, fontsize=9.5)
+    put_title(figure, title)
     figure.supxlabel(f"{n} held-out prompts; bars: 95 % intervals (Wilson; paired bootstrap)", fontsize=7)
     return figure
 

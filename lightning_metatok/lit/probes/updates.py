@@ -19,6 +19,7 @@ from lightning_metatok.analysis.residual import logit_attribution, norm_share
 from lightning_metatok.lit.answer_figures import GREEN
 from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
+from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
 from lightning_metatok.lit.probes.trials import LEAST
 from lightning_metatok.model.recording import LayerRecord, Recording
@@ -132,7 +133,7 @@ def _figure(table: DataFrame, title: str) -> Figure:
         panels[-1].set_ylabel("part of the logit above the mean", fontsize=8)
     shown = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=7)
-    figure.suptitle(f"{title}\nbands and bars: 95 % intervals over prompts", fontsize=9)
+    put_title(figure, title, "bands and bars: 95 % intervals over prompts")
     return figure
 
 
