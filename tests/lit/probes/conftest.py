@@ -75,14 +75,17 @@ ARMS: dict[str, dict[str, Any]] = {
 def random_subject(list_data: dict[str, Any], tmp_path: Path) -> MakeSubject:
     """A function that makes a subject with random weights, of an arm in `ARMS`."""
 
-    def make(arm: str = "meta", n: int = 40, placement: str = "every", **options: Any) -> Subject:
+    def make(
+        arm: str = "meta", n: int = 40, placement: str = "every", task: dict[str, Any] | None = None, **options: Any
+    ) -> Subject:
         torch.manual_seed(0)
-        module = MetaTokenLM(n_layers=2, n_heads=2, d_model=16, vocab_size=64, **ARMS[arm], **options)
+        sizes = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size": 64}
+        module = MetaTokenLM(**{**sizes, **ARMS[arm], **options})
         with torch.no_grad():
             for parameter in module.model.parameters():
                 if parameter.dim() == 2:
                     torch.nn.init.normal_(parameter, std=0.3)
-        data = TaskDataModule(**list_data, meta_placement="none" if arm == "plain" else placement)
+        data = TaskDataModule(**{**list_data, **(task or {})}, meta_placement="none" if arm == "plain" else placement)
         return subject_of(module, data, n)
 
     return make

@@ -157,3 +157,31 @@ def test_places_of_marks_are_those_of_the_flags(placement: str, random_subject: 
 def test_the_same_seed_gives_the_same_table(known: Known) -> None:
     tables: list[Any] = [Eviction().run(known("cache"))[0].table for _ in range(2)]
     assert tables[0].equals(tables[1])
+
+
+TASKS: dict[str, dict[str, Any]] = {
+    "segment_counting": {"n_lists": [2, 2], "list_length": [2, 3]},
+    "copying": {"n_words": [12, 16]},
+    "parity": {"n_bits": [6, 8]},
+    "multi_query_recall": {"n_pairs": [4, 5]},
+    "variable_tracking": {"n_chains": [2, 2]},
+    "needle": {"n_hay": [40, 50]},
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_with_segments_can_be_asked(name: str, random_subject: MakeSubject) -> None:
+    task = {"task": name, "task_options": {"symbols": [64, 32, 32], **TASKS[name]}}
+    subject = random_subject("meta", 30, vocab_size=160, task=task)
+    for probe in (Eviction(windows=[4]), Patching(layers=[0])):
+        assert probe.cannot(subject) is None
+        probe.check(subject)
+        (finding,) = probe.run(subject)
+        assert finding.table.n.eq(30).all()
+
+
+def test_a_task_without_segments_says_what_it_cannot_give(random_subject: MakeSubject) -> None:
+    task = {"task": "addition", "task_options": {"n_digits": [2, 3]}}
+    reason = str(Patching().cannot(random_subject("plain", 30, vocab_size=1024, task=task)))
+    assert "data.task=addition has no segment" in reason
+    assert "\n" not in reason
