@@ -108,6 +108,7 @@ KINDS = {
             "validate": ["ablation"],
             "test": ["ablation"],
             "predict": [],
+            "probe": [],
         },
         always={"fit": [ArmCard]},
     ),
@@ -127,6 +128,7 @@ KINDS = {
             "validate": [],
             "test": ["lengths", "positions", "embedding", "placement"],
             "predict": [],
+            "probe": [],
         },
         always={"fit": [ArmCard, Curriculum, AnswerStudy], "test": [AnswerStudy]},
     ),
@@ -395,13 +397,29 @@ def run_folder_of(checkpoint: str | None) -> Path | None:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb of the Trainer."""
-    argv = list(argv)
-    checkpoints = values_of(argv, ("--ckpt_path",))
-    if not values_of(argv, CONFIG_OPTIONS) and checkpoints:
+    argv = with_own_config(verb, list(argv))
+    quiet()
+    if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
+        os.environ.pop(RUN_DIR_VARIABLE, None)
+    with RunLock() as lock:
+        TrainingCLI(verb, argv, lock).run()
+    return 0
+
+
+def with_own_config(verb: str, argv: list[str], *, always: bool = False) -> list[str]:
+    """Return `argv` with the configuration of the run folder that its checkpoint lies in, where it names none.
+
+    `always`: also where it names some, which are then laid over it.
+
+    Raises:
+        UserError: nothing says what the model is.
+    """
+    checkpoints, configs = values_of(argv, ("--ckpt_path",)), values_of(argv, CONFIG_OPTIONS)
+    if checkpoints and (always or not configs):
         folder = run_folder_of(checkpoints[-1])
         if folder is not None:  # a checkpoint in its run folder brings its own configuration
-            argv = ["--config", str(folder / CONFIG), *argv]
-        elif not _describes_itself(argv):
+            return ["--config", str(folder / CONFIG), *argv]
+        if not configs and not _describes_itself(argv):
             path = checkpoints[-1]
             why = (
                 "expected --config, as no config.yaml stands beside its folder"
@@ -409,14 +427,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
                 else "no such file"
             )
             raise UserError(f"--ckpt_path={path}: {why}")
-    elif verb != "fit" and not _describes_itself(argv) and not values_of(argv, CONFIG_OPTIONS):
+    elif verb != "fit" and not _describes_itself(argv) and not configs:
         raise UserError(f"--ckpt_path: expected a checkpoint to {verb}, as `fit` writes them")
-    quiet()
-    if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
-        os.environ.pop(RUN_DIR_VARIABLE, None)
-    with RunLock() as lock:
-        TrainingCLI(verb, argv, lock).run()
-    return 0
+    return argv
 
 
 def names_of_options(kind: str) -> list[str]:

@@ -32,6 +32,7 @@ class Copying(Task):
     name: ClassVar[str] = "copying"
     size_field: ClassVar[str] = "n_words"
     default_size: ClassVar[tuple[int, int]] = (8, 32)
+    content_draws: ClassVar[tuple[str, ...]] = ("words",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "open": ("[", " ["),
         "close": ("]", " ]"),

@@ -5,6 +5,7 @@ changing one choice (where marks go) leaves the others as they were.
 """
 
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,11 +15,18 @@ from lightning_metatok.data.counter import random_bits
 IntArray = NDArray[np.int64]
 
 
-class Draws:
-    """The choices of the examples with the numbers `index_n`; `attempt` counts how often they were drawn anew."""
+ANEW = 0x616E6577
+"""Keeps the second choice of a purpose apart from the first."""
 
-    def __init__(self, seed: int, split: str, index_n: ArrayLike, attempt: int = 0) -> None:
-        self.split, self.index_n = split, np.asarray(index_n, dtype=np.int64)
+
+class Draws:
+    """The choices of the examples with the numbers `index_n`; `attempt` counts how often they were drawn anew.
+
+    `anew`: purposes whose choices are others than they would be, while all the rest stays: see `tasks.pairs`.
+    """
+
+    def __init__(self, seed: int, split: str, index_n: ArrayLike, attempt: int = 0, anew: Collection[str] = ()) -> None:
+        self.split, self.index_n, self.anew = split, np.asarray(index_n, dtype=np.int64), anew
         self._state_n = random_bits(seed, zlib.crc32(split.encode()), self.index_n, attempt)
 
     @property
@@ -29,7 +37,8 @@ class Draws:
     def bits(self, purpose: str, *shape: int) -> NDArray[np.uint64]:
         """Return 64 random bits, uint64 [n, *shape]."""
         slots = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(1, *shape)
-        states = self._state_n.reshape(-1, *(1 for _ in shape))
+        state_n = random_bits(ANEW, self._state_n) if purpose in self.anew else self._state_n
+        states = state_n.reshape(-1, *(1 for _ in shape))
         return random_bits(zlib.crc32(purpose.encode()), states, slots)
 
     def integers(self, purpose: str, low: ArrayLike, high: ArrayLike, *shape: int) -> IntArray:

@@ -29,6 +29,7 @@ class ListRecall(Task):
     name: ClassVar[str] = "list_recall"
     size_field: ClassVar[str] = "n_lists"
     default_size: ClassVar[tuple[int, int]] = (2, 5)
+    content_draws: ClassVar[tuple[str, ...]] = ("items",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         **PHRASES,
         "question": ("?", "\nQ: what is item"),

@@ -35,6 +35,7 @@ class MultiQueryRecall(Task):
     name: ClassVar[str] = "multi_query_recall"
     size_field: ClassVar[str] = "n_pairs"
     default_size: ClassVar[tuple[int, int]] = (4, 16)
+    content_draws: ClassVar[tuple[str, ...]] = ("values",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "colon": ("", ":"),
         "comma": ("", ","),

@@ -53,6 +53,7 @@ class Needle(Task):
     name: ClassVar[str] = "needle"
     size_field: ClassVar[str] = "n_hay"
     default_size: ClassVar[tuple[int, int]] = (128, 512)
+    content_draws: ClassVar[tuple[str, ...]] = ("digits",)
     reencodes: ClassVar[bool] = False
     needs_haystack: ClassVar[bool] = True
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {

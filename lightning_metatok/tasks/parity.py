@@ -38,6 +38,7 @@ class Parity(Task):
     name: ClassVar[str] = "parity"
     size_field: ClassVar[str] = "n_bits"
     default_size: ClassVar[tuple[int, int]] = (4, 16)
+    content_draws: ClassVar[tuple[str, ...]] = ("bits",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "zero": ("zero", " 0"),
         "one": ("one", " 1"),

@@ -30,6 +30,7 @@ class SegmentCounting(Task):
     name: ClassVar[str] = "segment_counting"
     size_field: ClassVar[str] = "n_lists"
     default_size: ClassVar[tuple[int, int]] = (2, 5)
+    content_draws: ClassVar[tuple[str, ...]] = ("repeats",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         **PHRASES,
         "question": ("#", "\nQ: how many"),

@@ -173,6 +173,9 @@ class Task(ABC):
     placements: ClassVar[tuple[str, ...]] = get_args(Placement)
     reencodes: ClassVar[bool] = True
     """Whether encoding a prompt's text gives its tokens again; not where text is cut between tokens."""
+    content_draws: ClassVar[tuple[str, ...]] = ()
+    """Purposes of draws that say what stands in segments, and so what the answer is, and nothing else of a prompt:
+    made anew, they give the other prompt of a pair (`tasks.pairs`). None where a task has no segments."""
     needs_haystack: ClassVar[bool] = False
     """Whether rendering text needs `haystack`."""
 

@@ -36,6 +36,7 @@ class VariableTracking(Task):
     name: ClassVar[str] = "variable_tracking"
     size_field: ClassVar[str] = "n_chains"
     default_size: ClassVar[tuple[int, int]] = (2, 6)
+    content_draws: ClassVar[tuple[str, ...]] = ("values",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "equals": ("=", " ="),
         "end": (";", ";"),

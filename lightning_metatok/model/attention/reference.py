@@ -61,6 +61,20 @@ def attend(
     Returns:
         [B, N, Q, H].
     """
+    weights_BNQK = weights(masked_scores(q_BNQH, k_BNKH, mask=mask, score=score, first=first))
+    weights_BNQK = torch.nn.functional.dropout(weights_BNQK, dropout)
+    return weights_BNQK.to(v_BNKH.dtype) @ v_BNKH
+
+
+def masked_scores(
+    q_BNQH: Tensor,
+    k_BNKH: Tensor,
+    *,
+    mask: Tensor | None = None,
+    score: Score | None = None,
+    first: int | None = None,
+) -> Tensor:
+    """Scores [B, N, Q, K] as the softmax gets them, -inf where a query may not look. Arguments as for `attend`."""
     scores_BNQK = q_BNQH @ k_BNKH.transpose(-1, -2) * q_BNQH.shape[-1] ** -0.5
     if score is not None:
         first = k_BNKH.shape[-2] - q_BNQH.shape[-2] if first is None else first
@@ -70,9 +84,11 @@ def attend(
         mask = masks.causal(q_BNQH.shape[-2], device=q_BNQH.device)
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=scores_BNQK.dtype).masked_fill(~mask, -torch.inf)
-    scores_BNQK = scores_BNQK + mask
+    return scores_BNQK + mask
+
+
+def weights(scores_BNQK: Tensor) -> Tensor:
+    """Attention probabilities of masked scores; a row that may see no key has 0 everywhere."""
     blind_BNQ1 = scores_BNQK.isneginf().all(dim=-1, keepdim=True)
     # Softmax over a row of -inf would be NaN in the backward pass too, so such rows are made finite first.
-    weights_BNQK = scores_BNQK.masked_fill(blind_BNQ1, 0.0).softmax(dim=-1).masked_fill(blind_BNQ1, 0.0)
-    weights_BNQK = torch.nn.functional.dropout(weights_BNQK, dropout)
-    return weights_BNQK.to(v_BNKH.dtype) @ v_BNKH
+    return scores_BNQK.masked_fill(blind_BNQ1, 0.0).softmax(dim=-1).masked_fill(blind_BNQ1, 0.0)

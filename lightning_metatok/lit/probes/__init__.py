@@ -1,0 +1,27 @@
+"""Probes by name: what `lightning-metatok probe` can ask a checkpoint, in the order it asks."""
+
+from lightning_metatok.lit.probes.attention import Attention
+from lightning_metatok.lit.probes.base import Finding, Probe, Subject
+from lightning_metatok.lit.probes.causal import Eviction, Knockout, Paths
+from lightning_metatok.lit.probes.cosine import Cosine
+from lightning_metatok.lit.probes.lens import Lens
+from lightning_metatok.lit.probes.patching import Patching
+from lightning_metatok.lit.probes.readout import Readout
+from lightning_metatok.lit.probes.updates import Updates
+
+PROBES: dict[str, type[Probe]] = {
+    probe.name: probe
+    for probe in (
+        Eviction,
+        Paths,
+        Knockout,
+        Patching,
+        Attention,
+        Updates,
+        Cosine,
+        Lens,
+        Readout,
+    )
+}
+
+__all__ = ["PROBES", "Finding", "Probe", "Subject"]

@@ -1,0 +1,147 @@
+"""Change one thing inside a forward pass and leave the rest: what answers then changes depended on it.
+
+    patch      the residual stream that enters a layer is another one at some rows      what a place HOLDS
+    allowed    attention may use only some (query, key) pairs, in some layers           which PATHS carry
+    silent     the second attention of some layers adds nothing                         what it is FOR
+
+Hooks that are there only while `intervened` is open. An intervention that changes nothing gives the same outputs, bit
+for bit: a mask that allows everything leaves the plan of attention alone, and a patch with the same states puts the
+same numbers there.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from lightning_metatok.model.attention import masks
+from lightning_metatok.model.attention.layers import AttentionPlan
+from lightning_metatok.model.attention.meta import MetaBlocks
+from lightning_metatok.model.block import Block
+from lightning_metatok.model.positions.base import Rows
+from lightning_metatok.model.transformer import MetaTransformer
+
+Where = Literal["both", "self_attention", "second_attention"]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """States [B, T, D] that stand in for those that enter a layer, at the rows where `rows_BT` is True."""
+
+    rows_BT: Tensor
+    states_BTD: Tensor
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What is changed; the default: nothing.
+
+    Attributes:
+        patches: by the layer that they enter, from 0.
+        allowed_BTT: bool, True where a query (row) may use a key (column); a place always sees itself. None: all may.
+        where: which attention `allowed_BTT` holds for.
+        layers: layers it holds in; None: all.
+        silent: layers whose second attention adds nothing (with norm="post" its norm is still applied).
+    """
+
+    patches: Mapping[int, Patch] = field(default_factory=dict)
+    allowed_BTT: Tensor | None = None
+    where: Where = "both"
+    layers: Collection[int] | None = None
+    silent: Collection[int] = ()
+
+
+@contextmanager
+def intervened(model: MetaTransformer, intervention: Intervention) -> Iterator[None]:
+    """Run every forward pass of `model` in here as `intervention` says. Not with a cache."""
+    handles: list[RemovableHandle] = []
+    allowed_BTT = intervention.allowed_BTT
+    if allowed_BTT is not None:
+        T = allowed_BTT.shape[-1]
+        allowed_BTT = allowed_BTT | torch.eye(T, dtype=torch.bool, device=allowed_BTT.device)
+        if bool(allowed_BTT[..., masks.causal(T, device=allowed_BTT.device)].all()):
+            allowed_BTT = None
+    hooks = _Hooks(replace(intervention, allowed_BTT=allowed_BTT), model.config.n_layers)
+    try:
+        handles.append(model.register_forward_pre_hook(hooks.begin))
+        for block in model.blocks:
+            handles += hooks.register(cast(Block, block))
+        with torch.compiler.set_stance("force_eager"):  # compiled code would not call the hooks
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Hooks:
+    def __init__(self, intervention: Intervention, n_layers: int) -> None:
+        self.change, self.layer = intervention, -1
+        self.masked_layers = range(n_layers) if intervention.layers is None else intervention.layers
+
+    def register(self, block: Block) -> list[RemovableHandle]:
+        change = self.change
+        handles = [block.register_forward_pre_hook(self.enter)]
+        if change.allowed_BTT is not None and change.where != "second_attention":
+            handles.append(block.attention.register_forward_pre_hook(self.mask))
+        if block.meta_attention is not None:
+            if change.allowed_BTT is not None and change.where != "self_attention":
+                handles.append(block.meta_attention.register_forward_pre_hook(self.mask))
+            if change.silent:
+                handles.append(block.meta_attention.register_forward_hook(self.silence))
+        return handles
+
+    def begin(self, *_: Any) -> None:
+        self.layer = -1
+
+    def enter(self, _: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """A block that all layers share is entered several times."""
+        self.layer += 1
+        patch = self.change.patches.get(self.layer)
+        if patch is None:
+            return None
+        return torch.where(patch.rows_BT.unsqueeze(-1), patch.states_BTD, args[0]), *args[1:]
+
+    def mask(self, _: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self.layer not in self.masked_layers:
+            return None
+        assert self.change.allowed_BTT is not None
+        return args[0], masked_plan(args[1], self.change.allowed_BTT), *args[2:]
+
+    def silence(self, _: Any, __: Any, update: Tensor) -> Tensor | None:
+        return torch.zeros_like(update) if self.layer in self.change.silent else None
+
+
+def masked_plan(plan: AttentionPlan, allowed_BTT: Tensor) -> AttentionPlan:
+    """Return `plan` with fewer pairs: those that it and `allowed_BTT` allow."""
+    allowed_B1TT = allowed_BTT.unsqueeze(1)
+    if plan.blocks is not None:
+        return replace(plan, score=_masked_score(plan, plan.blocks, allowed_BTT))
+    if plan.mask is None:
+        T = allowed_BTT.shape[-1]
+        return replace(plan, mask=allowed_B1TT & masks.causal(T, device=allowed_BTT.device))
+    if plan.mask.dtype == torch.bool:
+        return replace(plan, mask=plan.mask & allowed_B1TT)
+    return replace(plan, mask=plan.mask.masked_fill(~allowed_B1TT, -torch.inf))
+
+
+def _masked_score(plan: AttentionPlan, blocks: MetaBlocks, allowed_BTT: Tensor) -> Any:
+    """Blocks of meta rows have no mask; a transform of their scores, which every encoding may have, does the same."""
+    T = allowed_BTT.shape[-1]
+    rows_PL = blocks.pad(blocks.rows_R)
+    L = rows_PL.shape[1]
+    columns_PLL = (rows_PL % T).unsqueeze(1).expand(-1, L, -1)
+    forbidden_P1LL = ~allowed_BTT.flatten(0, 1)[rows_PL].gather(2, columns_PLL).unsqueeze(1)
+    inner = plan.score
+
+    def score(scores_PNQK: Tensor, *, layer: int, rows: Rows) -> Tensor:
+        if inner is not None:
+            scores_PNQK = inner(scores_PNQK, layer=layer, rows=rows)
+        n_queries, n_keys = scores_PNQK.shape[-2:]
+        part = forbidden_P1LL[:, :, rows.first : rows.first + n_queries, :n_keys]
+        return scores_PNQK.masked_fill(part, -torch.inf)
+
+    return score

@@ -1,0 +1,66 @@
+"""Pairs differ in the target segment and the answer alone, and both prompts are ones that the task could have made."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_metatok.data.examples import ANSWER, META
+from lightning_metatok.errors import UserError
+from lightning_metatok.tasks import TASKS, build
+from lightning_metatok.tasks.lexicon import symbol_tokenizer
+from lightning_metatok.tasks.pairs import in_target, make_pairs
+from tests.tasks.reading import count_disagreements
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "list_recall": {"n_lists": (2, 4)},
+    "segment_counting": {"n_lists": (2, 3)},
+    "copying": {"n_words": (12, 20)},
+    "parity": {"n_bits": (6, 10)},
+    "multi_query_recall": {"n_pairs": (3, 5), "n_queries": 1},
+    "needle": {"n_hay": (40, 60)},
+    "variable_tracking": {"n_chains": (2, 3)},
+}
+N = 40
+
+
+def make(name: str, placement: str = "every") -> Any:
+    places = TASKS[name].placements
+    return build(
+        name,
+        tokenizer=symbol_tokenizer(),
+        rendering="symbols",
+        placement=placement if placement in places else places[0],
+        **OPTIONS.get(name, {}),
+    )
+
+
+def test_every_task_with_segments_is_tried() -> None:
+    assert set(OPTIONS) == {name for name, task in TASKS.items() if task.content_draws}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_pairs_differ_in_the_target_and_the_answer_alone(name: str) -> None:
+    clean, corrupted = make_pairs(make(name), N, seed=0)
+    assert len(clean) == len(corrupted) == N
+    assert np.array_equal(clean.flags, corrupted.flags)
+    assert np.array_equal(clean.offsets, corrupted.offsets)
+    differs = clean.tokens != corrupted.tokens
+    answers = (clean.flags & ANSWER) > 0
+    assert not (differs & ~answers & ~in_target(clean)).any()
+    for what in (answers, in_target(clean)):  # each pair differs in both
+        assert (np.bincount(clean.rows(), weights=differs & what, minlength=N) > 0).all()
+    assert not (in_target(clean) & ((clean.flags & META) > 0)).any()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_second_reader_finds_both_answers(name: str) -> None:
+    task = make(name)
+    for examples in make_pairs(task, N, seed=1):
+        assert count_disagreements(task, examples)[0] == 0
+
+
+def test_a_task_without_segments_says_so_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"data.task=addition has no segment") as caught:
+        make_pairs(make("addition"), N, seed=0)
+    assert "\n" not in str(caught.value)
