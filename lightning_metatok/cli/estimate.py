@@ -326,8 +326,12 @@ def assumptions(run: Run, arguments: argparse.Namespace, gpu: Device, single: fl
         "validation, checkpoints, waits for data"
     )
     yield (
-        f"  memory: AdamW; activations are kept, {job.activation_bytes / 1e6:.3g} MB a token, by fused attention; "
-        f"{1 - USABLE:.0%} of the GPU is left to CUDA and gaps"
+        f"  memory: AdamW; kept for backward, by fused attention: {job.activation_bytes / 1e6:.3g} MB a token, under "
+        f"fsdp2 {job.narrow_activation_bytes / 1e6:.3g}; {1 - USABLE:.0%} of the GPU is left to CUDA and gaps"
+    )
+    yield (
+        "  sharding: ddp, nothing; zero2, gradients and moments (no strategy of this trainer, for comparison); fsdp2, "
+        "weights too; on one GPU there is nothing to shard"
     )
     yield from (f"  {note}" for note in run.notes)
 

@@ -17,10 +17,11 @@ Bytes a parameter under bf16-mixed, AdamW: weight 4, its bf16 copy 2, gradient 4
 `a` micro-batches make a step. ddp keeps its gradients a second time, in the buckets that it sends, and sends them after
 the last micro-batch alone. zero2 sends the gradients of every micro-batch to their owners and the new weights once.
 fsdp2 gathers bf16 weights before forward and before backward; two blocks and what is outside of blocks lie there whole.
+It computes in bf16 throughout, the residual stream too, which autocast leaves in float32.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from lightning_metatok.errors import UserError, nearest
@@ -179,7 +180,8 @@ class Job:
     Attributes:
         n_parameters: P. block_parameters: of the largest block. outside_parameters: of the embedding, the positions,
             the last norm and the head. n_blocks: blocks with weights of their own.
-        flops_per_token: forward and backward. activation_bytes: kept a token, all layers and the head.
+        flops_per_token: forward and backward. activation_bytes: kept a token under autocast, all layers and the head.
+        narrow_activation_bytes: the same with a residual stream of 16 bits, as fsdp2 has it.
         length: tokens of a block of text, meta-tokens included. micro_batch: most blocks that a GPU takes at a time.
         global_batch: blocks a step, over all GPUs. steps: optimiser steps.
     """
@@ -190,6 +192,7 @@ class Job:
     n_blocks: int
     flops_per_token: float
     activation_bytes: float
+    narrow_activation_bytes: float
     form: Format
     length: int
     micro_batch: int
@@ -223,16 +226,20 @@ def job(
     """Describe the training of `model`, which may lie on the meta device; arguments as in `Job`."""
     config = model.config
     sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]
-    rotates = model.positions.rotates
-    with_meta, plain = activation_bytes(config, form, meta_share=meta_share, rotates=rotates)
-    kept = sum(with_meta if config.has_meta(layer) else plain for layer in range(config.n_layers))
+
+    def kept(form: Format) -> float:
+        with_meta, plain = activation_bytes(config, form, meta_share=meta_share, rotates=model.positions.rotates)
+        layers = (with_meta if config.has_meta(layer) else plain for layer in range(config.n_layers))
+        return sum(layers) + head_bytes(config, form)
+
     return Job(
         n_parameters=model.n_parameters(),
         block_parameters=max(sizes),
         outside_parameters=model.n_parameters() - sum(sizes),
         n_blocks=len(sizes),
         flops_per_token=model.flops_per_token(length, meta_share),
-        activation_bytes=kept + head_bytes(config, form),
+        activation_bytes=kept(form),
+        narrow_activation_bytes=kept(replace(form, stream=form.work)),
         form=form,
         length=length,
         micro_batch=micro_batch,
@@ -270,6 +277,7 @@ def memory(job: Job, mode: str, n: int, micro_batch: int) -> Memory:
         return Memory((form.weight + form.copy) * P, form.gradient * P / n, form.moments * P / n, working, activations)
     assert mode == "fsdp2", mode
     working = (form.gathered + form.gradient) * whole
+    activations = micro_batch * job.length * job.narrow_activation_bytes
     return Memory(form.weight * P / n, form.gradient * P / n, form.moments * P / n, working, activations)
 
 

@@ -18,6 +18,7 @@ JOB = Job(
     n_blocks=8,
     flops_per_token=6000.0,
     activation_bytes=50.0,
+    narrow_activation_bytes=40.0,
     form=MIXED,
     length=16,
     micro_batch=4,
@@ -33,8 +34,8 @@ def test_memory_by_hand() -> None:
     assert cost_model.memory(JOB, "ddp", 4, 4) == Memory(6000, 4000, 8000, 4000, kept)
     # 200 outside of blocks and two blocks of 100 lie there whole.
     assert cost_model.memory(JOB, "zero2", 4, 4) == Memory(6000, 1000, 2000, 4 * 400, kept)
-    assert cost_model.memory(JOB, "fsdp2", 4, 4) == Memory(1000, 1000, 2000, 6 * 400, kept)
-    assert cost_model.memory(JOB, "fsdp2", 4, 2).total == 1000 + 1000 + 2000 + 2400 + kept / 2
+    assert cost_model.memory(JOB, "fsdp2", 4, 4) == Memory(1000, 1000, 2000, 6 * 400, 4 * 16 * 40.0)
+    assert cost_model.memory(JOB, "fsdp2", 4, 2).total == 1000 + 1000 + 2000 + 2400 + 2 * 16 * 40.0
     assert cost_model.memory(replace(JOB, form=TRUE), "ddp", 4, 4) == Memory(2000, 2000, 4000, 2000, kept)
 
 
@@ -185,6 +186,9 @@ def test_a_job_is_the_sum_of_its_layers() -> None:
     d, v = 64, 512
     attention, mlp, head = 14 * d, 6 * d + 4 * 4 * d, 12 * v + 6 * d
     assert found.activation_bytes == 2 * (attention + mlp) + attention / 8 + head
+    narrow_attention, narrow_mlp, narrow_head = 12 * d, 4 * d + 4 * 4 * d, 12 * v + 4 * d
+    narrow = 2 * (narrow_attention + narrow_mlp) + narrow_attention / 8 + narrow_head
+    assert found.narrow_activation_bytes == narrow
     assert found.flops_per_token == some.flops_per_token(128, 0.125)
     assert found.block_parameters == 16 * d**2 + 3 * d  # of the one with meta-attention
     assert found.outside_parameters == (v + 128) * d + d
