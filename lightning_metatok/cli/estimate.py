@@ -184,6 +184,12 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Run:
     data = MetaTokenDataModule(**config["data"])
     with torch.device("meta"):
         model = MetaTransformer(TransformerConfig(**{k: v for k, v in config["model"].items() if k in known}))
+    if model.positions.needs_task_ids:
+        raise UserError(
+            f"model.position={model.config.position!r}: expected another: its ids come from a task, not text"
+        )
+    if data.separate_documents:
+        model.config.check_can("documents")
     limit = model.positions.max_positions
     if limit is not None and data.n_positions > limit:
         raise UserError(data.too_long(limit))

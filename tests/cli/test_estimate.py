@@ -108,6 +108,8 @@ def test_a_figure_is_drawn(tmp_path: Path) -> None:
         (["--config", LARGE, "--trainer.precision=32-true"], "trainer.precision=32-true: expected one of auto, bf16"),
         (["--config", LARGE, "--model.position=learned", "--model.position_options={}", "--data.block_size=4096"],
          "data.block_size=4096: blocks of 4096 tokens are longer than the table"),
+        (["--config", LARGE, "--model.position=coupled", "--model.position_options={}"],
+         "model.position='coupled': expected another"),
         (["--config", CONF / "task" / "list_recall_nano.yaml"], "data.task=list_recall: expected a run on text"),
         (["--config", LARGE, "--figure=nowhere/x.png"], "--figure=nowhere/x.png: expected a file in a folder that"),
     ],
