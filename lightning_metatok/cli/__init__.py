@@ -33,6 +33,10 @@ VERBS = {
         "lightning_metatok.doctor",
         "what this machine can do: versions, GPU, attention backends, SLURM",
     ),
+    "estimate": (
+        "lightning_metatok.cli.estimate",
+        "what a text run costs on 1 to 64 GPUs: --config FILE --device a100",
+    ),
 }
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

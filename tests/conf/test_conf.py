@@ -4,7 +4,7 @@ The experiments run two steps of a small model on local text; an arm is laid ove
 it has a meaning.
 """
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ SMALL = [
     "--data.num_workers=0",
     "--data.validation_blocks=2",
     "--data.max_documents=40",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.num_nodes=1",
+    "--trainer.strategy=auto",
     "--trainer.max_steps=2",
     "--trainer.accumulate_grad_batches=1",
     "--trainer.val_check_interval=2",
@@ -187,7 +191,13 @@ def test_an_experiment_is_complete_alone_and_validates_within_the_run(paths: lis
 
 
 def test_there_are_configs_and_arms() -> None:
-    assert {path.stem for path in EXPERIMENTS} >= {"base", "debug", "gpt2_small_c4", "gpt2_small_c4_ape"}
+    assert {path.stem for path in EXPERIMENTS} >= {
+        "base",
+        "debug",
+        "gpt2_small_c4",
+        "gpt2_small_c4_ape",
+        "metatok_1b_c4",
+    }
     assert {path.stem for path in ARMS} == set(NAMES)
 
 
@@ -236,8 +246,25 @@ def test_the_papers_models_have_the_papers_sizes() -> None:
     assert n_parameters(CONF / "gpt2_small_c4_ape.yaml") == expected + 1024 * d
 
 
-def test_hub_configs_name_the_hub_when_it_cannot_be_reached(tmp_path: Path) -> None:
-    outcome = run("fit", f"--config={CONF / 'gpt2_small_c4.yaml'}", f"--run_dir={tmp_path}/run")
+def test_the_large_config_has_the_sizes_that_its_file_says() -> None:
+    config = parse(CONF / "metatok_1b_c4.yaml")
+    data, trainer = config["data"], config["trainer"]
+    parameters = n_parameters(CONF / "metatok_1b_c4.yaml")
+    assert round(parameters / 1e9, 2) == 1.18
+    plain = TransformerConfig(**{**asdict(transformer(config)), "meta_attention": False})
+    with torch.device("meta"):
+        assert round(MetaTransformer(plain).n_parameters() / 1e9, 2) == 0.91
+    blocks = data["batch_size"] * trainer["devices"] * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
+    assert (blocks, blocks * data["block_size"]) == (512, 1_048_576)
+    assert blocks % (64 * data["batch_size"]) == 0, "64 GPUs take the same micro-batches"
+    source = data["block_size"] - int(data["meta_fraction"] * data["block_size"])
+    assert source == 1844
+    assert trainer["max_steps"] * blocks * source / parameters == pytest.approx(20, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["gpt2_small_c4", "metatok_1b_c4"])
+def test_hub_configs_name_the_hub_when_it_cannot_be_reached(name: str, tmp_path: Path) -> None:
+    outcome = run("fit", f"--config={CONF / f'{name}.yaml'}", f"--run_dir={tmp_path}/run")
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "data.tokenizer='gpt2'" in outcome.err

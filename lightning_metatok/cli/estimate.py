@@ -1,0 +1,351 @@
+"""`estimate`: what a text run costs on 1 to 64 GPUs, before it is started.
+
+    lightning-metatok estimate --config conf/metatok_1b_c4.yaml --device h100 --gpus 8 16 64
+
+A dry run: the model is built without memory, no data are read, nothing is downloaded, nothing is trained. Options of
+`fit` (--model.n_layers=24) are taken, too. `report/cost_model.py` has the formulas; what is assumed is printed.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_metatok.errors import OptionParser, UserError, nearest
+from lightning_metatok.report import cost_model
+from lightning_metatok.report.cost_model import MODES, USABLE, Device, Job, Network
+
+GPUS = (1, 2, 4, 8, 16, 32, 64)
+MFU = 0.4
+"""Share of the peak that a well-fed GPU reaches with models of this size; nothing here was measured on one."""
+LINK_SHARE = 0.8
+"""Share of a published link that a ring collective reaches."""
+NODE_GB_PER_S = 25.0
+"""One adapter of 200 Gbit/s a node."""
+HIDDEN = 0.8
+LATENCY_US = 5.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `fit` would train; `notes`: what is to be said about it."""
+
+    name: str
+    job: Job
+    parts: dict[str, int]
+    meta_share: float
+    notes: list[str]
+
+
+def build_parser() -> OptionParser:
+    """Options of the verb, those of `fit` left out."""
+    parser = OptionParser(
+        prog="lightning-metatok estimate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", "-c", action="append", default=[], metavar="FILE", help="as of `fit`; repeated, the last one wins")
+    add("--gpus", type=int, nargs="+", default=list(GPUS), metavar="N", help="numbers of GPUs (1 2 4 ... 64)")
+    add("--device", default="a100", help=f"one of {', '.join(cost_model.DEVICES)} (a100)")
+    add("--mfu", type=float, help=f"share of its peak that one GPU reaches: an assumption ({MFU})")
+    add("--measured_tokens_per_s", type=float, metavar="N", help="speed of one GPU, instead of peak x MFU")
+    add("--global_batch", type=int, metavar="BLOCKS", help="blocks a step over all GPUs, instead of the config's")
+    add("--gpus_per_node", type=int, default=8, metavar="N", help="(8)")
+    add("--link_gb_per_s", type=float, metavar="GB/S", help=f"of a GPU inside a node ({LINK_SHARE} x its data sheet)")
+    add(
+        "--network_gb_per_s",
+        type=float,
+        default=NODE_GB_PER_S,
+        metavar="GB/S",
+        help=f"of a node, all its adapters together ({NODE_GB_PER_S:g}: one of 200 Gbit/s)",
+    )
+    add("--latency_us", type=float, default=LATENCY_US, metavar="US", help=f"of one hop of a ring ({LATENCY_US:g})")
+    add("--hidden", type=float, default=HIDDEN, help=f"share of traffic that can run beside computation ({HIDDEN})")
+    add("--figure", type=Path, metavar="FILE", help="draw tokens/s and efficiency against GPUs, as PNG")
+    return parser
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Print the tables, and draw the figure if one was asked for."""
+    arguments, of_fit = parse(argv)
+    gpu = cost_model.device(arguments.device)
+    run = read_run([*(f"--config={path}" for path in arguments.config), *of_fit], arguments.global_batch)
+    single = arguments.measured_tokens_per_s
+    if single is None:
+        mfu = MFU if arguments.mfu is None else arguments.mfu
+        single = cost_model.single_gpu_tokens_per_s(run.job, gpu.peak_flop_per_s, mfu)
+    link = gpu.link_bytes_per_s * LINK_SHARE if arguments.link_gb_per_s is None else arguments.link_gb_per_s * 1e9
+    network = Network(
+        gpus_per_node=arguments.gpus_per_node,
+        link_bytes_per_s=link,
+        node_bytes_per_s=arguments.network_gb_per_s * 1e9,
+        latency_s=arguments.latency_us / 1e6,
+        hidden=arguments.hidden,
+    )
+    gpus = sorted(set(arguments.gpus))
+    console = Console()
+    for shown in (
+        parts_table(run),
+        *work(run),
+        memory_table(run.job, gpus, arguments.device, gpu),
+        speed_table(run.job, gpus, single, network),
+        *scaling_ends(run.job, single, network),
+        *assumptions(run, arguments, gpu, single, network),
+    ):
+        console.print(shown, highlight=False, markup=False, soft_wrap=True)
+    if arguments.figure is not None:
+        from lightning_metatok.report.cost_figure import draw
+
+        with writing("--figure", arguments.figure):
+            draw(run.job, single, network, f"{run.name} on {arguments.device}", arguments.figure)
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return this verb's options, checked, and those that `fit` has, as they were given.
+
+    Raises:
+        UserError: an unknown option, or a value that cannot work.
+    """
+    parser = build_parser()
+    arguments, of_fit = parser.parse_known_args(list(argv))
+    own = [option for action in parser._actions for option in action.option_strings]
+    for option in (word.partition("=")[0] for word in of_fit if word.startswith("-")):
+        if "." not in option and not _is_number(option):  # options of `fit` that matter here lie in a group
+            raise UserError(f"unknown option '{option}'{nearest(option, own)}")
+    if not arguments.config:
+        raise UserError("--config: expected a configuration as `fit` takes it, such as conf/metatok_1b_c4.yaml")
+    if arguments.mfu is not None and arguments.measured_tokens_per_s is not None:
+        raise UserError("--mfu: no assumption is needed beside --measured_tokens_per_s; expected one of the two")
+    positive = "a positive number"
+    for name, valid, expected in (
+        ("gpus", lambda n: n >= 1, "1 or more"),
+        ("mfu", lambda share: 0 < share <= 1, "a share in (0, 1]"),
+        ("measured_tokens_per_s", lambda value: 0 < value < math.inf, positive),
+        ("global_batch", lambda n: n >= 1, "1 or more blocks"),
+        ("gpus_per_node", lambda n: n >= 1, "1 or more"),
+        ("link_gb_per_s", lambda value: 0 < value < math.inf, positive),
+        ("network_gb_per_s", lambda value: 0 < value < math.inf, positive),
+        ("latency_us", lambda value: 0 <= value < math.inf, "0 or more"),
+        ("hidden", lambda share: 0 <= share <= 1, "a share from 0 to 1"),
+    ):
+        given = getattr(arguments, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not valid(value):
+                raise UserError(f"--{name}={value}: expected {expected}")
+    path = arguments.figure
+    if path is not None and (os.path.isdir(path) or not os.path.isdir(path.parent)):
+        raise UserError(f"--figure={path}: expected a file in a folder that exists")
+    return arguments, of_fit
+
+
+def _is_number(word: str) -> bool:
+    return word[1:2].isdigit()
+
+
+def read_run(argv: Sequence[str], global_batch: int | None) -> Run:
+    """Return the run that `fit` with these arguments would start; only its configuration is read.
+
+    Raises:
+        UserError: what `fit` would refuse, a recall task, or a run without an end.
+    """
+    import torch
+
+    from lightning_metatok.cli.training import KINDS, TrainingCLI, quiet
+    from lightning_metatok.lit import MetaTokenDataModule
+    from lightning_metatok.model import MetaTransformer, TransformerConfig
+
+    class Reader(TrainingCLI):
+        def before_instantiate_classes(self) -> None:
+            """Look for no checkpoint, lock no folder."""
+
+        def instantiate_classes(self) -> None:
+            """Build nothing."""
+
+    quiet()
+    cli = Reader("fit", list(argv))
+    config = cli.config.as_dict()
+    if cli.kind is not KINDS["text"]:
+        raise UserError(f"data.task={config['data']['task']}: expected a run on text; prompts of a task vary in length")
+    trainer, known = config["trainer"], {field.name for field in fields(TransformerConfig)}
+    form = cost_model.format_of(str(trainer["precision"]))
+    if trainer["max_steps"] < 1:
+        raise UserError(
+            f"trainer.max_steps={trainer['max_steps']}: expected a number of steps: a run without end has no cost"
+        )
+    data = MetaTokenDataModule(**config["data"])
+    with torch.device("meta"):
+        model = MetaTransformer(TransformerConfig(**{k: v for k, v in config["model"].items() if k in known}))
+    if model.positions.needs_task_ids:
+        raise UserError(
+            f"model.position={model.config.position!r}: expected another: its ids come from a task, not text"
+        )
+    if data.separate_documents:
+        model.config.check_can("documents")
+    limit = model.positions.max_positions
+    if limit is not None and data.n_positions > limit:
+        raise UserError(data.too_long(limit))
+    notes = []
+    if global_batch is None:
+        devices, nodes = trainer["devices"], trainer["num_nodes"] or 1
+        n = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 0
+        if n == 0:
+            notes.append(
+                f"trainer.devices={devices} does not say how many blocks make a step: taken as one GPU a node; "
+                "--global_batch says it"
+            )
+        global_batch = data.batch_size * (trainer["accumulate_grad_batches"] or 1) * max(n, 1) * nodes
+    if model.positions.transforms_scores:
+        notes.append(
+            f"model.position={config['model']['position']} transforms attention scores: that work, and the memory for "
+            "it, is not counted, and may be a multiple of attention's own"
+        )
+    job = cost_model.job(
+        model,
+        form,
+        length=data.block_length,
+        meta_share=data.meta_share,
+        micro_batch=data.batch_size,
+        global_batch=global_batch,
+        steps=trainer["max_steps"],
+    )
+    return Run(Path(config["run_dir"]).name, job, cost_model.parts(model), data.meta_share, notes)
+
+
+def parts_table(run: Run) -> Table:
+    """Parameters by part."""
+    job = run.job
+    table = Table("part", title=f"{run.name}: {job.n_parameters:,} parameters", title_justify="left")
+    for name in ("parameters", "share"):
+        table.add_column(name, justify="right")
+    for name, count in run.parts.items():
+        table.add_row(name, f"{count:,}", f"{count / job.n_parameters:.1%}")
+    return table
+
+
+def work(run: Run) -> Iterator[str]:
+    """What a step and the run are made of."""
+    job = run.job
+    tokens = job.steps * job.tokens_per_step
+    source = tokens * (1 - run.meta_share)
+    yield f"a token: {job.flops_per_token / 1e9:.2f} GFLOP in training"
+    yield f"a step: {job.global_batch:,} blocks of {job.length:,}, {job.tokens_per_step:,} tokens"
+    yield (
+        f"the run: {job.steps:,} steps, {tokens / 1e9:.3g} B tokens, of them {source / 1e9:.3g} B source tokens "
+        f"({source / job.n_parameters:.3g} a parameter); "
+        f"{tokens * job.flops_per_token:.3g} FLOP"
+    )
+
+
+def memory_table(job: Job, gpus: Sequence[int], name: str, gpu: Device) -> Table:
+    """Memory of a GPU, by mode."""
+    limit = USABLE * gpu.memory_bytes
+    title = f"GB on a GPU; {name} has {gpu.memory_bytes / 1e9:g}, of which {limit / 1e9:.3g} can be used"
+    table = Table("sharding", title=title, title_justify="left")
+    for column in ("GPUs", "micro-batch", "weights", "gradients", "moments", "working", "activations", "total", "fits"):
+        table.add_column(column, justify="right")
+    for mode in MODES:
+        for n in gpus:
+            if (split := job.split(n)) is not None:
+                found = cost_model.memory(job, mode, n, split[0])
+                numbers = (found.weights, found.gradients, found.moments, found.working, found.activations, found.total)
+                shown = [f"{number / 1e9:.1f}" for number in numbers]
+                fits = "yes" if found.total <= limit else "no"
+                table.add_row(mode, str(n), str(split[0]), *shown, fits, end_section=n == gpus[-1])
+    return table
+
+
+def speed_table(job: Job, gpus: Sequence[int], single: float, network: Network) -> Table:
+    """Speed, time and traffic, by mode."""
+    table = Table("sharding", title="speed, time, and what a GPU sends in a step", title_justify="left")
+    for column in (
+        "GPUs",
+        "batch x acc.",
+        "tokens/s",
+        "efficiency",
+        "step s",
+        "not hidden s",
+        "GB sent",
+        "days",
+        "GPU days",
+    ):
+        table.add_column(column, justify="right")
+    for mode in MODES:
+        for n in gpus:
+            found = cost_model.speed(job, mode, n, single, network)
+            if found is None:
+                table.add_row(mode, str(n), "no share", *["-"] * 7)
+                continue
+            table.add_row(
+                mode,
+                str(n),
+                f"{found.micro_batch} x {found.accumulate}",
+                f"{found.tokens_per_s:,.0f}",
+                f"{found.efficiency:.0%}",
+                f"{found.compute_s + found.exposed_s:.3g}",
+                f"{found.exposed_s:.2g}",
+                f"{found.sent_bytes / 1e9:.3g}",
+                f"{found.days:.3g}",
+                f"{found.gpu_days:.3g}",
+            )
+        table.add_section()
+    table.caption = "batch x acc.: data.batch_size and trainer.accumulate_grad_batches that keep the batch of a step"
+    return table
+
+
+def scaling_ends(job: Job, single: float, network: Network) -> Iterator[str]:
+    """Where more GPUs no longer help, a line a mode."""
+    yield "Where scaling stops:"
+    for mode in MODES:
+        last, below = cost_model.last_efficient(job, mode, single, network)
+        if below is None:
+            yield f"  {mode}: {last} GPUs, one block each: the batch of a step cannot be shared further"
+        else:
+            yield f"  {mode}: {last} GPUs; on {below}, the next that divide the batch, efficiency is below a half"
+
+
+def assumptions(run: Run, arguments: argparse.Namespace, gpu: Device, single: float, network: Network) -> Iterator[str]:
+    """What the numbers rest on."""
+    job = run.job
+    reached = single * job.flops_per_token / gpu.peak_flop_per_s
+    peak = f"{gpu.peak_flop_per_s / 1e12:g} TFLOP/s"
+    yield "What this rests on:"
+    if arguments.measured_tokens_per_s is None:
+        yield f"  one GPU: {reached:.0%} of {peak} (dense, 16 bits) is an assumption: {single:,.0f} tokens/s"
+    else:
+        yield f"  one GPU: {single:,.0f} tokens/s as given, {reached:.0%} of {peak} (dense, 16 bits)"
+    yield (
+        f"  network: {network.link_bytes_per_s / 1e9:.4g} GB/s a GPU inside a node of {network.gpus_per_node}, "
+        f"{network.node_bytes_per_s / 1e9:.4g} GB/s a node outside, {network.latency_s * 1e6:.3g} us a hop; rings; "
+        f"{network.hidden:.0%} of the traffic can hide behind computation"
+    )
+    yield (
+        "  FLOPs: matrix products and attention; not embeddings, norms, elementwise work, positions, the optimiser, "
+        "validation, checkpoints, waits for data"
+    )
+    yield (
+        f"  memory: AdamW; kept for backward, by fused attention: {job.activation_bytes / 1e6:.3g} MB a token, under "
+        f"fsdp2 {job.narrow_activation_bytes / 1e6:.3g}; {1 - USABLE:.0%} of the GPU is left to CUDA and gaps"
+    )
+    yield (
+        "  sharding: ddp, nothing; zero2, gradients and moments (no strategy of this trainer, for comparison); fsdp2, "
+        "weights too; on one GPU there is nothing to shard"
+    )
+    yield from (f"  {note}" for note in run.notes)
+
+
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being written into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option}={path}: cannot be written: {error.strerror}") from error

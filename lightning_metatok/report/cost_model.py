@@ -1,0 +1,382 @@
+"""What a text run costs on n GPUs, before it is started: memory, speed, traffic, time. Pure functions; nothing runs.
+
+    compute_s = tokens a step / (n x tokens/s of one GPU)        tokens/s of one GPU = peak x MFU / FLOPs a token
+    traffic_s = bytes sent by a GPU / bandwidth + hops x latency          ring collectives
+    step_s    = compute_s + traffic_s - min(hidden x traffic_s, window)   efficiency = compute_s / step_s
+
+The global batch stays as it is, so that n GPUs make the same run, n times as fast at best: a GPU has 1/n of the work
+of a step, but as many bytes to send.
+
+Bytes a parameter under bf16-mixed, AdamW: weight 4, its bf16 copy 2, gradient 4, two moments 8. P parameters, n GPUs:
+
+    mode    weights     gradients   moments  sent a step by a GPU, x (n - 1) / n     source
+    ddp     (4 + 2) P   2 x 4 P     8 P      2 x 4 P                                 Li et al. 2020, arXiv 2006.15704
+    zero2   (4 + 2) P   4 P / n     8 P / n  a x 4 P + 4 P                           ZeRO, arXiv 1910.02054
+    fsdp2   4 P / n     4 P / n     8 P / n  a x (2 x 2 P + 4 P)                     FSDP, arXiv 2304.11277
+
+`a` micro-batches make a step. ddp keeps its gradients a second time, in the buckets that it sends, and sends them after
+the last micro-batch alone. zero2 sends the gradients of every micro-batch to their owners and the new weights once.
+fsdp2 gathers bf16 weights before forward and before backward; two blocks and what is outside of blocks lie there whole.
+It computes in bf16 throughout, the residual stream too, which autocast leaves in float32.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+
+from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.model import MetaTransformer, TransformerConfig
+
+MODES = ("ddp", "zero2", "fsdp2")
+"""Nothing sharded, gradients and moments sharded, everything sharded."""
+
+BUCKET_BYTES = 25 * 2**20
+"""What DDP sends at a time: PyTorch's default."""
+USABLE = 0.9
+"""Share of a GPU's memory that a run can fill: the rest is the CUDA context, libraries and gaps."""
+HALF = 0.5
+"""Efficiency below which scaling has stopped."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU by its data sheet: dense bf16 FLOP/s, bytes of memory, bytes/s to its neighbours (one direction)."""
+
+    peak_flop_per_s: float
+    memory_bytes: float
+    link_bytes_per_s: float
+
+
+DEVICES: Mapping[str, Device] = {
+    "a10": Device(125e12, 24e9, 32e9),  # PCIe 4.0 x16
+    "a100": Device(312e12, 80e9, 300e9),  # SXM, NVLink 3
+    "a100-40gb": Device(312e12, 40e9, 300e9),
+    "l40s": Device(362e12, 48e9, 32e9),  # PCIe 4.0 x16
+    "h100": Device(989e12, 80e9, 450e9),  # SXM, NVLink 4
+    "h100-pcie": Device(756e12, 80e9, 64e9),  # PCIe 5.0 x16
+    "h200": Device(989e12, 141e9, 450e9),
+    "b200": Device(2250e12, 180e9, 900e9),  # NVLink 5
+}
+"""NVIDIA's data sheets; where these state a rate with sparsity, half of it, and of NVLink's two directions one."""
+
+
+def device(name: str) -> Device:
+    """Return a GPU by name.
+
+    Raises:
+        UserError: an unknown one; the nearest is named.
+    """
+    if name.lower() not in DEVICES:
+        raise UserError(f"--device={name}: expected one of {', '.join(DEVICES)}{nearest(name.lower(), DEVICES)}")
+    return DEVICES[name.lower()]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Bytes of a number, by what it stands for."""
+
+    weight: int
+    copy: int
+    """Second copy of a weight that autocast makes; 0: none."""
+    gathered: int
+    """A weight as fsdp2 sends it."""
+    gradient: int
+    moments: int
+    """Both moments of AdamW."""
+    stream: int
+    """An element of the residual stream, the norms' input."""
+    work: int
+    """An element of what matrix products read and write."""
+
+
+MIXED = Format(weight=4, copy=2, gathered=2, gradient=4, moments=8, stream=4, work=2)
+TRUE = Format(weight=2, copy=0, gathered=2, gradient=2, moments=4, stream=2, work=2)
+FORMATS: Mapping[str, Format] = {
+    "auto": MIXED,  # what `auto` is on every GPU in DEVICES
+    "bf16-mixed": MIXED,
+    "16-mixed": MIXED,
+    "bf16-true": TRUE,
+    "16-true": TRUE,
+}
+"""By `trainer.precision`. Others do not reach a bf16 peak."""
+
+
+def format_of(precision: str) -> Format:
+    """Return the bytes of `trainer.precision`.
+
+    Raises:
+        UserError: a precision that does not compute in 16 bits.
+    """
+    if precision not in FORMATS:
+        raise UserError(
+            f"trainer.precision={precision}: expected one of {', '.join(FORMATS)}, for the peaks are those of 16 bits"
+        )
+    return FORMATS[precision]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What carries gradients and weights, in bytes/s of one direction as a ring collective reaches them.
+
+    Attributes:
+        gpus_per_node: GPUs that `link_bytes_per_s` joins.
+        link_bytes_per_s: of a GPU, inside a node. node_bytes_per_s: of a node, all its adapters together.
+        latency_s: of one hop of a ring. hidden: share of the traffic that can run beside computation.
+    """
+
+    gpus_per_node: int
+    link_bytes_per_s: float
+    node_bytes_per_s: float
+    latency_s: float
+    hidden: float
+
+    def bandwidth(self, n: int) -> float:
+        """Bytes/s of a ring through n GPUs: that of its slowest piece. One flow enters a node and one leaves it."""
+        return self.link_bytes_per_s if n <= self.gpus_per_node else min(self.link_bytes_per_s, self.node_bytes_per_s)
+
+
+def parts(model: MetaTransformer) -> dict[str, int]:
+    """Parameters by what they are for, in the order in which a token meets them; parts without any are left out."""
+    found = dict.fromkeys(("embedding", "positions", "self-attention", "meta-attention", "MLP", "norms", "head"), 0)
+    kinds = {"embedding": "embedding", "positions": "positions", "head": "head"}
+    inner = {"attention": "self-attention", "meta_attention": "meta-attention", "mlp": "MLP"}
+    for name, parameter in model.named_parameters():
+        first, *rest = name.split(".")
+        # blocks.<number>.<part>...; what is neither of these is a norm
+        found[inner.get(rest[1], "norms") if first == "blocks" else kinds.get(first, "norms")] += parameter.numel()
+    return {name: count for name, count in found.items() if count}
+
+
+def activation_bytes(
+    config: TransformerConfig, form: Format, *, meta_share: float, rotates: bool
+) -> tuple[float, float]:
+    """Return what forward keeps for backward, in bytes a token: of one block with meta-attention, and of one without.
+
+        attention  (stream + 5 work) D, and 3 work D with rotation   input, normed, q k v, output; turned q k, output
+        MLP        (stream + work) D + 2 work F                      input, normed, before and after GELU
+        dropout    1 byte a masked element, where there is dropout
+
+    Attention scores are not kept: fused kernels make them again. They lay their output out as turned queries lie, so
+    that it is copied once more. Statistics of norms and softmax are left out.
+    """
+    attention = (form.stream + (8 if rotates else 5) * form.work) * config.d_model
+    inner = 1 if config.activation == "relu" else 2  # of ReLU the output says enough
+    mlp = (form.stream + form.work) * config.d_model + inner * form.work * config.mlp_dim
+    mask = config.d_model if config.dropout else 0
+    dense = config.meta_over == "all" or config.meta_fill is not None
+    plain = attention + mlp + 2 * mask
+    return plain + (1.0 if dense else meta_share) * (attention + mask), plain
+
+
+def head_bytes(config: TransformerConfig, form: Format) -> float:
+    """Return the bytes a token at the loss: three float32 rows of V, at the start of backward, and the last norm's."""
+    return 3 * 4.0 * config.vocab_size + (form.stream + form.work) * config.d_model
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be computed, whatever computes it.
+
+    Attributes:
+        n_parameters: P. block_parameters: of the largest block. outside_parameters: of the embedding, the positions,
+            the last norm and the head. n_blocks: blocks with weights of their own.
+        flops_per_token: forward and backward. activation_bytes: kept a token under autocast, all layers and the head.
+        narrow_activation_bytes: the same with a residual stream of 16 bits, as fsdp2 has it.
+        length: tokens of a block of text, meta-tokens included. micro_batch: most blocks that a GPU takes at a time.
+        global_batch: blocks a step, over all GPUs. steps: optimiser steps.
+    """
+
+    n_parameters: int
+    block_parameters: int
+    outside_parameters: int
+    n_blocks: int
+    flops_per_token: float
+    activation_bytes: float
+    narrow_activation_bytes: float
+    form: Format
+    length: int
+    micro_batch: int
+    global_batch: int
+    steps: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of a step over all GPUs, meta-tokens included."""
+        return self.global_batch * self.length
+
+    def split(self, n: int) -> tuple[int, int] | None:
+        """Blocks of a micro-batch, and micro-batches of a step on each of n GPUs; None where n does not divide it."""
+        each, rest = divmod(self.global_batch, n)
+        if rest or not each:
+            return None
+        micro = max(size for size in range(1, min(each, self.micro_batch) + 1) if each % size == 0)
+        return micro, each // micro
+
+
+def job(
+    model: MetaTransformer,
+    form: Format,
+    *,
+    length: int,
+    meta_share: float,
+    micro_batch: int,
+    global_batch: int,
+    steps: int,
+) -> Job:
+    """Describe the training of `model`, which may lie on the meta device; arguments as in `Job`."""
+    config = model.config
+    sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]
+
+    def kept(form: Format) -> float:
+        with_meta, plain = activation_bytes(config, form, meta_share=meta_share, rotates=model.positions.rotates)
+        layers = (with_meta if config.has_meta(layer) else plain for layer in range(config.n_layers))
+        return sum(layers) + head_bytes(config, form)
+
+    return Job(
+        n_parameters=model.n_parameters(),
+        block_parameters=max(sizes),
+        outside_parameters=model.n_parameters() - sum(sizes),
+        n_blocks=len(sizes),
+        flops_per_token=model.flops_per_token(length, meta_share),
+        activation_bytes=kept(form),
+        narrow_activation_bytes=kept(replace(form, stream=form.work)),
+        form=form,
+        length=length,
+        micro_batch=micro_batch,
+        global_batch=global_batch,
+        steps=steps,
+    )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU at the peak of a step. `working`: what is whole for a moment in a sharded mode, and buckets."""
+
+    weights: float
+    gradients: float
+    moments: float
+    working: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.gradients + self.moments + self.working + self.activations
+
+
+def memory(job: Job, mode: str, n: int, micro_batch: int) -> Memory:
+    """Return the memory of each of n GPUs that take `micro_batch` blocks at a time."""
+    form, P = job.form, job.n_parameters
+    activations = micro_batch * job.length * job.activation_bytes
+    if mode == "ddp" or n == 1:  # alone there is nobody to share with
+        buckets = form.gradient * P if n > 1 else 0
+        return Memory((form.weight + form.copy) * P, form.gradient * P, form.moments * P, buckets, activations)
+    whole = job.outside_parameters + 2 * job.block_parameters  # one at work, one on its way
+    if mode == "zero2":
+        working = form.gradient * whole
+        return Memory((form.weight + form.copy) * P, form.gradient * P / n, form.moments * P / n, working, activations)
+    assert mode == "fsdp2", mode
+    working = (form.gathered + form.gradient) * whole
+    activations = micro_batch * job.length * job.narrow_activation_bytes
+    return Memory(form.weight * P / n, form.gradient * P / n, form.moments * P / n, working, activations)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one GPU sends in a step: bytes, and hops that wait for each other."""
+
+    sent_bytes: float
+    hops: int
+
+
+def traffic(job: Job, mode: str, n: int, accumulate: int) -> Traffic:
+    """Return the traffic of ring collectives among n GPUs in a step of `accumulate` micro-batches.
+
+    All-gather and reduce-scatter of S bytes send (n - 1) / n S in n - 1 hops; an all-reduce is one after the other.
+    """
+    form, P, share = job.form, job.n_parameters, (n - 1) / n  # alone: 0 bytes, 0 hops
+    units = job.n_blocks + 1  # what is outside of blocks is one
+    if mode == "ddp":
+        buckets = ceil(form.gradient * P / BUCKET_BYTES)
+        return Traffic(2 * share * form.gradient * P, 2 * (n - 1) * buckets)
+    if mode == "zero2":
+        sent = share * P * (accumulate * form.gradient + form.weight)
+        return Traffic(sent, (accumulate + 1) * units * (n - 1))
+    assert mode == "fsdp2", mode
+    sent = accumulate * share * P * (2 * form.gathered + form.gradient)
+    return Traffic(sent, 3 * accumulate * units * (n - 1))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A step on n GPUs, and the run of such steps.
+
+    Attributes:
+        compute_s: computation of a step. traffic_s: its traffic, if nothing else ran. exposed_s: what it adds.
+    """
+
+    gpus: int
+    micro_batch: int
+    accumulate: int
+    sent_bytes: float
+    compute_s: float
+    traffic_s: float
+    exposed_s: float
+    tokens_per_s: float
+    efficiency: float
+    days: float
+
+    @property
+    def gpu_days(self) -> float:
+        """Days times GPUs."""
+        return self.days * self.gpus
+
+
+def single_gpu_tokens_per_s(job: Job, peak_flop_per_s: float, mfu: float) -> float:
+    """Tokens/s of one GPU that reaches the share `mfu` of its peak."""
+    return peak_flop_per_s * mfu / job.flops_per_token
+
+
+def speed(job: Job, mode: str, n: int, single: float, network: Network) -> Speed | None:
+    """Return how fast n GPUs are, each computing `single` tokens/s; None where the global batch does not divide.
+
+    The traffic that is hidden fits beside what it can run beside: the backward pass (two thirds) of the last
+    micro-batch under ddp, all computation otherwise.
+    """
+    if (split := job.split(n)) is None:
+        return None
+    micro, accumulate = split
+    compute = job.tokens_per_step / (n * single)
+    moved = traffic(job, mode, n, accumulate)
+    traffic_s = moved.sent_bytes / network.bandwidth(n) + moved.hops * network.latency_s
+    window = compute * 2 / 3 / accumulate if mode == "ddp" else compute
+    exposed = traffic_s - min(network.hidden * traffic_s, window)
+    step = compute + exposed
+    return Speed(
+        gpus=n,
+        micro_batch=micro,
+        accumulate=accumulate,
+        sent_bytes=moved.sent_bytes,
+        compute_s=compute,
+        traffic_s=traffic_s,
+        exposed_s=exposed,
+        tokens_per_s=job.tokens_per_step / step,
+        efficiency=compute / step,
+        days=job.steps * step / 86400,
+    )
+
+
+def last_efficient(job: Job, mode: str, single: float, network: Network) -> tuple[int, int | None]:
+    """Return where scaling stops: the most GPUs up to which efficiency is at least a half, and the next that divide.
+
+    Asked of every number of GPUs that divides the global batch. The second is None where the batch ends first: then
+    each GPU has one block a step.
+    """
+    last = 1
+    for n in (n for n in range(1, job.global_batch + 1) if job.global_batch % n == 0):
+        found = speed(job, mode, n, single, network)
+        assert found is not None
+        if found.efficiency < HALF:
+            return last, n
+        last = n
+    return last, None
