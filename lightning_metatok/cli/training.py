@@ -67,6 +67,7 @@ from lightning_metatok.lit.loggers import cut_logs, run_loggers
 from lightning_metatok.lit.resume import check_same_run, flat_config
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder
 from lightning_metatok.lit.run_lock import RunLock
+from lightning_metatok.lit.sharded import NAME as SHARDED
 from lightning_metatok.lit.workers import name_dead_worker
 
 DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
@@ -223,7 +224,8 @@ class TrainingCLI(LightningCLI):
             if self.verb != "fit" and self.config.model.init_from is None:
                 raise UserError(f"--ckpt_path: expected a checkpoint to {self.verb}, as `fit` writes them")
         else:
-            self.checkpoint = read_state(Path(self.config.ckpt_path), key="--ckpt_path")
+            in_pieces = self.config.trainer.strategy == SHARDED
+            self.checkpoint = read_state(Path(self.config.ckpt_path), key="--ckpt_path", assemble=not in_pieces)
             if "hyper_parameters" not in self.checkpoint:
                 raise UserError(f"--ckpt_path={self.config.ckpt_path}: expected a checkpoint as `fit` writes them")
 
