@@ -22,7 +22,6 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 import lightning
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -64,6 +63,7 @@ from lightning_metatok.lit.callbacks.checkpoint import stop
 from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
+from lightning_metatok.lit.ranks import Meeting, RankLog, rank
 from lightning_metatok.lit.resume import check_same_run, flat_config
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder
 from lightning_metatok.lit.run_lock import RunLock
@@ -156,8 +156,10 @@ class Parser(LightningArgumentParser):
 class TrainingCLI(LightningCLI):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
 
-    def __init__(self, verb: str, args: list[str], lock: RunLock | None = None) -> None:
-        self.verb, self.lock = verb, lock or RunLock()
+    def __init__(
+        self, verb: str, args: list[str], lock: RunLock | None = None, rank_log: RankLog | None = None
+    ) -> None:
+        self.verb, self.lock, self.rank_log = verb, lock or RunLock(), rank_log or RankLog()
         task = value_given("data.task", args, values_of(args, CONFIG_OPTIONS))
         self.kind = KINDS["text" if task is None else "task"]
         super().__init__(
@@ -212,20 +214,36 @@ class TrainingCLI(LightningCLI):
         super().parse_arguments(parser, args)
         check_bounds(self.config)
 
+    def instantiate_classes(self) -> None:
+        """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
+        with self.meeting.tells_errors():
+            super().instantiate_classes()
+
     def before_instantiate_classes(self) -> None:
-        """A missing or broken checkpoint is named before anything is built."""
+        """A missing or broken checkpoint is named before anything is built; other ranks hear which it is."""
         self.checkpoint: dict[str, Any] = {}
         self.auto = self.config.ckpt_path == AUTO
-        self._take_lock()  # before its newest checkpoint is looked for
-        if self.auto:
-            found = newest_valid(Path(self.config.run_dir) / CHECKPOINTS, _warn)
-            self.config.ckpt_path = None if found is None else str(found)
-        if self.config.ckpt_path is None:
-            if self.verb != "fit" and self.config.model.init_from is None:
+        self.meeting = Meeting(self.config.run_dir)
+        self.heard = self.meeting.hear()
+        if self.heard is not None:
+            self.config.ckpt_path = self.heard["ckpt_path"]
+            self._read_checkpoint()
+            return
+        with self.meeting.tells_errors():
+            self._take_lock()  # before its newest checkpoint is looked for
+            if self.auto:
+                found = newest_valid(Path(self.config.run_dir) / CHECKPOINTS, _warn)
+                self.config.ckpt_path = None if found is None else str(found)
+            if self.config.ckpt_path is None and self.verb != "fit" and self.config.model.init_from is None:
                 raise UserError(f"--ckpt_path: expected a checkpoint to {self.verb}, as `fit` writes them")
-        else:
+            self._read_checkpoint()
+
+    def _read_checkpoint(self) -> None:
+        if self.config.ckpt_path is not None:
             in_pieces = self.config.trainer.strategy == SHARDED
-            self.checkpoint = read_state(Path(self.config.ckpt_path), key="--ckpt_path", assemble=not in_pieces)
+            self.checkpoint = read_state(
+                Path(self.config.ckpt_path), key="--ckpt_path", assemble=not in_pieces, verify=rank() == 0
+            )
             if "hyper_parameters" not in self.checkpoint:
                 raise UserError(f"--ckpt_path={self.config.ckpt_path}: expected a checkpoint as `fit` writes them")
 
@@ -248,11 +266,13 @@ class TrainingCLI(LightningCLI):
             trainer = self._get(self.config_init, "trainer")
             check_same_run(self._saved(), self._flat_config(), trainer, self.config.allow_changed)
         self.folder = self._folder()
+        self.meeting.tell(folder=str(self.folder), ckpt_path=self.config.ckpt_path)
+        self.rank_log.open(self.folder)
         self.config_init.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
         self.parser.callback_keys = list(self.kind.verbs[self.verb])
         # Lightning adds the callbacks that have options of their own; these have none, or depend on the folder.
         given = self._get(self.config_init, "trainer").get("callbacks") or []
-        callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress()]
+        callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress(), self.meeting]
         if self.verb == "fit":
             callbacks += [Dashboard(self._config_text()), RunState(self._flat_config())]
         callbacks += [callback() for callback in self.kind.always.get(self.verb, ())]
@@ -306,7 +326,7 @@ class TrainingCLI(LightningCLI):
         given = None if self.auto else run_folder_of(self.config.ckpt_path)
         folder = Path(self.config.run_dir)
         goes_on = self.auto or (given is not None and given.resolve() == folder.resolve())
-        if self.verb == "fit" and goes_on and folder.is_dir() and not getattr(rank_zero_only, "rank", 0):
+        if self.verb == "fit" and goes_on and folder.is_dir() and rank() == 0:
             self.lock.take(folder)
 
     def _go_back(self) -> None:
@@ -341,6 +361,8 @@ class TrainingCLI(LightningCLI):
 
     def _folder(self) -> Path:
         wanted, checkpoint = self.config.run_dir, self.config.ckpt_path
+        if self.heard is not None:
+            return Path(self.heard["folder"])
         if self.verb != "fit":
             return (run_folder_of(checkpoint) or Path(wanted)) / self.verb
         if os.environ.get(RUN_DIR_VARIABLE):  # a process that rank 0 launched goes where rank 0 went
@@ -357,7 +379,7 @@ class TrainingCLI(LightningCLI):
 
 
 def _warn(message: str) -> None:
-    if "LOCAL_RANK" not in os.environ:  # the processes of other ranks would say it again
+    if rank() == 0:  # the processes of other ranks would say it again
         print(f"lightning-metatok: warning: {message}", file=sys.stderr)
 
 
@@ -416,8 +438,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
-    with RunLock() as lock:
-        TrainingCLI(verb, argv, lock).run()
+    with RunLock() as lock, RankLog() as rank_log:
+        TrainingCLI(verb, argv, lock, rank_log).run()
     return 0
 
 

@@ -136,19 +136,19 @@ def link_last(path: Path) -> None:
     sync(path.parent)
 
 
-def read_state(path: Path, *, key: str, assemble: bool = True) -> dict[str, Any]:
+def read_state(path: Path, *, key: str, assemble: bool = True, verify: bool = True) -> dict[str, Any]:
     """Load a checkpoint on the CPU with weights_only=True; where it has a manifest, that must fit.
 
     Args:
         assemble: put the tensors of shards together, so that the checkpoint is an ordinary one; else they have shapes
-            alone (they are on the meta device).
+            alone (they are on the meta device). verify: look at the sizes and checksums of the manifest, too.
 
     Raises:
         UserError: there is no such file, it is damaged, or no checkpoint of this project; `key` is what the user typed.
     """
     if not os.path.isfile(path):
         raise UserError(f"{key}={path}: no such file")
-    if path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
+    if verify and path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
         raise UserError(f"{key}={path}: {fault}; --ckpt_path=auto takes the newest valid checkpoint")
     try:
         with warnings.catch_warnings(action="ignore"):  # torch has its own words for old pickles; one line is enough
