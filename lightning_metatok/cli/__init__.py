@@ -30,6 +30,10 @@ VERBS = {
         "lightning_metatok.doctor",
         "what this machine can do: versions, GPU, attention backends, SLURM",
     ),
+    "estimate": (
+        "lightning_metatok.cli.estimate",
+        "memory, speed and days on N GPUs: --config conf/metatok_1b_c4.yaml",
+    ),
 }
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -103,3 +103,12 @@ def _check_devices(accelerator: Any, devices: Any) -> None:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if on_cpu and wanted > most:
         raise UserError(f"trainer.devices={devices}: expected at most {most} processes on this machine's CPUs")
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raise UserError for a GPU that is not there, before a large model is built for it."""
+    import torch
+
+    there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("cuda", "gpu") and not there:
+        raise UserError(f"trainer.accelerator={accelerator}: expected a GPU, and there is none on this machine")

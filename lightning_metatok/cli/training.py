@@ -5,60 +5,33 @@ command line (jsonargparse's subcommands would put the verb in front of it). Whi
 data: a recall task if `data.task` names one, else text.
 """
 
-import logging
 import os
-import re
 import signal
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import reduce
-from operator import or_
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, Union, get_args, get_origin
+from typing import Any
 
 import lightning
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok import signals
-from lightning_metatok.cli.bounds import check_bounds
+from lightning_metatok.cli.bounds import check_accelerator, check_bounds
 from lightning_metatok.cli.config_files import (
-    check_config_files,
-    explain,
     known_keys,
-    one_line,
     value_given,
     values_of,
 )
+from lightning_metatok.cli.kinds import KINDS
+from lightning_metatok.cli.training_parser import CONFIG_OPTIONS, Parser, quiet, read_integers_first, trainer_errors
 from lightning_metatok.data import MetaTokenizer
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule, Trainer
-from lightning_metatok.lit.callbacks import (
-    AnswerPositionAblation,
-    AnswerStudy,
-    ArmCard,
-    BigramBaseline,
-    Curriculum,
-    Dashboard,
-    EmbeddingAblation,
-    FinalTable,
-    LengthGeneralisation,
-    NonFinite,
-    PlacementAblation,
-    PositionAblation,
-    PredictionWriter,
-    RunCheckpoint,
-    RunState,
-    TextSample,
-    Throughput,
-    TokenProgress,
-)
+from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
+from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
 from lightning_metatok.lit.callbacks.checkpoint import stop
 from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
@@ -73,84 +46,6 @@ from lightning_metatok.lit.workers import name_dead_worker
 DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 AUTO = "auto"
-CONFIG_OPTIONS = ("--config", "-c")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What goes with a kind of data.
-
-    Attributes:
-        data: its data module.
-        callbacks: those with options of their own, by their key.
-        verbs: which of them each verb runs.
-        always: those without options that each verb runs, too.
-    """
-
-    data: type[LightningDataModule]
-    callbacks: Mapping[str, type[Callback]]
-    verbs: Mapping[str, Sequence[str]]
-    always: Mapping[str, Sequence[type[Callback]]]
-
-
-KINDS = {
-    "text": Kind(
-        MetaTokenDataModule,
-        callbacks={
-            "checkpoint": RunCheckpoint,
-            "nonfinite": NonFinite,
-            "throughput": Throughput,
-            "bigram": BigramBaseline,
-            "ablation": PositionAblation,
-            "sample": TextSample,
-        },
-        verbs={
-            "fit": ["checkpoint", "nonfinite", "throughput", "bigram", "ablation", "sample"],
-            "validate": ["ablation"],
-            "test": ["ablation"],
-            "predict": [],
-        },
-        always={"fit": [ArmCard]},
-    ),
-    "task": Kind(
-        TaskDataModule,
-        callbacks={
-            "checkpoint": RunCheckpoint,
-            "nonfinite": NonFinite,
-            "throughput": Throughput,
-            "lengths": LengthGeneralisation,
-            "positions": AnswerPositionAblation,
-            "embedding": EmbeddingAblation,
-            "placement": PlacementAblation,
-        },
-        verbs={
-            "fit": ["checkpoint", "nonfinite", "throughput", "lengths", "positions", "embedding", "placement"],
-            "validate": [],
-            "test": ["lengths", "positions", "embedding", "placement"],
-            "predict": [],
-        },
-        always={"fit": [ArmCard, Curriculum, AnswerStudy], "test": [AnswerStudy]},
-    ),
-}
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose errors are UserErrors of one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise UserError instead of printing a usage text."""
-        raise UserError(explain(message, known_keys(self))) from ex
-
-    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Check the config files by name before jsonargparse merges them."""
-        known = known_keys(self)
-        check_config_files(values_of(list(args or []), CONFIG_OPTIONS), known)
-        try:
-            return super().parse_args(args, *rest, **kwargs)
-        except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
-            line = str(error).partition("\n")[0]
-            named = re.search(r"'([\w.]+)'", line)
-            raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
 
 
 class TrainingCLI(LightningCLI):
@@ -216,6 +111,7 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
+        check_accelerator(str(self.config.trainer.accelerator))
         with self.meeting.tells_errors():
             super().instantiate_classes()
 
@@ -383,34 +279,6 @@ def _warn(message: str) -> None:
         print(f"lightning-metatok: warning: {message}", file=sys.stderr)
 
 
-def read_integers_first(parser: LightningArgumentParser) -> None:
-    """Let 1 be an integer wherever an option may be either: `limit_val_batches` means one batch then, not all of them.
-
-    Lightning says `Union[int, float]`; Python keeps one of two equal types, and what else was imported decides which.
-    """
-    for action in parser._actions:
-        hint = getattr(action, "_typehint", None)
-        kinds = list(get_args(hint))
-        if get_origin(hint) is Union and {int, float} <= set(kinds) and kinds.index(float) < kinds.index(int):
-            kinds.remove(int)
-            kinds.insert(kinds.index(float), int)
-            action._typehint = reduce(or_, kinds)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Iterator[None]:
-    """Lightning's own word that the trainer's `options` cannot work, as a UserError that names the one it is about."""
-    try:
-        yield
-    except kinds as error:
-        line = one_line(str(error))
-        named = {key: match.start() for key in options if (match := re.search(rf"\b{key}\b", line))}
-        # Some messages show the value alone.
-        shown = [key for key, value in options.items() if isinstance(value, str) and f"'{value}'" in line]
-        key = next(iter((*sorted(named, key=named.__getitem__), *shown)), None)
-        raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
-
-
 def run_folder_of(checkpoint: str | None) -> Path | None:
     """The run folder that a checkpoint lies in: the folder above `checkpoints/` that holds config.yaml."""
     folder = Path(checkpoint).parent.parent if checkpoint and checkpoint != AUTO else None
@@ -458,24 +326,25 @@ def names_of_options(kind: str) -> list[str]:
     raise AssertionError("the parser was not asked")
 
 
+def parsed(argv: Sequence[str]) -> Any:
+    """Return the whole configuration of a `fit` with these arguments, checked; nothing is built.
+
+    Raises:
+        UserError: a mistake in it.
+    """
+    found = []
+
+    class Parsed(TrainingCLI):
+        def before_instantiate_classes(self) -> None:
+            found.append(self.config)
+            raise StopIteration
+
+    quiet()
+    with suppress(StopIteration):
+        Parsed("fit", list(argv))
+    return found[0]
+
+
 def _describes_itself(argv: Sequence[str]) -> bool:
     """Whether options say what the model is, or nothing is going to be built."""
     return any(argument.startswith(("--model.", "-h", "--help", "--print_config")) for argument in argv)
-
-
-def quiet() -> None:
-    """Silence what Lightning says about this project's deliberate choices, and its advertisements."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # building a batch takes less than a millisecond
-        ".*`srun` command is available.*",  # a run outside a job, on a machine that has SLURM
-        ".*LightningCLI's args parameter is intended.*",  # this is the command line
-        ".*dirpath has changed.*",  # a run that goes on from a checkpoint of another folder
-        ".*dataloader is not resumable.*",  # batches are a function of the step
-        ".*Be aware that when using `ckpt_path`.*",  # verbs that only read need not write checkpoints
-        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
-        ".*isinstance.*LeafSpec.*",  # torch's own deprecation, raised inside Lightning
-        r"\s*(By default only one|``instantiate_classes``)",  # jsonargparse's, about a call inside Lightning
-    ):
-        warnings.filterwarnings("ignore", message)

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
@@ -31,7 +31,7 @@ POLL_S = 0.2
 
 def rank() -> int:
     """The number of this process among those of the run, before they have met."""
-    return int(getattr(rank_zero_only, "rank", None) or 0)
+    return _get_rank() or 0
 
 
 class Meeting(Callback):

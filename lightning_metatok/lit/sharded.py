@@ -22,7 +22,14 @@ from torch.optim import Optimizer
 from lightning_metatok.data.cache import sync
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import shards
-from lightning_metatok.lit.checkpoint_io import TEMPORARY, RunCheckpointIO, read_state, sha256, write_manifest, write_state
+from lightning_metatok.lit.checkpoint_io import (
+    TEMPORARY,
+    RunCheckpointIO,
+    read_state,
+    sha256,
+    write_manifest,
+    write_state,
+)
 from lightning_metatok.model import MetaTransformer
 
 NAME = "fsdp2"
@@ -55,7 +62,7 @@ class ShardedStrategy(ModelParallelStrategy):
             return
         mesh = self.device_mesh["data_parallel"]
         for block in model.blocks:
-            fully_shard(block, mesh=mesh, mp_policy=self.policy)  # type: ignore[call-overload]
+            fully_shard(block, mesh=mesh, mp_policy=self.policy)
         fully_shard(model, mesh=mesh, mp_policy=self.policy)
 
     # -- checkpoints
@@ -95,7 +102,7 @@ class ShardedStrategy(ModelParallelStrategy):
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read the piece of this rank into model and optimiser, out of shards of any number of ranks or a whole file."""
+        """Read the piece of this rank into model and optimiser, from shards of any number of ranks or a whole file."""
         path = Path(checkpoint_path)
         at_hand = getattr(self.checkpoint_io, "at_hand", None)
         if at_hand is not None and at_hand[0] == path:

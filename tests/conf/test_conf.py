@@ -52,6 +52,10 @@ SMALL = [
     "--trainer.val_check_interval=2",
     "--trainer.log_every_n_steps=1",
     "--trainer.precision=32-true",
+    "--trainer.accelerator=cpu",
+    "--trainer.strategy=auto",
+    "--trainer.devices=1",
+    "--trainer.num_nodes=1",
     "--ablation.windows=1",
     "--sample.max_new_tokens=2",
 ]
@@ -234,6 +238,17 @@ def test_the_papers_models_have_the_papers_sizes() -> None:
     expected = vocabulary * d + layers * per_layer + d
     assert n_parameters(CONF / "gpt2_small_c4.yaml") == expected == 151_908_096  # "152M"
     assert n_parameters(CONF / "gpt2_small_c4_ape.yaml") == expected + 1024 * d
+
+
+def test_the_billion_has_its_size_and_asks_for_gpus_in_one_line(tmp_path: Path) -> None:
+    d, layers, vocabulary = 2048, 16, 50304
+    assert n_parameters(CONF / "metatok_1b_c4.yaml") == vocabulary * d + layers * (16 * d**2 + 3 * d) + d
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    outcome = run("fit", f"--config={CONF / 'metatok_1b_c4.yaml'}", f"--run_dir={tmp_path}/run")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "trainer.accelerator=gpu" in outcome.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_hub_configs_name_the_hub_when_it_cannot_be_reached(tmp_path: Path) -> None:

@@ -172,4 +172,3 @@ def test_where_rank_0_cannot_start_the_others_say_why(quick: list[str], tmp_path
 def shard_files(checkpoint: Path) -> list[Path]:
     """The files of a checkpoint's shards."""
     return sorted(checkpoint.with_suffix(shards.SUFFIX).iterdir())
-

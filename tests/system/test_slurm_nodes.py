@@ -3,12 +3,12 @@
 Where no SLURM answers, all of this is skipped.
 """
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,19 +164,34 @@ def impatient() -> Iterator[dict[str, str]]:
         slurm("scontrol", "reconfigure")
 
 
-def test_a_node_whose_slurmd_is_killed_is_given_up_and_the_run_ends_all_the_same(
+def task_of(job: Job, rank: int) -> int:
+    """The process of a rank, found by what SLURM put into its environment."""
+    wanted = {f"SLURM_JOB_ID={job.number}", f"SLURM_PROCID={rank}", "SLURM_STEP_NUM_TASKS=2"}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            around = set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))
+            if wanted <= around and b"lightning_metatok" in (folder / "cmdline").read_bytes():
+                return int(folder.name)
+    raise AssertionError(f"no rank {rank} of job {job.number}")
+
+
+def test_a_node_that_freezes_and_loses_its_slurmd_is_given_up_and_the_run_ends_all_the_same(
     undisturbed: Job, tmp_path: Path, repository: Path, options: list[str], impatient: dict[str, str]
 ) -> None:
+    """The task stands still, so that the other rank waits for it; SLURM gives the node up after about 30 s."""
     job = Job(tmp_path, repository, options, "ddp")
     job.reaches(10)
-    pid = int(Path(impatient["SlurmdPidFile"].replace("%n", "vn2")).read_text())
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
-    killed = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
+    task = task_of(job, rank=1)
+    os.kill(task, signal.SIGSTOP)
+    daemon = int(Path(impatient["SlurmdPidFile"].replace("%n", "vn2")).read_text())
+    command = Path(f"/proc/{daemon}/cmdline").read_bytes().decode().split("\0")[:-1]
+    os.kill(daemon, signal.SIGKILL)
     try:
-        wait_for(lambda: job.state == "PENDING", 180)
-        print(f"requeued {time.monotonic() - killed:.0f} s after slurmd was killed")
+        wait_for(lambda: job.state == "PENDING", 170)
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(task, signal.SIGKILL)
         subprocess.run(command, check=True)
     job.ends()
+    assert "Restarts=1" in slurm("scontrol", "show", "job", "--oneliner", job.number)
     assert without_clocks(job.run_folder) == without_clocks(undisturbed.run_folder)
