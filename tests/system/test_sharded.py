@@ -151,7 +151,11 @@ def test_taken_apart_and_put_together_is_the_same() -> None:
     assert same(shards.put_together(rest, tensors), state)
 
 
-def test_what_cannot_be_sharded_is_refused_in_one_line(quick: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_sharded_is_refused_in_one_line(quick: list[str], repository: Path, tmp_path: Path) -> None:
+    task = repository / "conf" / "task" / "list_recall_nano.yaml"
+    outcome = run("fit", f"--config={task}", "--trainer.strategy=fsdp2", f"--run_dir={tmp_path / 'run'}")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
+    assert "trainer.strategy=fsdp2: expected ddp or auto with data.task" in outcome.err
     for given, expected in (
         (["--trainer.strategy=fsdp"], "trainer.strategy='fsdp': expected fsdp2"),
         (["--trainer.strategy=fsdp2", "--trainer.precision=64-true"], "trainer.precision='64-true': expected one of"),
