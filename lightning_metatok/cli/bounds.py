@@ -87,6 +87,9 @@ def check_bounds(config: Any) -> None:
             shown = getattr(value, "value", value)
             raise UserError(f"{key}={shown}: expected {expected}")
     _check_devices(config.get("trainer.accelerator"), config.get("trainer.devices"))
+    if config.get("trainer.strategy") == "fsdp2" and config.get("data.task") is not None:
+        # Ranks share out the questions of a validation unevenly; a model in pieces runs on all ranks or on none.
+        raise UserError("trainer.strategy=fsdp2: expected ddp or auto with data.task")
     steps, least = config.get("trainer.max_steps"), config.get("trainer.min_steps")
     if steps is not None and steps < 1 and steps != -1:
         raise UserError(f"trainer.max_steps={steps}: expected 1 or more, or -1 for no end")
@@ -103,3 +106,12 @@ def _check_devices(accelerator: Any, devices: Any) -> None:
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if on_cpu and wanted > most:
         raise UserError(f"trainer.devices={devices}: expected at most {most} processes on this machine's CPUs")
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raise UserError for a GPU that is not there, before a large model is built for it."""
+    import torch
+
+    there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("cuda", "gpu") and not there:
+        raise UserError(f"trainer.accelerator={accelerator}: expected a GPU, and there is none on this machine")

@@ -159,7 +159,9 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Run:
     """
     import torch
 
-    from lightning_metatok.cli.training import KINDS, TrainingCLI, quiet
+    from lightning_metatok.cli.kinds import KINDS
+    from lightning_metatok.cli.training import TrainingCLI
+    from lightning_metatok.cli.training_parser import quiet
     from lightning_metatok.lit import MetaTokenDataModule
     from lightning_metatok.model import MetaTransformer, TransformerConfig
 

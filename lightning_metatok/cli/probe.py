@@ -19,7 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lightning_metatok.cli.config_files import values_of
-from lightning_metatok.cli.training import TrainingCLI, quiet, run_folder_of, with_own_config
+from lightning_metatok.cli.training import TrainingCLI, run_folder_of, with_own_config
+from lightning_metatok.cli.training_parser import quiet
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.checkpoint_contents import weights_of

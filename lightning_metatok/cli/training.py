@@ -5,160 +5,56 @@ command line (jsonargparse's subcommands would put the verb in front of it). Whi
 data: a recall task if `data.task` names one, else text.
 """
 
-import logging
 import os
-import re
 import signal
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import reduce
-from operator import or_
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, Union, get_args, get_origin
+from typing import Any
 
 import lightning
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok import signals
-from lightning_metatok.cli.bounds import check_bounds
+from lightning_metatok.cli.bounds import check_accelerator, check_bounds
 from lightning_metatok.cli.config_files import (
-    check_config_files,
-    explain,
     known_keys,
-    one_line,
     value_given,
     values_of,
 )
+from lightning_metatok.cli.kinds import KINDS
+from lightning_metatok.cli.training_parser import CONFIG_OPTIONS, Parser, quiet, read_integers_first, trainer_errors
 from lightning_metatok.data import MetaTokenizer
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule, Trainer
-from lightning_metatok.lit.callbacks import (
-    AnswerPositionAblation,
-    AnswerStudy,
-    ArmCard,
-    BigramBaseline,
-    Curriculum,
-    Dashboard,
-    EmbeddingAblation,
-    FinalTable,
-    LengthGeneralisation,
-    NonFinite,
-    PlacementAblation,
-    PositionAblation,
-    PredictionWriter,
-    RunCheckpoint,
-    RunState,
-    TextSample,
-    Throughput,
-    TokenProgress,
-)
+from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
+from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
 from lightning_metatok.lit.callbacks.checkpoint import stop
 from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
+from lightning_metatok.lit.ranks import Meeting, RankLog, rank
 from lightning_metatok.lit.resume import check_same_run, flat_config
 from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder
 from lightning_metatok.lit.run_lock import RunLock
+from lightning_metatok.lit.sharded import NAME as SHARDED
 from lightning_metatok.lit.workers import name_dead_worker
 
 DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 AUTO = "auto"
-CONFIG_OPTIONS = ("--config", "-c")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What goes with a kind of data.
-
-    Attributes:
-        data: its data module.
-        callbacks: those with options of their own, by their key.
-        verbs: which of them each verb runs.
-        always: those without options that each verb runs, too.
-    """
-
-    data: type[LightningDataModule]
-    callbacks: Mapping[str, type[Callback]]
-    verbs: Mapping[str, Sequence[str]]
-    always: Mapping[str, Sequence[type[Callback]]]
-
-
-KINDS = {
-    "text": Kind(
-        MetaTokenDataModule,
-        callbacks={
-            "checkpoint": RunCheckpoint,
-            "nonfinite": NonFinite,
-            "throughput": Throughput,
-            "bigram": BigramBaseline,
-            "ablation": PositionAblation,
-            "sample": TextSample,
-        },
-        verbs={
-            "fit": ["checkpoint", "nonfinite", "throughput", "bigram", "ablation", "sample"],
-            "validate": ["ablation"],
-            "test": ["ablation"],
-            "predict": [],
-            "probe": [],
-        },
-        always={"fit": [ArmCard]},
-    ),
-    "task": Kind(
-        TaskDataModule,
-        callbacks={
-            "checkpoint": RunCheckpoint,
-            "nonfinite": NonFinite,
-            "throughput": Throughput,
-            "lengths": LengthGeneralisation,
-            "positions": AnswerPositionAblation,
-            "embedding": EmbeddingAblation,
-            "placement": PlacementAblation,
-        },
-        verbs={
-            "fit": ["checkpoint", "nonfinite", "throughput", "lengths", "positions", "embedding", "placement"],
-            "validate": [],
-            "test": ["lengths", "positions", "embedding", "placement"],
-            "predict": [],
-            "probe": [],
-        },
-        always={"fit": [ArmCard, Curriculum, AnswerStudy], "test": [AnswerStudy]},
-    ),
-}
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose errors are UserErrors of one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise UserError instead of printing a usage text."""
-        raise UserError(explain(message, known_keys(self))) from ex
-
-    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Check the config files by name before jsonargparse merges them."""
-        known = known_keys(self)
-        check_config_files(values_of(list(args or []), CONFIG_OPTIONS), known)
-        try:
-            return super().parse_args(args, *rest, **kwargs)
-        except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
-            line = str(error).partition("\n")[0]
-            named = re.search(r"'([\w.]+)'", line)
-            raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
 
 
 class TrainingCLI(LightningCLI):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
 
-    def __init__(self, verb: str, args: list[str], lock: RunLock | None = None) -> None:
-        self.verb, self.lock = verb, lock or RunLock()
+    def __init__(
+        self, verb: str, args: list[str], lock: RunLock | None = None, rank_log: RankLog | None = None
+    ) -> None:
+        self.verb, self.lock, self.rank_log = verb, lock or RunLock(), rank_log or RankLog()
         task = value_given("data.task", args, values_of(args, CONFIG_OPTIONS))
         self.kind = KINDS["text" if task is None else "task"]
         super().__init__(
@@ -213,19 +109,37 @@ class TrainingCLI(LightningCLI):
         super().parse_arguments(parser, args)
         check_bounds(self.config)
 
+    def instantiate_classes(self) -> None:
+        """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
+        check_accelerator(str(self.config.trainer.accelerator))
+        with self.meeting.tells_errors():
+            super().instantiate_classes()
+
     def before_instantiate_classes(self) -> None:
-        """A missing or broken checkpoint is named before anything is built."""
+        """A missing or broken checkpoint is named before anything is built; other ranks hear which it is."""
         self.checkpoint: dict[str, Any] = {}
         self.auto = self.config.ckpt_path == AUTO
-        self._take_lock()  # before its newest checkpoint is looked for
-        if self.auto:
-            found = newest_valid(Path(self.config.run_dir) / CHECKPOINTS, _warn)
-            self.config.ckpt_path = None if found is None else str(found)
-        if self.config.ckpt_path is None:
-            if self.verb != "fit" and self.config.model.init_from is None:
+        self.meeting = Meeting(self.config.run_dir)
+        self.heard = self.meeting.hear()
+        if self.heard is not None:
+            self.config.ckpt_path = self.heard["ckpt_path"]
+            self._read_checkpoint()
+            return
+        with self.meeting.tells_errors():
+            self._take_lock()  # before its newest checkpoint is looked for
+            if self.auto:
+                found = newest_valid(Path(self.config.run_dir) / CHECKPOINTS, _warn)
+                self.config.ckpt_path = None if found is None else str(found)
+            if self.config.ckpt_path is None and self.verb != "fit" and self.config.model.init_from is None:
                 raise UserError(f"--ckpt_path: expected a checkpoint to {self.verb}, as `fit` writes them")
-        else:
-            self.checkpoint = read_state(Path(self.config.ckpt_path), key="--ckpt_path")
+            self._read_checkpoint()
+
+    def _read_checkpoint(self) -> None:
+        if self.config.ckpt_path is not None:
+            in_pieces = self.config.trainer.strategy == SHARDED
+            self.checkpoint = read_state(
+                Path(self.config.ckpt_path), key="--ckpt_path", assemble=not in_pieces, verify=rank() == 0
+            )
             if "hyper_parameters" not in self.checkpoint:
                 raise UserError(f"--ckpt_path={self.config.ckpt_path}: expected a checkpoint as `fit` writes them")
 
@@ -248,11 +162,13 @@ class TrainingCLI(LightningCLI):
             trainer = self._get(self.config_init, "trainer")
             check_same_run(self._saved(), self._flat_config(), trainer, self.config.allow_changed)
         self.folder = self._folder()
+        self.meeting.tell(folder=str(self.folder), ckpt_path=self.config.ckpt_path)
+        self.rank_log.open(self.folder)
         self.config_init.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
         self.parser.callback_keys = list(self.kind.verbs[self.verb])
         # Lightning adds the callbacks that have options of their own; these have none, or depend on the folder.
         given = self._get(self.config_init, "trainer").get("callbacks") or []
-        callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress()]
+        callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress(), self.meeting]
         if self.verb == "fit":
             callbacks += [Dashboard(self._config_text()), RunState(self._flat_config())]
         callbacks += [callback() for callback in self.kind.always.get(self.verb, ())]
@@ -306,7 +222,7 @@ class TrainingCLI(LightningCLI):
         given = None if self.auto else run_folder_of(self.config.ckpt_path)
         folder = Path(self.config.run_dir)
         goes_on = self.auto or (given is not None and given.resolve() == folder.resolve())
-        if self.verb == "fit" and goes_on and folder.is_dir() and not getattr(rank_zero_only, "rank", 0):
+        if self.verb == "fit" and goes_on and folder.is_dir() and rank() == 0:
             self.lock.take(folder)
 
     def _go_back(self) -> None:
@@ -341,6 +257,8 @@ class TrainingCLI(LightningCLI):
 
     def _folder(self) -> Path:
         wanted, checkpoint = self.config.run_dir, self.config.ckpt_path
+        if self.heard is not None:
+            return Path(self.heard["folder"])
         if self.verb != "fit":
             return (run_folder_of(checkpoint) or Path(wanted)) / self.verb
         if os.environ.get(RUN_DIR_VARIABLE):  # a process that rank 0 launched goes where rank 0 went
@@ -357,36 +275,8 @@ class TrainingCLI(LightningCLI):
 
 
 def _warn(message: str) -> None:
-    if "LOCAL_RANK" not in os.environ:  # the processes of other ranks would say it again
+    if rank() == 0:  # the processes of other ranks would say it again
         print(f"lightning-metatok: warning: {message}", file=sys.stderr)
-
-
-def read_integers_first(parser: LightningArgumentParser) -> None:
-    """Let 1 be an integer wherever an option may be either: `limit_val_batches` means one batch then, not all of them.
-
-    Lightning says `Union[int, float]`; Python keeps one of two equal types, and what else was imported decides which.
-    """
-    for action in parser._actions:
-        hint = getattr(action, "_typehint", None)
-        kinds = list(get_args(hint))
-        if get_origin(hint) is Union and {int, float} <= set(kinds) and kinds.index(float) < kinds.index(int):
-            kinds.remove(int)
-            kinds.insert(kinds.index(float), int)
-            action._typehint = reduce(or_, kinds)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Iterator[None]:
-    """Lightning's own word that the trainer's `options` cannot work, as a UserError that names the one it is about."""
-    try:
-        yield
-    except kinds as error:
-        line = one_line(str(error))
-        named = {key: match.start() for key in options if (match := re.search(rf"\b{key}\b", line))}
-        # Some messages show the value alone.
-        shown = [key for key, value in options.items() if isinstance(value, str) and f"'{value}'" in line]
-        key = next(iter((*sorted(named, key=named.__getitem__), *shown)), None)
-        raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
 
 
 def run_folder_of(checkpoint: str | None) -> Path | None:
@@ -401,8 +291,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
-    with RunLock() as lock:
-        TrainingCLI(verb, argv, lock).run()
+    with RunLock() as lock, RankLog() as rank_log:
+        TrainingCLI(verb, argv, lock, rank_log).run()
     return 0
 
 
@@ -450,21 +340,3 @@ def names_of_options(kind: str) -> list[str]:
 def _describes_itself(argv: Sequence[str]) -> bool:
     """Whether options say what the model is, or nothing is going to be built."""
     return any(argument.startswith(("--model.", "-h", "--help", "--print_config")) for argument in argv)
-
-
-def quiet() -> None:
-    """Silence what Lightning says about this project's deliberate choices, and its advertisements."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # building a batch takes less than a millisecond
-        ".*`srun` command is available.*",  # a run outside a job, on a machine that has SLURM
-        ".*LightningCLI's args parameter is intended.*",  # this is the command line
-        ".*dirpath has changed.*",  # a run that goes on from a checkpoint of another folder
-        ".*dataloader is not resumable.*",  # batches are a function of the step
-        ".*Be aware that when using `ckpt_path`.*",  # verbs that only read need not write checkpoints
-        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
-        ".*isinstance.*LeafSpec.*",  # torch's own deprecation, raised inside Lightning
-        r"\s*(By default only one|``instantiate_classes``)",  # jsonargparse's, about a call inside Lightning
-    ):
-        warnings.filterwarnings("ignore", message)

@@ -6,6 +6,7 @@
     checkpoints/last.ckpt              a link to the newest of them that is complete
 
 Every file is written under a temporary name beside its target, flushed to the disk, and renamed, and so is the link.
+With `trainer.strategy=fsdp2` a folder of `shards` holds the tensors, instead of the safetensors file.
 A checkpoint without a manifest that fits its files does not count: killed between any two system calls, a run has the
 checkpoints that it had before, or one more.
 """
@@ -15,8 +16,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,11 @@ from torch import Tensor
 
 from lightning_metatok.data.cache import sync
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit import shards
 from lightning_metatok.lit.checkpoint_contents import check_kinds
 
 LAST = "last.ckpt"
-NAME = re.compile(r"step-(\d+)\.(ckpt|safetensors|json)")
+NAME = re.compile(r"step-(\d+)\.(ckpt|safetensors|json|shards)")
 ROOM, ZEROS = 2**20, bytes(2**16)
 """Bytes that a disk takes which is not full, and a piece of them."""
 TEMPORARY = ".tmp-"
@@ -64,14 +67,11 @@ class RunCheckpointIO(CheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest, weights = path.with_suffix(".json"), path.with_suffix(".safetensors")
         manifest.unlink(missing_ok=True)  # what it describes is about to go
-        write_file(path, lambda target: torch.save(checkpoint, target))
+        if path.with_suffix(shards.SUFFIX).exists():
+            shutil.rmtree(path.with_suffix(shards.SUFFIX))
+        write_state(checkpoint, path)
         write_file(weights, lambda target: _save_weights(checkpoint["state_dict"], target))
-        description = {
-            "step": int(checkpoint["global_step"]),
-            "loss": (storage_options or {}).get("loss"),
-            "files": {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in (path, weights)},
-        }
-        write_file(manifest, lambda target: target.write_text(json.dumps(description, indent=1) + "\n"))
+        write_manifest(checkpoint, path, [path, weights], (storage_options or {}).get("loss"))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the state, whatever is asked for with weights_only=True."""
@@ -84,6 +84,31 @@ class RunCheckpointIO(CheckpointIO):
         """Take a checkpoint away, manifest first, so that no part of it counts while the others go."""
         for suffix in (".json", ".ckpt", ".safetensors"):
             Path(path).with_suffix(suffix).unlink(missing_ok=True)
+        if (folder := Path(path).with_suffix(shards.SUFFIX)).exists():
+            shutil.rmtree(folder)
+
+
+def write_state(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint's `.ckpt`."""
+    write_file(path, lambda target: torch.save(checkpoint, target))
+
+
+def write_manifest(
+    checkpoint: Mapping[str, Any],
+    path: Path,
+    files: Sequence[Path],
+    loss: float | None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write the manifest of a checkpoint, which makes it count.
+
+    Args:
+        files: those beside the manifest to look at. known: further ones, with the size and sha256 of each.
+    """
+    described = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in files}
+    description = {"step": int(checkpoint["global_step"]), "loss": loss, "files": {**described, **(known or {})}}
+    text = json.dumps(description, indent=1) + "\n"
+    write_file(path.with_suffix(".json"), lambda target: target.write_text(text))
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -111,15 +136,19 @@ def link_last(path: Path) -> None:
     sync(path.parent)
 
 
-def read_state(path: Path, *, key: str) -> dict[str, Any]:
+def read_state(path: Path, *, key: str, assemble: bool = True, verify: bool = True) -> dict[str, Any]:
     """Load a checkpoint on the CPU with weights_only=True; where it has a manifest, that must fit.
+
+    Args:
+        assemble: put the tensors of shards together, so that the checkpoint is an ordinary one; else they have shapes
+            alone (they are on the meta device). verify: look at the sizes and checksums of the manifest, too.
 
     Raises:
         UserError: there is no such file, it is damaged, or no checkpoint of this project; `key` is what the user typed.
     """
     if not os.path.isfile(path):
         raise UserError(f"{key}={path}: no such file")
-    if path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
+    if verify and path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
         raise UserError(f"{key}={path}: {fault}; --ckpt_path=auto takes the newest valid checkpoint")
     try:
         with warnings.catch_warnings(action="ignore"):  # torch has its own words for old pickles; one line is enough
@@ -128,6 +157,13 @@ def read_state(path: Path, *, key: str) -> dict[str, Any]:
         raise UserError(f"{key}={path}: cannot be read as a checkpoint ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{key}={path}: expected a checkpoint with a state_dict, as `fit` writes them")
+    if checkpoint.get(shards.MARK):
+        folder = path.resolve().with_suffix(shards.SUFFIX)
+        try:
+            tensors = shards.read_whole(folder) if assemble else shards.shapes(folder)
+            checkpoint = shards.put_together(checkpoint, tensors)
+        except Exception as error:  # shards without a manifest: anything may be wrong with them
+            raise UserError(f"{key}={path}: {folder.name} cannot be read ({type(error).__name__})") from error
     check_kinds(checkpoint, f"{key}={path}")
     return checkpoint
 
@@ -143,7 +179,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         files, step, loss = manifest["files"], manifest["step"], manifest.get("loss")
         sound = path.name in files and type(step) is int and (loss is None or isinstance(loss, int | float))
         sound = sound and all(
-            Path(name).name == name and type(file["size"]) is int and isinstance(file["sha256"], str)
+            _lies_beside(name) and type(file["size"]) is int and isinstance(file["sha256"], str)
             for name, file in files.items()
         )
     except (TypeError, KeyError, AttributeError):
@@ -153,12 +189,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def _lies_beside(name: str) -> bool:
+    """Whether a name in a manifest is that of a file beside it, or in a folder of shards there."""
+    folder, _, file = name.rpartition("/")
+    return Path(file).name == file and (not folder or NAME.fullmatch(folder) is not None)
+
+
 def fault_of(path: Path) -> str | None:
     """Why the checkpoint `path` does not count, or None if it does."""
     try:
         files = read_manifest(path)["files"]
         for name, expected in files.items():
-            file = path.with_name(name)
+            file = path.parent / name
             if not file.is_file():
                 return f"{name} is missing"
             if file.stat().st_size != expected["size"]:
@@ -215,7 +257,10 @@ def forget_after(folder: Path, step: int) -> None:
             RunCheckpointIO().remove_checkpoint(path)
     for name in _names(folder):
         if name.startswith(TEMPORARY):
-            (folder / name).unlink(missing_ok=True)
+            if (folder / name).is_dir():  # shards
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
@@ -227,7 +272,7 @@ def sha256(path: Path) -> str:
 def _saved(path: Path) -> Saved | None:
     try:
         manifest = read_manifest(path)
-        if any(path.with_name(n).stat().st_size != file["size"] for n, file in manifest["files"].items()):
+        if any((path.parent / n).stat().st_size != file["size"] for n, file in manifest["files"].items()):
             return None
     except (OSError, ValueError):
         return None

@@ -26,6 +26,7 @@ from lightning_metatok.lit.datamodule import MetaTokenDataModule
 from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_keys, load_weights
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
+from lightning_metatok.lit.sharded import ShardedStrategy, whole
 from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
@@ -320,6 +321,11 @@ class MetaTokenLM(LightningModule):
 
     # -- the step
 
+    def configure_model(self) -> None:
+        """Leave each rank its piece of the model, with a strategy that shards."""
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            self.trainer.strategy.shard(self.model)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW and its schedule, stepped once an optimiser step."""
         optimizer, schedule = build_optimizer(self.model, self.optimizer_config)
@@ -335,7 +341,7 @@ class MetaTokenLM(LightningModule):
         if gradient_clip_algorithm not in (None, "norm"):
             raise UserError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm}: expected norm")
         limit = float("inf") if gradient_clip_val is None else float(gradient_clip_val)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if (look := getattr(callback, "on_gradient_norm", None)) is not None:
                 look(self.trainer, self, optimizer, norm)

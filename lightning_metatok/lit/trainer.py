@@ -7,6 +7,7 @@ import lightning
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoint_io import RunCheckpointIO
 from lightning_metatok.lit.loops import install
+from lightning_metatok.lit.sharded import NAME, ShardedStrategy
 from lightning_metatok.runtime import resolve_precision
 
 
@@ -23,6 +24,7 @@ class Trainer(lightning.Trainer):
         Args:
             precision: `auto` (bf16-mixed where the GPU or the CPU has bf16 instructions, else 32-true) or any
                 precision that Lightning knows.
+            kwargs: Lightning's, and `strategy="fsdp2"`: see `ShardedStrategy`.
             use_distributed_sampler: Leave it off; see above.
 
         Raises:
@@ -35,10 +37,16 @@ class Trainer(lightning.Trainer):
                 f"trainer.accumulate_grad_batches={accumulate}, so that checkpoints stand between optimiser steps"
             )
         kwargs["use_distributed_sampler"] = use_distributed_sampler
+        precision, strategy = resolve_precision(precision), kwargs.get("strategy")
+        if strategy == NAME:
+            # It gathers weights in bfloat16 itself, which autocast would do a second time.
+            kwargs["strategy"], precision = ShardedStrategy(precision), "32-true"
+        elif isinstance(strategy, str) and strategy.startswith("fsdp"):
+            raise UserError(f"trainer.strategy={strategy!r}: expected {NAME}")
         plugins = kwargs.get("plugins") or []
         self.checkpoint_io = RunCheckpointIO()
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), self.checkpoint_io]
-        super().__init__(precision=resolve_precision(precision), **kwargs)  # type: ignore[arg-type]
+        super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
         install(self)
 
 

@@ -107,7 +107,7 @@ def test_a_run_of_a_sweep_reads_numbers_as_fit_does() -> None:
         "from typing import Optional, Union; Optional[Union[float, int]]; import lightning_metatok.cli.sweep, inspect\n"
         "from lightning.pytorch import Trainer\n"
         "print(inspect.signature(Trainer).parameters['limit_val_batches'].annotation)\n"
-        "from lightning_metatok.cli.training import LightningArgumentParser, read_integers_first\n"
+        "from lightning_metatok.cli.training_parser import LightningArgumentParser, read_integers_first\n"
         "parser = LightningArgumentParser(); parser.add_lightning_class_args(Trainer, 'trainer')\n"
         "read_integers_first(parser)\n"
         "for value in ('1', '0.5', 'null'): print(repr(parser.parse_args([f'--trainer.limit_val_batches={value}'])"

@@ -56,6 +56,10 @@ SMALL = [
     "--trainer.val_check_interval=2",
     "--trainer.log_every_n_steps=1",
     "--trainer.precision=32-true",
+    "--trainer.accelerator=cpu",
+    "--trainer.strategy=auto",
+    "--trainer.devices=1",
+    "--trainer.num_nodes=1",
     "--ablation.windows=1",
     "--sample.max_new_tokens=2",
 ]

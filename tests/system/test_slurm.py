@@ -130,7 +130,9 @@ def test_a_run_that_is_preempted_goes_on_as_if_nothing_had_been(
 ) -> None:
     one = OneRun(tmp_path, repository, partition="scavenge")
     one.reaches(200)
-    hog = slurm("sbatch", "--parsable", "--partition=main", "--nodes=2", "--exclusive", "--wrap=sleep 5").strip()
+    hog = slurm(
+        "sbatch", "--parsable", "--partition=main", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 5"
+    ).strip()
     wait_for(lambda: one.state["state"] == "stopped", 120)
     one.ends()
     assert one.state["attempt"] >= 2

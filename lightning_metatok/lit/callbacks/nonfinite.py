@@ -17,6 +17,7 @@ from lightning_metatok.data import Batch
 from lightning_metatok.errors import NonFiniteError, UserError
 from lightning_metatok.lit.checkpoint_io import write_file
 from lightning_metatok.lit.random_state import random_state
+from lightning_metatok.lit.sharded import whole
 
 FOLDER = "nonfinite"
 
@@ -93,7 +94,7 @@ class NonFinite(Callback):
             "batches": [asdict(batch) for batch, _ in inputs],
             "seeds": [seed for _, seed in inputs],
             "random": random_state(),
-            "state_dict": pl_module.state_dict(),
+            "state_dict": {name: whole(weight) for name, weight in pl_module.state_dict().items()},
             "hyper_parameters": dict(pl_module.hparams),
             "scores_answers_only": pl_module.scores_answers_only,
             "separate_documents": pl_module.separate_documents,

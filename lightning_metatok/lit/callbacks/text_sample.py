@@ -5,6 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.lit.loggers import log_text
 from lightning_metatok.lit.sampling import complete
+from lightning_metatok.lit.sharded import is_sharded
 
 
 class TextSample(Callback):
@@ -35,7 +36,9 @@ class TextSample(Callback):
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate and log; not during the sanity check."""
-        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if not trainer.is_global_zero and not is_sharded(trainer):  # a model in pieces runs on all ranks or on none
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         was_training = pl_module.training

@@ -1,0 +1,83 @@
+"""The two kinds of data, text and recall tasks, and what each verb of the Trainer runs with them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning.pytorch import Callback, LightningDataModule
+
+from lightning_metatok.lit import MetaTokenDataModule, TaskDataModule
+from lightning_metatok.lit.callbacks import (
+    AnswerPositionAblation,
+    AnswerStudy,
+    ArmCard,
+    BigramBaseline,
+    Curriculum,
+    EmbeddingAblation,
+    LengthGeneralisation,
+    NonFinite,
+    PlacementAblation,
+    PositionAblation,
+    RunCheckpoint,
+    TextSample,
+    Throughput,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What goes with a kind of data.
+
+    Attributes:
+        data: its data module.
+        callbacks: those with options of their own, by their key.
+        verbs: which of them each verb runs.
+        always: those without options that each verb runs, too.
+    """
+
+    data: type[LightningDataModule]
+    callbacks: Mapping[str, type[Callback]]
+    verbs: Mapping[str, Sequence[str]]
+    always: Mapping[str, Sequence[type[Callback]]]
+
+
+KINDS = {
+    "text": Kind(
+        MetaTokenDataModule,
+        callbacks={
+            "checkpoint": RunCheckpoint,
+            "nonfinite": NonFinite,
+            "throughput": Throughput,
+            "bigram": BigramBaseline,
+            "ablation": PositionAblation,
+            "sample": TextSample,
+        },
+        verbs={
+            "fit": ["checkpoint", "nonfinite", "throughput", "bigram", "ablation", "sample"],
+            "validate": ["ablation"],
+            "test": ["ablation"],
+            "predict": [],
+            "probe": [],
+        },
+        always={"fit": [ArmCard]},
+    ),
+    "task": Kind(
+        TaskDataModule,
+        callbacks={
+            "checkpoint": RunCheckpoint,
+            "nonfinite": NonFinite,
+            "throughput": Throughput,
+            "lengths": LengthGeneralisation,
+            "positions": AnswerPositionAblation,
+            "embedding": EmbeddingAblation,
+            "placement": PlacementAblation,
+        },
+        verbs={
+            "fit": ["checkpoint", "nonfinite", "throughput", "lengths", "positions", "embedding", "placement"],
+            "validate": [],
+            "test": ["lengths", "positions", "embedding", "placement"],
+            "predict": [],
+            "probe": [],
+        },
+        always={"fit": [ArmCard, Curriculum, AnswerStudy], "test": [AnswerStudy]},
+    ),
+}

@@ -1,0 +1,83 @@
+"""The parser of the Trainer's verbs, and what Lightning says, in this project's words: one line, or nothing."""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
+from operator import or_
+from typing import Any, NoReturn, Union, get_args, get_origin
+
+from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line, values_of
+from lightning_metatok.errors import UserError, nearest
+
+CONFIG_OPTIONS = ("--config", "-c")
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are UserErrors of one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise UserError instead of printing a usage text."""
+        raise UserError(explain(message, known_keys(self))) from ex
+
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """Check the config files by name before jsonargparse merges them."""
+        known = known_keys(self)
+        check_config_files(values_of(list(args or []), CONFIG_OPTIONS), known)
+        try:
+            return super().parse_args(args, *rest, **kwargs)
+        except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
+            line = str(error).partition("\n")[0]
+            named = re.search(r"'([\w.]+)'", line)
+            raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
+
+
+def read_integers_first(parser: LightningArgumentParser) -> None:
+    """Let 1 be an integer wherever an option may be either: `limit_val_batches` means one batch then, not all of them.
+
+    Lightning says `Union[int, float]`; Python keeps one of two equal types, and what else was imported decides which.
+    """
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", None)
+        kinds = list(get_args(hint))
+        if get_origin(hint) is Union and {int, float} <= set(kinds) and kinds.index(float) < kinds.index(int):
+            kinds.remove(int)
+            kinds.insert(kinds.index(float), int)
+            action._typehint = reduce(or_, kinds)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Iterator[None]:
+    """Lightning's own word that the trainer's `options` cannot work, as a UserError that names the one it is about."""
+    try:
+        yield
+    except kinds as error:
+        line = one_line(str(error))
+        named = {key: match.start() for key in options if (match := re.search(rf"\b{key}\b", line))}
+        # Some messages show the value alone.
+        shown = [key for key, value in options.items() if isinstance(value, str) and f"'{value}'" in line]
+        key = next(iter((*sorted(named, key=named.__getitem__), *shown)), None)
+        raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
+
+
+def quiet() -> None:
+    """Silence what Lightning says about this project's deliberate choices, and its advertisements."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # building a batch takes less than a millisecond
+        ".*`srun` command is available.*",  # a run outside a job, on a machine that has SLURM
+        ".*LightningCLI's args parameter is intended.*",  # this is the command line
+        ".*dirpath has changed.*",  # a run that goes on from a checkpoint of another folder
+        ".*dataloader is not resumable.*",  # batches are a function of the step
+        ".*Be aware that when using `ckpt_path`.*",  # verbs that only read need not write checkpoints
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+        ".*isinstance.*LeafSpec.*",  # torch's own deprecation, raised inside Lightning
+        r"\s*(By default only one|``instantiate_classes``)",  # jsonargparse's, about a call inside Lightning
+    ):
+        warnings.filterwarnings("ignore", message)
