@@ -109,7 +109,9 @@ class Paths(Probe):
                 self._trial("question_target_marks", "question -> marks of that list", _question, _target_marks),
                 self._trial("question_both", "question -> that list and all marks", _question, _target_and_marks),
                 self._trial("last_marks", "last token -> all marks", _last, _meta),
-                self._trial("marks_target", "marks -> the list (they gather nothing)", _meta, _target),
+                self._trial("marks_target", "marks -> the list asked about", _meta, _target),
+                self._trial("marks_rest", "marks -> the rest of the prompt", _meta, _rest),
+                self._trial("marks_body", "marks -> all that is no mark", _meta, _source),
                 self._trial("target_marks", "the list -> marks", _target, _meta),
             ]
         table = run_trials(subject, trials, self.name)
@@ -249,6 +251,10 @@ def _target_and_marks(p: Places) -> Tensor:
 
 def _rest(p: Places) -> Tensor:
     return p.body_BT & ~p.target_BT & ~p.meta_BT
+
+
+def _source(p: Places) -> Tensor:
+    return p.body_BT & ~p.meta_BT
 
 
 def _percent(share: float) -> str:

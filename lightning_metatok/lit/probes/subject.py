@@ -30,7 +30,9 @@ def held_out(data: TaskDataModule | MetaTokenDataModule, n: int) -> tuple[Exampl
         found += len(batches[-1].tokens_BT)
         if found == n:
             return None, batches
-    raise UserError(f"--examples={n}: the validation text has {found} blocks; expected at most that")
+    raise UserError(
+        f"--examples={n}: there are {found} validation blocks; expected at most that, or more data.validation_blocks"
+    )
 
 
 def _first_rows(batch: Batch, n: int) -> Batch:

@@ -53,10 +53,11 @@ def test_paths_tell_a_cache_from_a_pointer(known: Known) -> None:
         "question_target_marks": True,
         "last_marks": True,
         "marks_target": True,
+        "marks_body": True,
     }.items():
         assert lost(cache[path]) == by_cache, path
         assert lost(pointer[path]) == (path in ("question_target", "last_target")), path
-    for path in ("question_rest", "target_marks"):
+    for path in ("question_rest", "marks_rest", "target_marks"):
         assert not lost(cache[path])
         assert not lost(pointer[path])
 

@@ -177,5 +177,5 @@ def test_text_can_be_seen_but_not_asked(make_data: Any) -> None:  # noqa: F811
         assert probe.cannot(subject) is None
         (finding,) = probe.run(subject)
         assert len(finding.table)
-    with pytest.raises(UserError, match=r"--examples=100000: the validation text has \d+ blocks"):
+    with pytest.raises(UserError, match=r"--examples=100000: there are \d+ validation blocks"):
         held_out(data, 100_000)
