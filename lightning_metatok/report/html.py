@@ -27,7 +27,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align:
   overflow-wrap: normal; }
 th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.gallery img { min-width: 240px; max-width: 420px; width: 100%; }
+.gallery img { width: 400px; max-width: none; }
 pre { overflow-x: auto; background: var(--card); padding: .8rem; font-size: .8rem; border-radius: 6px; }
 code { font-family: ui-monospace, monospace; font-size: .92em; }
 summary { cursor: pointer; }

@@ -57,9 +57,14 @@ class Question:
         return self.names[reading].format("" if at is None else f"{at:g}")
 
     def as_trained(self, condition: Condition) -> str:
-        """How a condition's models are read as they were trained: without positions that they never saw."""
-        dropped = condition.runs[0].config.get("model.drop_positions") not in (None, "none")
-        return DROPPED if dropped and DROPPED in self.names else next(iter(self.names))
+        """How a condition's models are read as they were trained: without positions that they never saw.
+
+        A model without meta-tokens is read one way only, whatever its configuration says of positions there.
+        """
+        run = condition.runs[0]
+        read = [name for name in self.names if any(self.metric(name, at) in run.metrics for at in self.places)]
+        trained_without = run.config.get("model.drop_positions") not in (None, "none")
+        return DROPPED if trained_without and DROPPED in read else next(iter(self.names))
 
     def value(self, run: Run, reading: str, at: float | None) -> float:
         """The last value that a run logged; NaN where it logged none."""

@@ -161,6 +161,8 @@ def values_table(study: Study, asked: Question, means: figures.Means) -> Table:
         for at in asked.places:
             found = means.get((condition, asked.as_trained(condition), at))
             text = interval(found, asked) if found else "–"
+            if found and found.n_seeds < len(condition.runs):  # else a seed that diverged would leave without a word
+                text += f" ({found.n_seeds} of {len(condition.runs)} seeds finite)"
             cells.append(f"**{text}**" if condition is best[at] and len(study.conditions) > 1 else text)
         others = [_mean([run.last(metric) for run in condition.runs]) for metric in more]
         rows.append([condition.label, f"{condition.parameters:,}", str(len(condition.runs)), *cells, *others])

@@ -88,6 +88,13 @@ def test_arms_are_read_as_they_were_trained(tmp_path: Path) -> None:
     assert [found.difference.mean for found in readings(study, asked)] == pytest.approx([5.9, -6.05])
 
 
+def test_an_arm_without_meta_tokens_is_read_the_one_way_that_it_has(tmp_path: Path) -> None:
+    values = {("plain", "dropped"): {1: {"ablation/kept_1x": 3.0}}, ("meta", "dropped"): {1: ablation(9.0, 2.5)}}
+    study = sweep(tmp_path, ["arm", "positions"], values)
+    (contrast,) = arms(study, question(study))
+    assert (contrast.a.label, contrast.difference.mean) == ("meta", -0.5)
+
+
 def test_p_is_corrected_for_all_lengths_together(tmp_path: Path) -> None:
     plain = {seed: answers(x1=0.1 * seed, x2=0.1) for seed in (1, 2, 3)}
     meta = {1: answers(x1=0.3, x2=0.1), 2: answers(x1=0.41, x2=0.2), 3: answers(x1=0.5, x2=0.05)}

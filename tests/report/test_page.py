@@ -70,6 +70,12 @@ def test_the_finding_and_its_figure_come_first_and_what_is_left_out_is_counted(s
     assert "| meta | 1,000 | 2 | **0.730 [" in text
 
 
+def test_a_seed_that_diverged_does_not_leave_without_a_word(tmp_path: Path) -> None:
+    runs = {1: ablation(3.0, 4.0), 2: ablation(3.2, 4.0), 3: ablation(float("inf"), 4.0)}
+    text = markdown(report(sweep(tmp_path, ["arm"], {("kept",): runs})), "pictures")
+    assert "(2 of 3 seeds finite)" in text
+
+
 def test_no_path_and_no_name_of_a_machine_is_on_the_page(study: Study, tmp_path: Path) -> None:
     assert str(tmp_path) not in html(report(study))
 
