@@ -11,6 +11,7 @@ from lightning_metatok.analysis.bigram import Bigram, fit_bigram
 
 if TYPE_CHECKING:
     from lightning_metatok.analysis.bottleneck import gaussian_kl
+    from lightning_metatok.analysis.information import Information, contrasted_information, probed_information
     from lightning_metatok.analysis.rate_distortion import RateDistortion, rate_distortion_curve
     from lightning_metatok.analysis.sharpening import (
         attention_entropy,
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bigram",
+    "Information",
     "RateDistortion",
     "attention_entropy",
     "boosted_attention",
+    "contrasted_information",
     "entropy_slope",
     "fit_bigram",
     "gaussian_kl",
+    "probed_information",
     "rate_distortion_curve",
     "sharpens",
     "turning_boost",
@@ -35,6 +39,7 @@ __all__ = [
 
 _WITH_TORCH = {
     "bottleneck": ("gaussian_kl",),
+    "information": ("Information", "contrasted_information", "probed_information"),
     "rate_distortion": ("RateDistortion", "rate_distortion_curve"),
     "sharpening": ("attention_entropy", "boosted_attention", "entropy_slope", "sharpens", "turning_boost"),
 }

@@ -156,7 +156,7 @@ def train(
         rows = torch.randint(x.shape[1], (BATCH * 2**cuts,), generator=generator)
         rate, distortion = heads.costs(x[:, rows], y[:, rows], likelihood, generator)
         optimiser.zero_grad()
-        (distortion.mean(dim=2) + prices_B * rate.mean(dim=2)).sum().backward()  # type: ignore[no-untyped-call]
+        (distortion.mean(dim=2) + prices_B * rate.mean(dim=2)).sum().backward()
         optimiser.step()
         if step % CHECK_EVERY:
             continue

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lightning_metatok.analysis.bottleneck import SAMPLES, Categorical, Heads, Likelihood, train
+from lightning_metatok.analysis.folds import Share, shares
 
 BETAS = tuple(float(beta) for beta in np.geomspace(1e-3, 3, 14))
 """Prices of a nat of rate: from next to nothing to more than it can save, which is 1 nat of distortion."""
@@ -127,15 +128,13 @@ def rate_distortion_curve(
     betas_B = np.sort(np.asarray(betas, dtype=np.float64))
     assert betas_B[0] > 0, "a price above 0"
     N = len(states)
-    assert folds >= 3, "a part each to train on, to stop by and to hold out"
-    assert 2 * folds <= N, "two examples a part at least"
     generator = torch.Generator().manual_seed(seed)
-    train_on, stop_by, hold_out = _shares(torch.randperm(N, generator=generator) % folds, folds)
+    train_on, stop_by, hold_out = shares(N, folds, generator)
     x_FND = states[train_on.rows_FN]
     mean_F1D, std_F1D = x_FND.mean(dim=1, keepdim=True), x_FND.std(dim=1, keepdim=True)
     std_F1D = torch.where(std_F1D > 1e-6, std_F1D, torch.ones_like(std_F1D))  # else noise of rounding would be blown up
 
-    def of(share: _Share) -> tuple[Tensor, Tensor]:
+    def of(share: Share) -> tuple[Tensor, Tensor]:
         return (states[share.rows_FN] - mean_F1D) / std_F1D, targets[share.rows_FN]
 
     heads = Heads(folds, len(betas_B), states.shape[1], width, likelihood.n_outputs(targets), generator)
@@ -148,37 +147,6 @@ def rate_distortion_curve(
         guess_FN = likelihood.nll(guess_FO.unsqueeze(1).expand(-1, y.shape[1], -1), y)
     rate_BN, distortion_BN = hold_out.back(rate_FBN, N), hold_out.back(distortion_FBN, N)
     return RateDistortion(betas_B, rate_BN, distortion_BN, hold_out.back(guess_FN.unsqueeze(1), N)[0], converged)
-
-
-@dataclass(frozen=True)
-class _Share:
-    """Rows of the examples for each fold, [F, n]. Folds may differ by a row: the first is then repeated, not real."""
-
-    rows_FN: Tensor
-    real_FN: Tensor
-
-    def back(self, values_FBN: Tensor, n: int) -> Floats:
-        """Values at each fold's rows, [F, B, n], at their places among all examples, [B, N]."""
-        whole_BN = np.full((values_FBN.shape[1], n), np.nan)
-        for values_BN, rows_N, real_N in zip(values_FBN, self.rows_FN, self.real_FN, strict=True):
-            whole_BN[:, rows_N[real_N].numpy()] = values_BN[:, real_N].double().numpy()
-        return whole_BN
-
-
-def _shares(part_N: Tensor, folds: int) -> tuple[_Share, _Share, _Share]:
-    """What fold f is trained on, stops by (part f + 1) and is measured on (part f)."""
-    shares = []
-    for wanted in ("train_on", "stop_by", "hold_out"):
-        rows = []
-        for fold in range(folds):
-            held_N, stop_N = part_N == fold, part_N == (fold + 1) % folds
-            taken_N = {"train_on": ~(held_N | stop_N), "stop_by": stop_N, "hold_out": held_N}[wanted]
-            rows.append(taken_N.nonzero()[:, 0])
-        longest = max(len(r) for r in rows)
-        whole_FN = torch.stack([torch.cat([r, r[: longest - len(r)]]) for r in rows])
-        real_FN = torch.stack([torch.arange(longest) < len(r) for r in rows])
-        shares.append(_Share(whole_FN, real_FN))
-    return shares[0], shares[1], shares[2]
 
 
 def _turns_right(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
