@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         attention_entropy,
         boosted_attention,
         entropy_slope,
+        entropy_without,
+        log_odds,
         sharpens,
         turning_boost,
     )
@@ -29,8 +31,10 @@ __all__ = [
     "boosted_attention",
     "contrasted_information",
     "entropy_slope",
+    "entropy_without",
     "fit_bigram",
     "gaussian_kl",
+    "log_odds",
     "probed_information",
     "rate_distortion_curve",
     "sharpens",
@@ -41,7 +45,15 @@ _WITH_TORCH = {
     "bottleneck": ("gaussian_kl",),
     "information": ("Information", "contrasted_information", "probed_information"),
     "rate_distortion": ("RateDistortion", "rate_distortion_curve"),
-    "sharpening": ("attention_entropy", "boosted_attention", "entropy_slope", "sharpens", "turning_boost"),
+    "sharpening": (
+        "attention_entropy",
+        "boosted_attention",
+        "entropy_slope",
+        "entropy_without",
+        "log_odds",
+        "sharpens",
+        "turning_boost",
+    ),
 }
 
 

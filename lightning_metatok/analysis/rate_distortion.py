@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lightning_metatok.analysis.bottleneck import SAMPLES, Categorical, Heads, Likelihood, train
 from lightning_metatok.analysis.folds import Share, shares
+from lightning_metatok.analysis.statistics import resampled_means
 
 BETAS = tuple(float(beta) for beta in np.geomspace(1e-3, 3, 14))
 """Prices of a nat of rate: from next to nothing to more than it can save, which is 1 nat of distortion."""
@@ -67,12 +68,11 @@ class RateDistortion:
 
         Heads are not trained anew: this is the error of measuring them on so many examples.
         """
-        N, rates_R = len(self.guess_N), np.asarray(rates_R, dtype=np.float64)
-        weights_CN = np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), size=n_resamples) / N
-        rates_CB, distortions_CB = weights_CN @ self.rate_BN.T, weights_CN @ self.distortion_BN.T
-        guesses_C = weights_CN @ self.guess_N
-        draws = zip(rates_CB, distortions_CB, guesses_C, strict=True)
-        curves_CR = np.stack([_on_hull(r, d, float(g), rates_R) for r, d, g in draws])
+        B, rates_R = len(self.betas_B), np.asarray(rates_R, dtype=np.float64)
+        values_NK = np.concatenate([self.rate_BN, self.distortion_BN, self.guess_N[None]]).T
+        means_CK = resampled_means(values_NK, n_resamples, seed)
+        draws = ((means[:B], means[B:-1], float(means[-1])) for means in means_CK)
+        curves_CR = np.stack([_on_hull(*draw, rates_R) for draw in draws])
         low_R, high_R = np.quantile(curves_CR, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
         return low_R, high_R
 

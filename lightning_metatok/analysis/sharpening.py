@@ -57,6 +57,18 @@ def sharpens(logits: Tensor, index: int | Tensor) -> Tensor:
     return turning_boost(logits, index) < 0
 
 
+def entropy_without(logits: Tensor, index: int | Tensor) -> Tensor:
+    """Return the entropy of the other keys' attention among themselves, in nats, [...]; 0 where no other is seen."""
+    hidden = logits.masked_fill(chosen_keys(logits, index), -torch.inf)
+    return attention_entropy(hidden.softmax(dim=-1).nan_to_num(0.0))  # a softmax over no key is NaN
+
+
+def log_odds(logits: Tensor, index: int | Tensor) -> Tensor:
+    """Return log a / (1 - a), a being the attention to the keys of `index`, [...]: a boost adds itself to it."""
+    log_inside, log_outside, _ = _parts(logits, index)
+    return log_inside - log_outside
+
+
 def chosen_keys(logits: Tensor, index: int | Tensor) -> Tensor:
     """Return `index` as bool [..., K]."""
     index = torch.as_tensor(index, device=logits.device)
@@ -67,10 +79,8 @@ def chosen_keys(logits: Tensor, index: int | Tensor) -> Tensor:
 
 def _parts(logits: Tensor, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log a, log (1 - a) and the turning boost, [...] each."""
-    chosen, hidden = chosen_keys(logits, index), torch.full_like(logits, -torch.inf)
-    inside, outside = torch.where(chosen, logits, hidden), torch.where(chosen, hidden, logits)
+    chosen = chosen_keys(logits, index)
     total = logits.logsumexp(dim=-1)
-    log_inside, log_outside = inside.logsumexp(dim=-1) - total, outside.logsumexp(dim=-1) - total
-    # A softmax over no key is NaN: without keys there is no entropy.
-    entropies = [attention_entropy(part.softmax(dim=-1).nan_to_num(0.0)) for part in (inside, outside)]
+    log_inside, log_outside = (logits.masked_fill(part, -torch.inf).logsumexp(-1) - total for part in (~chosen, chosen))
+    entropies = entropy_without(logits, ~chosen), entropy_without(logits, chosen)
     return log_inside, log_outside, log_outside - log_inside + entropies[0] - entropies[1]

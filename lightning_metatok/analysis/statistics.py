@@ -95,3 +95,16 @@ def mcnemar(a_n: ArrayLike, b_n: ArrayLike) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def resampled_means(values_NK: ArrayLike, n_resamples: int = 2000, seed: int = SEED) -> NDArray[np.float64]:
+    """Return the means of `values_NK` over bootstrap resamples of its N items, [n_resamples, K].
+
+    The K columns are drawn together: what belongs to one item stays together, and one draw serves many numbers, where
+    `paired_bootstrap` would be slow.
+    """
+    values_NK = np.asarray(values_NK, dtype=np.float64)
+    N = len(values_NK)
+    counts_CN = np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), size=n_resamples)
+    means_CK: NDArray[np.float64] = counts_CN @ values_NK / N
+    return means_CK

@@ -12,6 +12,8 @@ from lightning_metatok.analysis import (
     attention_entropy,
     boosted_attention,
     entropy_slope,
+    entropy_without,
+    log_odds,
     sharpens,
     turning_boost,
 )
@@ -60,6 +62,20 @@ def test_slope_is_the_paper_s_closed_form_and_autograd_s(row: tuple[Tensor, int]
 def test_slope_of_a_set_of_keys_is_autograd_s(row: tuple[Tensor, Tensor]) -> None:
     logits, chosen = row
     assert entropy_slope(logits, chosen).item() == pytest.approx(slope_by_autograd(logits, chosen), abs=1e-12)
+
+
+@given(sets(), st.floats(-5, 5))
+def test_entropy_is_that_of_a_coin_and_of_both_sides_and_a_boost_moves_the_coin_alone(
+    row: tuple[Tensor, Tensor], boost: float
+) -> None:
+    logits, chosen = row
+    odds = log_odds(logits, chosen) + boost
+    a = odds.sigmoid()
+    coin = attention_entropy(torch.stack([a, 1 - a]))
+    expected = coin + a * entropy_without(logits, ~chosen) + (1 - a) * entropy_without(logits, chosen)
+    boosted = boosted_attention(logits, chosen, boost)
+    torch.testing.assert_close(attention_entropy(boosted), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(boosted[chosen].sum(), a, rtol=1e-9, atol=1e-12)
 
 
 @given(rows())

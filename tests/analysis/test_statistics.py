@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_metatok.analysis.statistics import mcnemar, paired_bootstrap, wilson_interval
+from lightning_metatok.analysis.statistics import mcnemar, paired_bootstrap, resampled_means, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,13 @@ def test_mcnemar_rarely_finds_what_is_not_there() -> None:
     draws = np.random.default_rng(3)
     p = [mcnemar(draws.random(60) < 0.4, draws.random(60) < 0.4) for _ in range(600)]
     assert np.mean(np.array(p) <= 0.05) <= 0.06  # exact tests stay below 0.05
+
+
+def test_resampled_means_have_the_spread_of_a_mean_and_keep_items_together() -> None:
+    x = np.random.default_rng(5).normal(3, 2, size=400)
+    means = resampled_means(np.stack([x, -x, np.ones(400)], axis=1))
+    assert means.shape == (2000, 3)
+    assert means[:, 0].mean() == pytest.approx(x.mean(), abs=0.01)
+    assert means[:, 0].std() == pytest.approx(x.std() / 20, rel=0.08)
+    assert np.allclose(means[:, 0], -means[:, 1])
+    assert np.allclose(means[:, 2], 1)
