@@ -143,6 +143,7 @@ def _figure(table: DataFrame, title: str) -> Figure:
         axes.axhline(here.uniform_nats.iloc[0], color=GREY, ls=":", label="uniform guess")
         axes.set_ylim(bottom=0)
         axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(left=0)
         axes.set_title(f"after layer {layer}", fontsize=9)
         axes.set_xlabel("rate (nats)")
         axes.spines[["top", "right"]].set_visible(False)

@@ -232,6 +232,6 @@ def _says(table: DataFrame) -> str:
     return (
         f"a boost of a meta key sharpens in {100 * of[TRAINED, META, 'condition']:.0f} % of rows "
         f"(random key {100 * of[TRAINED, RANDOM, 'condition']:.0f} %, untrained "
-        f"{100 * of[UNTRAINED, META, 'condition']:.0f} %); the embedding boosts by {boost:+.2f} nats of log odds and "
-        f"lowers entropy by {fall:+.2f}"
+        f"{100 * of[UNTRAINED, META, 'condition']:.0f} %); the embedding moves their log odds by {boost:+.2f} "
+        f"and entropy by {-fall:+.2f} nats"
     )
