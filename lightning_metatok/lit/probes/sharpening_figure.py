@@ -53,8 +53,8 @@ def _draw_measure(axes: Axes, table: DataFrame) -> None:
             axes.vlines(whole.layer + shift, whole.p25, whole.p75, color=colour, lw=5, alpha=0.3)
         axes.plot(heads.layer + shift, heads["mean"], ".", color=colour, markersize=4, alpha=0.5)
         errors = [whole["mean"] - whole.low, whole.high - whole["mean"]]
-        style = {"fmt": "D", "markersize": 4, "capsize": 3, "lw": 1.2}
-        axes.errorbar(whole.layer + shift, whole["mean"], errors, color=colour, label=label, **style)
+        x = whole.layer + shift
+        axes.errorbar(x, whole["mean"], errors, fmt="D", color=colour, markersize=4, capsize=3, lw=1.2, label=label)
     if not is_share:
         axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(layers)
