@@ -110,3 +110,16 @@ def holm(p_n: ArrayLike) -> NDArray[np.float64]:
     factors = np.arange(len(order), 0, -1)
     corrected_n[order] = np.minimum(np.maximum.accumulate(factors * p_n[order]), 1.0)
     return corrected_n
+
+
+def resampled_means(values_NK: ArrayLike, n_resamples: int = 2000, seed: int = SEED) -> NDArray[np.float64]:
+    """Return the means of `values_NK` over bootstrap resamples of its N items, [n_resamples, K].
+
+    The K columns are drawn together: what belongs to one item stays together, and one draw serves many numbers, where
+    `paired_bootstrap` would be slow.
+    """
+    values_NK = np.asarray(values_NK, dtype=np.float64)
+    N = len(values_NK)
+    counts_CN = np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), size=n_resamples)
+    means_CK: NDArray[np.float64] = counts_CN @ values_NK / N
+    return means_CK

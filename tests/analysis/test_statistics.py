@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_metatok.analysis.statistics import holm, mcnemar, paired_bootstrap, wilson_interval
+from lightning_metatok.analysis.statistics import (
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    resampled_means,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +120,13 @@ def test_holm_counts_no_test_where_there_was_none() -> None:
     assert found[[0, 2]].tolist() == pytest.approx([0.02, 0.04])
     assert np.isnan(found[1])
     assert holm([]).shape == (0,)
+
+
+def test_resampled_means_have_the_spread_of_a_mean_and_keep_items_together() -> None:
+    x = np.random.default_rng(5).normal(3, 2, size=400)
+    means = resampled_means(np.stack([x, -x, np.ones(400)], axis=1))
+    assert means.shape == (2000, 3)
+    assert means[:, 0].mean() == pytest.approx(x.mean(), abs=0.01)
+    assert means[:, 0].std() == pytest.approx(x.std() / 20, rel=0.08)
+    assert np.allclose(means[:, 0], -means[:, 1])
+    assert np.allclose(means[:, 2], 1)

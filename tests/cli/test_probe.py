@@ -45,6 +45,9 @@ QUICK = [
     "--probe.readout.layers=[1]",
     "--probe.attention.layers=[1]",
     "--probe.cosine.layers=[1]",
+    "--probe.sharpening.layers=[1]",
+    "--probe.sharpening.queries=2",
+    "--probe.rate_distortion.width=1",
 ]
 
 

@@ -6,7 +6,9 @@ from lightning_metatok.lit.probes.causal import Eviction, Knockout, Paths
 from lightning_metatok.lit.probes.cosine import Cosine
 from lightning_metatok.lit.probes.lens import Lens
 from lightning_metatok.lit.probes.patching import Patching
+from lightning_metatok.lit.probes.rate_distortion import RateDistortion
 from lightning_metatok.lit.probes.readout import Readout
+from lightning_metatok.lit.probes.sharpening import Sharpening
 from lightning_metatok.lit.probes.updates import Updates
 
 PROBES: dict[str, type[Probe]] = {
@@ -21,6 +23,8 @@ PROBES: dict[str, type[Probe]] = {
         Cosine,
         Lens,
         Readout,
+        Sharpening,
+        RateDistortion,
     )
 }
 
