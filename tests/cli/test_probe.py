@@ -77,13 +77,13 @@ def test_every_probe_leaves_a_table_a_figure_and_an_image_in_tensorboard(
     before = contents(meta.parent.parent)
     full = repository / "conf" / "probe" / "full.yaml"
     out = succeed(
-        *("probe", "--ckpt_path", meta, f"--config={full}", "--examples=100", *QUICK),
+        *("probe", "--ckpt_path", meta, f"--config={full}", "--examples=150", *QUICK),
         f"--run_dir={tmp_path}",
     )
     folder = tmp_path / "probe"
     about = json.loads((folder / "probe.json").read_text())
     assert about["step"] == 2
-    assert about["examples"] == 100
+    assert about["examples"] == 150
     assert set(about["seconds"]) == set(PROBES)
     for name in about["findings"]:
         table = pd.read_csv(folder / f"{name}.csv")
@@ -102,7 +102,7 @@ def test_every_probe_leaves_a_table_a_figure_and_an_image_in_tensorboard(
 
 
 def test_findings_go_beside_the_run_and_all_that_cannot_be_asked_is_said(plain: Path) -> None:
-    out = succeed("probe", "--ckpt_path", plain, "--examples=100", *QUICK)
+    out = succeed("probe", "--ckpt_path", plain, "--examples=150", *QUICK)
     assert "probe: left out cosine: the data of this checkpoint have no meta-tokens" in out
     assert "probe: left out knockout: the model has neither" in out
     folder = plain.parent.parent / "probe"
