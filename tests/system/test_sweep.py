@@ -92,9 +92,9 @@ def test_a_sweep_edited_while_it_runs_is_finished_as_started_and_run_takes_the_n
     file, folder = write(tmp_path / "x.yaml", repository, set=long), tmp_path / "sweep"
     command = [sys.executable, "-m", "lightning_metatok", "sweep", "run", str(file), f"--folder={folder}"]
     sweep = subprocess.Popen(command, cwd=repository, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    (old,) = wait_for(lambda: [path.stem for path in (folder / "specs").glob("*.json")])
+    (old,) = wait_for(lambda: [path.stem for path in (folder / "specs").glob("*.json")], 240)
     metrics = folder / "runs" / old / "metrics.jsonl"
-    wait_for(lambda: metrics.is_file() and metrics.stat().st_size > 0)
+    wait_for(lambda: metrics.is_file() and metrics.stat().st_size > 0, 240)
     write(file, repository, seeds=[2])
     status = run("sweep", "status", file, f"--folder={folder}")
     assert "has changed since these runs were started" in status.err
