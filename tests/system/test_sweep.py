@@ -83,35 +83,6 @@ def test_a_sweep_that_is_stopped_goes_on_where_its_runs_were(tmp_path: Path, rep
     assert logged == list(range(1, steps[-1] + 6))
 
 
-@pytest.mark.slow
-def test_a_sweep_edited_while_it_runs_is_finished_as_started_and_run_takes_the_new_file(
-    tmp_path: Path, repository: Path
-) -> None:
-    """The runs that were begun keep what they began with; `status` says that the file is another one now."""
-    long = {"trainer.max_steps": 100_000, "model.optimizer.decay_steps": 100}
-    file, folder = write(tmp_path / "x.yaml", repository, set=long), tmp_path / "sweep"
-    command = [sys.executable, "-m", "lightning_metatok", "sweep", "run", str(file), f"--folder={folder}"]
-    sweep = subprocess.Popen(command, cwd=repository, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    (old,) = wait_for(lambda: [path.stem for path in (folder / "specs").glob("*.json")])
-    metrics = folder / "runs" / old / "metrics.jsonl"
-    wait_for(lambda: metrics.is_file() and metrics.stat().st_size > 0)
-    write(file, repository, seeds=[2])
-    status = run("sweep", "status", file, f"--folder={folder}")
-    assert "has changed since these runs were started" in status.err
-    assert "1 runs: 1 running" in status.out
-    refused = run("sweep", "run", file, f"--folder={folder}")
-    assert (refused.code, "runs this sweep" in refused.err) == (2, True), refused
-    sweep.send_signal(signal.SIGTERM)
-    assert sweep.wait(60) == 130
-    fresh = run("sweep", "run", file, f"--folder={folder}")
-    assert fresh.code == 0, fresh
-    assert "1 runs of an earlier version" in fresh.err
-    states = {path.stem: json.loads(path.read_text())["state"] for path in (folder / "states").glob("*.json")}
-    assert states.pop(old) == "stopped"
-    assert list(states.values()) == ["done"]
-    assert "has changed" not in run("sweep", "status", file, f"--folder={folder}").err
-
-
 def wait_for(condition: Any, seconds: float = 60) -> Any:
     """What `condition` gives as soon as it gives something."""
     end = time.monotonic() + seconds
