@@ -58,16 +58,21 @@ def test_one_failure_stops_nothing_and_nothing_is_done_twice(tmp_path: Path, rep
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_goes_on_where_its_runs_were(tmp_path: Path, repository: Path) -> None:
-    file = write(
-        tmp_path / "x.yaml", repository, set={"trainer.max_steps": 100_000, "model.optimizer.decay_steps": 100}
-    )
-    folder = tmp_path / "sweep"
+def test_a_sweep_that_is_edited_and_stopped_goes_on_where_its_runs_were(tmp_path: Path, repository: Path) -> None:
+    long = {"trainer.max_steps": 100_000, "model.optimizer.decay_steps": 100}
+    file, folder = write(tmp_path / "x.yaml", repository, set=long), tmp_path / "sweep"
     command = [sys.executable, "-m", "lightning_metatok", "sweep", "run", str(file), f"--folder={folder}"]
     sweep = subprocess.Popen(command, cwd=repository, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     (name,) = wait_for(lambda: [path.stem for path in (folder / "specs").glob("*.json")])
     metrics = folder / "runs" / name / "metrics.jsonl"
     wait_for(lambda: metrics.is_file() and metrics.stat().st_size > 500)
+    write(file, repository, seeds=[2])  # edited while it runs
+    status = run("sweep", "status", file, f"--folder={folder}")
+    assert "has changed since these runs were started" in status.err
+    assert "1 runs: 1 running" in status.out
+    refused = run("sweep", "run", file, f"--folder={folder}")
+    assert (refused.code, refused.err.count("\n"), "runs this sweep" in refused.err) == (2, 1, True)
+    write(file, repository, set=long)
     sweep.send_signal(signal.SIGTERM)
     assert sweep.wait(60) == 130
     state = json.loads((folder / "states" / f"{name}.json").read_text())
@@ -81,6 +86,12 @@ def test_a_sweep_that_is_stopped_goes_on_where_its_runs_were(tmp_path: Path, rep
     assert (state["state"], state["attempt"]) == ("done", 2)
     logged = [line["step"] for line in map(json.loads, metrics.read_text().splitlines()) if "loss/train" in line]
     assert logged == list(range(1, steps[-1] + 6))
+    write(file, repository, seeds=[2])
+    outcome = run("sweep", "run", file, f"--folder={folder}")
+    assert outcome.code == 0
+    assert "1 runs of an earlier version" in outcome.err
+    states = {path.stem: json.loads(path.read_text())["state"] for path in (folder / "states").glob("*.json")}
+    assert (len(states), set(states.values())) == (2, {"done"})
 
 
 def wait_for(condition: Any, seconds: float = 60) -> Any:
