@@ -24,6 +24,7 @@ from lightning_metatok.cli import main as metatok
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM
 from lightning_metatok.lit.checkpoint_io import read_state
+from lightning_metatok.palette import BLUE, GREEN, GREY, ORANGE, SKY
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = Path("runs/context_extension"), ROOT / "results" / "context_extension"
@@ -185,25 +186,34 @@ def write(path: Path, rows: list[Row]) -> None:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """One panel an arm: loss by length, dashed as it is, solid after the fine-tune."""
+    """One panel an arm: loss by length, dashed as it is, solid after the fine-tune; bands from seed to seed."""
     arms = sorted({row.arm for row in rows})
-    figure, axes = plt.subplots(1, len(arms), figsize=(5 * len(arms), 4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(arms), figsize=(5 * len(arms), 4.4), sharey=True, squeeze=False)
+    lengths = [multiple * LENGTH for multiple in MULTIPLES]
     for axis, arm in zip(axes[0], arms, strict=True):
-        for number, method in enumerate(METHODS):
+        for method, colour in zip(METHODS, (GREY, ORANGE, BLUE, GREEN, SKY), strict=True):
             for tuned, style in ((False, "--"), (True, "-")):
-                chosen = [r for r in rows if r.arm == arm and r.method == method and (r.tune_steps > 0) == tuned]
-                lengths = sorted({row.length for row in chosen})
-                means = [np.mean([row.nats for row in chosen if row.length == length]) for length in lengths]
-                if lengths:
-                    label = f"{method}{', tuned' if tuned else ''}"
-                    axis.plot(lengths, means, style, color=f"C{number}", marker="o", markersize=3, label=label)
+                chosen = [r for r in rows if (r.arm, r.method, r.tune_steps > 0) == (arm, method, tuned)]
+                seeds = [[r.nats for r in chosen if r.length == length] for length in lengths]
+                if chosen:
+                    label = method if tuned else None
+                    axis.plot(lengths, [np.mean(n) for n in seeds], style, color=colour, marker=".", label=label)
+                    low, high = [min(n) for n in seeds], [max(n) for n in seeds]
+                    axis.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set_xscale("log", base=2)
-        axis.set_xticks([multiple * LENGTH for multiple in MULTIPLES], [str(m * LENGTH) for m in MULTIPLES])
+        axis.set_xticks(lengths, [str(length) for length in lengths])
         axis.set_xlabel(f"context [tokens], trained at {LENGTH}")
-        axis.set_title(arm)
-    axes[0][0].set_ylabel("loss per source token [nats]")
-    axes[0][-1].legend(fontsize=7)
-    figure.tight_layout()
+        axis.set_title(f"{arm} arm", fontsize=10)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("nats per source token")
+    seeds_shown, steps = len({row.seed for row in rows}), max(row.tune_steps for row in rows)
+    figure.suptitle(
+        f"YaRN loses least at four times the context: as it is (--), after {steps} steps (solid); {seeds_shown} seeds",
+        fontsize=11,
+    )
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=120)
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lightning_metatok.palette import BLUE, ORANGE
+
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "coupling"
 MULTIPLES = ("1", "1.5", "2", "3")
 ROWS = {"answers": "answers wholly right", "answer_tokens": "right tokens of answers"}
 SIZES = {"addition": "digits", "copying": "words", "parity": "bits"}
 TRAINED = {"addition": 10, "copying": 10, "parity": 10}
-# Okabe-Ito: told apart by most people who do not see all colours.
-IDS = {"coupled": ("coupled ids", "#0072B2", "-", "o"), "offset": ("random-offset ids", "#D55E00", "--", "s")}
+IDS = {"coupled": ("coupled ids", BLUE, "-", "o"), "offset": ("random-offset ids", ORANGE, "--", "s")}
 
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
@@ -48,7 +49,7 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     seeds = runs["seed_everything"].nunique()
-    figure.suptitle(f"Coupled position ids carry arithmetic beyond the trained size; {seeds} seeds, a line each")
+    figure.suptitle(f"Coupled ids carry beyond the trained size, random-offset ids do not; {seeds} seeds, a line each")
     figure.savefig(path)
 
 

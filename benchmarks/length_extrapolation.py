@@ -15,15 +15,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_metatok.palette import BLUE, ORANGE, PINK
+
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "length_extrapolation"
 TRAINED, MULTIPLES = 128, (1, 2, 4, 8, 16)
 KEPT = [f"ablation/kept_{m}x" for m in MULTIPLES]
 DROPPED = [f"ablation/dropped_{m}x" for m in MULTIPLES]
-# Okabe-Ito: told apart by most people who do not see all colours.
 LINES = (
-    ("plain", KEPT, "plain", "#0072B2", "-"),
-    ("meta", KEPT, "meta", "#D55E00", "-"),
-    ("meta", DROPPED, "meta, positions dropped at meta-tokens", "#CC79A7", "--"),
+    ("plain", KEPT, "plain", BLUE, "-"),
+    ("meta", KEPT, "meta", ORANGE, "-"),
+    ("meta", DROPPED, "meta, positions dropped at meta-tokens", PINK, "--"),
 )
 BREAKS = 0.05
 """Nats above the loss at the trained length from which a family counts as broken; below -0.005 it improves."""
@@ -60,15 +61,18 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
         panel.set_axis_off()
     seeds = runs["seed_everything"].nunique()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(LINES), frameon=False)
-    figure.suptitle(f"Beyond the trained length (128): score biases hold, rotations and sinusoids break; {seeds} seeds")
+    figure.suptitle(
+        "Read beyond the trained length (128): score biases hold, rotations and sinusoids break\n"
+        f"over the context read [tokens]; mean and range of {seeds} seeds"
+    )
     figure.supylabel("nats per source token (higher ones leave the panel)")
-    figure.supxlabel("context read [tokens]")
     figure.savefig(path)
 
 
 def _dress(panel: Axes, family: str, lengths: list[int], lowest: float) -> None:
     panel.set_xscale("log", base=2)
     panel.set_xticks(lengths, [str(length) for length in lengths], fontsize=7)
+    panel.tick_params(labelbottom=True)
     panel.set_ylim(lowest - 0.05, lowest + 1.2)
     panel.set_title(family, fontsize=10)
     panel.grid(alpha=0.3)

@@ -13,7 +13,7 @@ from tests.system.helpers import run, succeed, write_corpus
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 LINES = [
-    line.strip()
+    line.partition("  #")[0].strip()
     for block in re.findall(r"^```bash\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
@@ -43,6 +43,13 @@ SMALL_TASK = [
     "--data.validation_examples=20",
     "--data.test_examples=20",
     *(f"--{ablation}.{option}" for ablation in ABLATIONS for option in ("multiples=[1]", "n=20")),
+]
+
+SMALL_PROBES = [
+    "--probe.lens.steps=3",
+    "--probe.readout.furthest=1",
+    "--probe.sharpening.queries=2",
+    "--probe.rate_distortion.width=1",
 ]
 
 
@@ -104,6 +111,14 @@ def test_a_command_runs(line: str, desk: Path, corpus: Path, repository: Path) -
         assert outcome.code == 0, outcome
         assert "1 runs" in " ".join((outcome.out + outcome.err).split())
         return
+    if arguments[0] in ("report", "dashboard"):
+        small_sweep(repository / arguments[1], desk / arguments[1])
+        assert run("sweep", "run", arguments[1]).code == 0
+        succeed(*arguments, *(["--no_serve", "true"] if arguments[0] == "dashboard" else []))
+        assert any((desk / "runs" / "sweeps" / "recall_arms" / arguments[0]).iterdir())
+        return
+    if arguments[0] == "probe":
+        arguments += ["--examples=150", *SMALL_PROBES]
     if arguments[0] == "fit" and "conf/task/" in line:
         out = succeed(*arguments, *SMALL_TASK)
         assert out.strip()
