@@ -93,5 +93,27 @@ def test_rate_distortion_draws_a_curve_for_every_place(tmp_path: Path, monkeypat
     curves = table[table["kind"] == "curve"]
     assert (curves.low <= curves.high).all()
     assert (table.label_entropy_nats <= table.uniform_nats).all()
-    assert np.allclose(table.rate_bits * np.log(2), table.rate_nats)
+    assert np.allclose(table.rate_bits * np.log(2), table.rate_nats, equal_nan=True)
+    left = table[table["kind"] == "regression"]
+    assert len(left) == 3
+    assert (left.low <= left.distortion_nats).all()
+    assert (left.distortion_nats <= left.high).all()
     assert set(RateDistortion(width=4).run(make(tmp_path, n=160, placement="none"))[0].table.place) == {LAST_SOURCE}
+    following = RateDistortion(width=4, target="next").run(make(tmp_path, n=160))[0]
+    assert set(following.table.place) == {LAST_META, LAST_SOURCE, MEAN_META}
+    assert "next source token" in following.says
+
+
+@pytest.mark.parametrize("placement", ["every", "none"])
+def test_the_next_source_token_stands_right_behind_where_it_is_asked_for(tmp_path: Path, placement: str) -> None:
+    from lightning_metatok.lit.probes.rate_distortion import _asked_next
+
+    subject = make(tmp_path, placement=placement)
+    batch = subject.batches[0]
+    asked_B, label_B = _asked_next(batch, subject.has_meta_tokens, torch.Generator().manual_seed(0))
+    for row, (place, label) in enumerate(zip(asked_B.tolist(), label_B.tolist(), strict=True)):
+        assert bool(batch.meta_mask_BT[row, place]) == (placement == "every")
+        assert not batch.meta_mask_BT[row, place + 1]
+        assert int(batch.tokens_BT[row, place + 1]) == label
+        assert batch.document_ids_BT[row, place + 1] >= 0
+    assert len(set(asked_B.tolist())) > 1, "drawn, not always the same"
