@@ -323,7 +323,8 @@ class MetaTokenLM(LightningModule):
 
     def configure_model(self) -> None:
         """Leave each rank its piece of the model, with a strategy that shards."""
-        if isinstance(self.trainer.strategy, ShardedStrategy):
+        # Without a trainer weights are loaded whole: load_from_checkpoint calls this, too.
+        if self._trainer is not None and isinstance(self._trainer.strategy, ShardedStrategy):
             self.trainer.strategy.shard(self.model)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
