@@ -325,7 +325,7 @@ class MetaTokenLM(LightningModule):
         """Leave each rank its piece of the model, with a strategy that shards."""
         # Without a trainer weights are loaded whole: load_from_checkpoint calls this, too.
         if self._trainer is not None and isinstance(self._trainer.strategy, ShardedStrategy):
-            self.trainer.strategy.shard(self.model)
+            self._trainer.strategy.shard(self.model)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW and its schedule, stepped once an optimiser step."""
