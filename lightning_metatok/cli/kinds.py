@@ -13,6 +13,7 @@ from lightning_metatok.lit.callbacks import (
     BigramBaseline,
     Curriculum,
     EmbeddingAblation,
+    Environment,
     LengthGeneralisation,
     NonFinite,
     PlacementAblation,
@@ -58,7 +59,7 @@ KINDS = {
             "predict": [],
             "probe": [],
         },
-        always={"fit": [ArmCard]},
+        always={"fit": [ArmCard, Environment]},
     ),
     "task": Kind(
         TaskDataModule,
@@ -78,6 +79,6 @@ KINDS = {
             "predict": [],
             "probe": [],
         },
-        always={"fit": [ArmCard, Curriculum, AnswerStudy], "test": [AnswerStudy]},
+        always={"fit": [ArmCard, Environment, Curriculum, AnswerStudy], "test": [AnswerStudy]},
     ),
 }

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from lightning_metatok.errors import UserError, nearest
 
 ARM, CONFIG, METRICS, TOKENIZER = "arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"
+ENVIRONMENT = "environment.json"
+"""Runs of earlier versions have none."""
 
 PLAIN = "plain"
 """What arm.json calls an arm without marks and without meta-attention."""
@@ -54,13 +56,17 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder. `arm` is arm.json, `config` config.yaml with dotted keys, `lines` those of metrics.jsonl."""
+    """One run folder. `arm` is arm.json, `config` config.yaml with dotted keys, `lines` those of metrics.jsonl.
+
+    `environment` is environment.json, empty where there is none.
+    """
 
     folder: Path
     arm: Mapping[str, Any]
     config: Mapping[str, Any]
     tokenizer: str
     lines: tuple[Mapping[str, Any], ...]
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> tuple[Any, ...]:
@@ -159,7 +165,9 @@ def read_run(folder: Path) -> Run:
         _numbers(folder / METRICS, line, number) for number, line in enumerate(_text(folder / METRICS).splitlines(), 1)
     )
     digest = hashlib.sha256((folder / TOKENIZER).read_bytes()).hexdigest()[:12]
-    return Run(folder, arm, flat, digest, tuple(line for line in lines if line.get("step") is not None))
+    made_with = folder / ENVIRONMENT
+    environment = _json(made_with, _text(made_with)) if made_with.is_file() else {}
+    return Run(folder, arm, flat, digest, tuple(line for line in lines if line.get("step") is not None), environment)
 
 
 def conditions(runs: list[Run]) -> list[Condition]:

@@ -215,6 +215,10 @@ def environment(study: Study) -> Table:
     runs = study.runs
     facts = {
         "libraries": _versions(runs),
+        **{
+            name: [str(run.environment[name]) for run in runs if name in run.environment]
+            for name in dict.fromkeys(name for run in runs for name in run.environment)
+        },
         "code of the runs": [study.code] if study.code else [],
         **{
             name: [str(run.config[key]) for run in runs if run.config.get(key) is not None]

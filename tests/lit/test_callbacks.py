@@ -1,5 +1,7 @@
 """Callbacks measure what they say, and leave the model as it was."""
 
+import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,20 @@ def test_the_last_checkpoint_is_the_last_even_when_the_loss_got_worse(
     best, last = (torch.load(path, weights_only=True) for path in (other, newest))
     assert last["global_step"] == 6
     assert best["global_step"] < 6
+
+
+def test_a_run_says_what_it_was_made_with(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    from lightning_metatok.lit.callbacks import Environment
+    from lightning_metatok.lit.loggers import run_loggers
+
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=1, logger=run_loggers(tmp_path), callbacks=[Environment()],
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        use_distributed_sampler=False, limit_val_batches=0, num_sanity_val_steps=0, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(make_model(), datamodule=make_data())
+    said = json.loads((tmp_path / "environment.json").read_text())
+    assert said["PyTorch"] == torch.__version__
+    assert said["processes"] == "1"
+    assert "CPU" in said["processor"]
+    assert platform.node() not in json.dumps(said)

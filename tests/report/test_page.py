@@ -70,6 +70,18 @@ def test_the_finding_and_its_figure_come_first_and_what_is_left_out_is_counted(s
     assert "| meta | 1,000 | 2 | **0.730 [" in text
 
 
+def test_the_environment_is_what_the_runs_say(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / arm, arm=arm, values=[0.5]) for arm in ("plain", "meta")]
+    (folders[0] / "environment.json").write_text('{"PyTorch": "2.13.0", "processor": "a GPU"}')
+    (folders[1] / "environment.json").write_text('{"PyTorch": "2.14.0", "processor": "a GPU"}')
+    text = markdown(report(of_runs(folders, "runs")), "pictures")
+    assert "| PyTorch | 2.13.0, 2.14.0 |" in text
+    assert "| processor | a GPU |" in text
+    (folders[1] / "environment.json").write_text("[]")
+    with pytest.raises(UserError, match=r"environment\.json: expected a JSON object"):
+        of_runs(folders, "runs")
+
+
 def test_a_seed_that_diverged_does_not_leave_without_a_word(tmp_path: Path) -> None:
     runs = {1: ablation(3.0, 4.0), 2: ablation(3.2, 4.0), 3: ablation(float("inf"), 4.0)}
     text = markdown(report(sweep(tmp_path, ["arm"], {("kept",): runs})), "pictures")

@@ -47,6 +47,7 @@ def test_one_folder_holds_everything_of_a_run(fitted: Path) -> None:
         "checkpoints/last.ckpt",
         *(f"checkpoints/step-{step}.{kind}" for step in (10, 20) for kind in ("ckpt", "json", "safetensors")),
         "config.yaml",
+        "environment.json",
         "metrics.jsonl",
         "run.lock",
         "run.png",

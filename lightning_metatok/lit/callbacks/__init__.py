@@ -8,6 +8,7 @@ from lightning_metatok.lit.callbacks.checkpoint import RunCheckpoint
 from lightning_metatok.lit.callbacks.curriculum import Curriculum
 from lightning_metatok.lit.callbacks.dashboard import Dashboard
 from lightning_metatok.lit.callbacks.embedding_ablation import EmbeddingAblation
+from lightning_metatok.lit.callbacks.environment import Environment
 from lightning_metatok.lit.callbacks.final_table import FinalTable
 from lightning_metatok.lit.callbacks.length_generalisation import LengthGeneralisation
 from lightning_metatok.lit.callbacks.nonfinite import NonFinite
@@ -27,6 +28,7 @@ __all__ = [
     "Curriculum",
     "Dashboard",
     "EmbeddingAblation",
+    "Environment",
     "FinalTable",
     "LengthGeneralisation",
     "NonFinite",
