@@ -97,7 +97,14 @@ def url(sweep: list[str], repository: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "lightning_metatok", "dashboard", *sweep, f"--port={port}"]
-    process = subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has made them, and what they start, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     try:
         match = next((m for line in process.stdout if (m := re.search(r"http://\S+", line))), None)
