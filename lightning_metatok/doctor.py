@@ -71,7 +71,7 @@ def _cpu() -> dict[str, Any]:
         allocator = "keeps freed buffers" if runtime.tune_allocator() else "defaults of the C library"
     return {
         "model": _cpu_model(),
-        "cores for this process": _usable_cores(),
+        "cores for this process": len(runtime.usable_cores()),
         "threads torch uses": torch.get_num_threads(),
         "bf16 in hardware": runtime.cpu_has_bf16(),
         "allocator": allocator,
@@ -84,13 +84,6 @@ def _cpu_model() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    """Return the cores that this process may run on, which a container or SLURM may have cut down."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus() -> dict[str, Any]:
@@ -163,7 +156,9 @@ def show(report: Report) -> None:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run the verb with its own arguments and return the exit code."""
-    parser = OptionParser(prog=f"lightning-metatok {verb}", description="Show what this machine has.")
+    parser = OptionParser(
+        prog=f"lightning-metatok {verb}", description="Show what this machine has.", allow_abbrev=True
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse(argv)
     report = examine()

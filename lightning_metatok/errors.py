@@ -7,7 +7,7 @@ names the key or file, the value, what was expected and, where one is near, the 
 import argparse
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
@@ -39,7 +39,15 @@ class WorkerError(RunError):
 
 
 class OptionParser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors, for verbs with few options."""
+    """An argument parser whose errors are UserErrors, for verbs with few options.
+
+    A description is shown as it is written, and options are spelled out, unless it is asked for something else.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Take the arguments of argparse's."""
+        as_written = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(**{**as_written, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError instead of printing a usage text."""

@@ -100,3 +100,10 @@ def resolve_precision(precision: str) -> str:
     cuda = torch.cuda
     has_bf16 = cuda.is_bf16_supported(including_emulation=False) if cuda.is_available() else cpu_has_bf16()
     return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def usable_cores() -> list[int]:
+    """Return the cores that this process may run on, which a container or SLURM may have cut down."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -6,12 +6,9 @@ Runs that differ in nothing but their seed make one row. Every run is read at th
 reached; one that went on longer is read before its learning-rate schedule has ended, which the column `read at` shows.
 """
 
-import argparse
 import csv
 import io
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_metatok.cli.output_file import check_output, writing
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report.budgets import (
     CONFIDENCE,
@@ -51,12 +49,7 @@ class Comparison:
 
 def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = OptionParser(
-        prog="lightning-metatok compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OptionParser(prog="lightning-metatok compare", description=__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", type=Path, help="run folders that `fit` wrote")
     parser.add_argument(
         "--metric", help=f"a name in metrics.jsonl ({DEFAULT_METRICS[0]}; for text {DEFAULT_METRICS[1]})"
@@ -72,9 +65,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not arguments.runs:
         raise UserError("compare: expected run folders, as in `lightning-metatok compare runs/plain runs/meta`")
     for option in ("csv", "figure"):
-        path = getattr(arguments, option)
-        if path is not None and (os.path.isdir(path) or not os.path.isdir(path.parent)):
-            raise UserError(f"--{option}={path}: expected a file in a folder that exists")
+        check_output(f"--{option}", getattr(arguments, option))
 
     runs = [read_run(folder) for folder in arguments.runs]
     metric = choose_metric(runs, arguments.metric)
@@ -96,15 +87,6 @@ def main(verb: str, argv: Sequence[str]) -> int:
         with writing("--figure", arguments.figure):
             draw(groups, metric, comparisons[0].at, arguments.figure)
     return 0
-
-
-@contextmanager
-def writing(option: str, path: Path) -> Iterator[None]:
-    """Turn what keeps a file from being written into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{option}={path}: cannot be written: {error.strerror}") from error
 
 
 def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:

@@ -7,7 +7,6 @@ Custom Scalars: by length and while learning, means with margins over seeds. HPa
 figures. Text: the verdict. Ctrl-C ends it.
 """
 
-import argparse
 import signal
 import socket
 import subprocess
@@ -32,12 +31,7 @@ TAB = f"#custom_scalars&regexInput={quote(f'^(?!{RUNS}/)', safe='()!')}"
 
 def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = OptionParser(
-        prog="lightning-metatok dashboard",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OptionParser(prog="lightning-metatok dashboard", description=__doc__)
     add_arguments(parser, MADE)
     parser.add_argument("--port", type=int, default=6006, help="of this machine, where TensorBoard listens (6006)")
     parser.add_argument("--no_serve", default="false", metavar="true|false", help="true: write, start nothing (false)")

@@ -8,15 +8,14 @@ A dry run: the model is built without memory, no data are read, nothing is downl
 
 import argparse
 import math
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from lightning_metatok.cli.output_file import check_output, writing
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report import cost_model
 from lightning_metatok.report.cost_model import MODES, USABLE, Device, Job, Network
@@ -45,12 +44,7 @@ class Run:
 
 def build_parser() -> OptionParser:
     """Options of the verb, those of `fit` left out."""
-    parser = OptionParser(
-        prog="lightning-metatok estimate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OptionParser(prog="lightning-metatok estimate", description=__doc__)
     add = parser.add_argument
     add("--config", "-c", action="append", default=[], metavar="FILE", help="as of `fit`; repeated, the last one wins")
     add("--gpus", type=int, nargs="+", default=list(GPUS), metavar="N", help="numbers of GPUs (1 2 4 ... 64)")
@@ -141,9 +135,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         for value in given if isinstance(given, list) else [given]:
             if value is not None and not valid(value):
                 raise UserError(f"--{name}={value}: expected {expected}")
-    path = arguments.figure
-    if path is not None and (os.path.isdir(path) or not os.path.isdir(path.parent)):
-        raise UserError(f"--figure={path}: expected a file in a folder that exists")
+    check_output("--figure", arguments.figure)
     return arguments, of_fit
 
 
@@ -342,12 +334,3 @@ def assumptions(run: Run, arguments: argparse.Namespace, gpu: Device, single: fl
         "weights too; on one GPU there is nothing to shard"
     )
     yield from (f"  {note}" for note in run.notes)
-
-
-@contextmanager
-def writing(option: str, path: Path) -> Iterator[None]:
-    """Turn what keeps a file from being written into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{option}={path}: cannot be written: {error.strerror}") from error

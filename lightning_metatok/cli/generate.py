@@ -1,5 +1,6 @@
 """`generate`: continue a prompt with a checkpoint. The checkpoint carries its tokenizer and its configuration."""
 
+from argparse import HelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ PLACEMENTS = ("random", "periodic", "punctuation")
 
 def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = OptionParser(prog="lightning-metatok generate", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="lightning-metatok generate", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--ckpt_path", required=True, help="checkpoint that `fit` wrote")
     parser.add_argument("--prompt", required=True, help="text to continue; may hold <|meta|>")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="length of the continuation (128)")

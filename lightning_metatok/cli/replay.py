@@ -3,7 +3,6 @@
 lightning-metatok replay runs/base
 """
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,7 @@ NAME = re.compile(r"step-(\d+)-rank-(\d+)\.pt")
 
 def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = OptionParser(
-        prog="lightning-metatok replay",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = OptionParser(prog="lightning-metatok replay", description=__doc__)
     parser.add_argument("run", help="run folder; the last such step of each rank is made again")
     return parser
 

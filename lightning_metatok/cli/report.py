@@ -6,7 +6,6 @@
 The page needs no server and no network. Runs that are not finished are left out, and counted on it.
 """
 
-import argparse
 from collections.abc import Sequence
 
 from lightning_metatok.cli.studies import add_arguments, read_study
@@ -19,12 +18,7 @@ MADE = "report"
 
 def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = OptionParser(
-        prog="lightning-metatok report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OptionParser(prog="lightning-metatok report", description=__doc__)
     add_arguments(parser, MADE)
     return parser
 

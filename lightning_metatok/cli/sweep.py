@@ -11,7 +11,6 @@ A finished run is never done again; a run that was stopped goes on where it was.
 configuration and the same code.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -61,12 +60,7 @@ class Sweep:
 
 def build_parser() -> OptionParser:
     """Options of the verb."""
-    parser = OptionParser(
-        prog="lightning-metatok sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OptionParser(prog="lightning-metatok sweep", description=__doc__)
     parser.add_argument("action", metavar="ACTION", help=" | ".join(ACTIONS))
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="a sweep file, such as sweeps/length_extrapolation.yaml"

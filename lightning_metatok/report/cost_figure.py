@@ -4,9 +4,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from lightning_metatok.palette import BLUE, GREEN, ORANGE
 from lightning_metatok.report.cost_model import HALF, MODES, Job, Network, speed
 
-STYLES = {"ddp": ("#0072B2", "o", "-"), "zero2": ("#009E73", "s", "--"), "fsdp2": ("#D55E00", "^", ":")}
+STYLES = {"ddp": (BLUE, "o", "-"), "zero2": (GREEN, "s", "--"), "fsdp2": (ORANGE, "^", ":")}
 """Colour (Okabe and Ito), marker and dashes of a mode."""
 
 

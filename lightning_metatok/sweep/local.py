@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lightning_metatok.runtime import usable_cores
 from lightning_metatok.sweep.expand import PlannedRun
 from lightning_metatok.sweep.folder import SweepFolder
 
@@ -31,9 +32,7 @@ def run_locally(
         folder: of the sweep. runs: those to run. code: the snapshot that they run. workers: runs at a time.
         watch: shows how it goes.
     """
-    processors = (
-        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    )
+    processors = usable_cores()
     share = max(1, len(processors) // workers)
     free = deque({processors[(i * share + j) % len(processors)] for j in range(share)} for i in range(workers))
     waiting = deque(runs)

@@ -15,19 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_metatok.lit.probes import PROBES
 from tests.bad_input.conftest import Refused, contents, refused  # noqa: F401  (fixture)
-from tests.system.helpers import run, succeed
+from tests.system.helpers import TINY_TASK, run, succeed
 
 TINY = [
-    "--model.n_layers=2",
-    "--model.n_heads=2",
-    "--model.d_model=16",
-    "--model.optimizer.warmup_steps=0",
-    "--data.batch_size=2",
-    "--data.validation_examples=8",
-    "--data.test_examples=8",
-    "--trainer.max_steps=2",
-    "--trainer.val_check_interval=2",
-    "--trainer.log_every_n_steps=1",
+    *TINY_TASK,
     "--lengths.n=8",
     "--positions.n=8",
     "--embedding.n=8",

@@ -16,7 +16,7 @@ from lightning_metatok.cli.training import TrainingCLI, quiet
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.callbacks.arm_card import arm_name, differences
 from lightning_metatok.model import MetaTransformer, TransformerConfig
-from tests.system.helpers import curve, run, succeed, write_corpus
+from tests.system.helpers import TINY_TASK, curve, run, succeed, write_corpus
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPERIMENTS = sorted(CONF.glob("*.yaml"))
@@ -65,16 +65,7 @@ SMALL = [
     "--sample.max_new_tokens=2",
 ]
 SMALL_TASK = [
-    "--model.n_layers=2",
-    "--model.n_heads=2",
-    "--model.d_model=16",
-    "--model.optimizer.warmup_steps=0",
-    "--data.batch_size=2",
-    "--data.validation_examples=8",
-    "--data.test_examples=8",
-    "--trainer.max_steps=2",
-    "--trainer.val_check_interval=2",
-    "--trainer.log_every_n_steps=1",
+    *TINY_TASK,
     "--trainer.precision=32-true",
 ]
 NAMES = {

@@ -16,6 +16,20 @@ OBJECTS = ("the lantern", "three letters", "a wooden bridge", "the northern road
 PLACES = ("in the valley", "before noon", "under the snow", "near the harbour", "without a word", "at low tide")
 ENDINGS = (". ", ", and ", "; then ", "? ", ".\n", "! ")
 
+TINY_TASK = (
+    "--model.n_layers=2",
+    "--model.n_heads=2",
+    "--model.d_model=16",
+    "--model.optimizer.warmup_steps=0",
+    "--data.batch_size=2",
+    "--data.validation_examples=8",
+    "--data.test_examples=8",
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=2",
+    "--trainer.log_every_n_steps=1",
+)
+"""Two steps of a model that says nothing, laid over the configuration of a task."""
+
 
 def documents(count: int, sentences: int = 40) -> Iterator[str]:
     """Texts of a small grammar, drawn by a linear congruential generator: the same on every machine and version."""

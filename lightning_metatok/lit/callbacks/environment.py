@@ -1,7 +1,6 @@
 """What a run was made with, in `environment.json`: versions, processor, processes. No name of a machine, no path."""
 
 import json
-import os
 import platform
 from importlib.metadata import version
 
@@ -11,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.loggers import log_folder
+from lightning_metatok.runtime import usable_cores
 
 ENVIRONMENT = "environment.json"
 
@@ -39,7 +39,7 @@ def environment(trainer: Trainer) -> dict[str, str]:
         "Lightning": version("lightning"),
         "system": platform.system(),
         "processor": processor,
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(len(usable_cores())),
         "threads a process": str(torch.get_num_threads()),
         "processes": str(trainer.world_size),
         "strategy": type(trainer.strategy).__name__,

@@ -19,10 +19,10 @@ from lightning_metatok.analysis.attention_maps import mass_by_kind, mean_by_dist
 from lightning_metatok.data import Batch
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answer_figures import GREEN, PINK
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
+from lightning_metatok.palette import BLUE, GREY, ORANGE
 
 STYLES = {
     ("mark", "mark"): (ORANGE, "D"),

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from lightning_metatok.analysis.residual import cosine_test
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, preceding
+from lightning_metatok.palette import BLUE, GREY, ORANGE
 
 KINDS = {"state": "states", "embedding": "mark's state, token's embedding", "value": "value vectors"}
 MOST = 2048

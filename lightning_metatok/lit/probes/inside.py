@@ -50,3 +50,11 @@ def mean_interval(values_n: NDArray[np.float64] | Sequence[float]) -> Difference
     """Mean of one number a prompt, with its bootstrap interval."""
     values_n = np.asarray(values_n, dtype=np.float64)
     return paired_bootstrap(values_n, np.zeros_like(values_n), n_resamples=1999)
+
+
+def by_prompt(values_R: NDArray[np.floating | np.bool_], prompt_R: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Means of the values of each prompt that has any, in the order of the prompts' numbers."""
+    counts = np.bincount(prompt_R)
+    sums = np.bincount(prompt_R, weights=values_R)
+    means: NDArray[np.float64] = sums[counts > 0] / counts[counts > 0]
+    return means

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from lightning_metatok.analysis.lens import kl_to_end, train_translator
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.drawing import put_title
-from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
+from lightning_metatok.lit.probes.inside import by_prompt, inside, mean_interval, real_BT
 from lightning_metatok.lit.probes.trials import LEAST
+from lightning_metatok.palette import BLUE, GREY, ORANGE
 
 NEAR = 0.1
 """Nats from the end that count as there."""
@@ -114,17 +114,10 @@ class Lens(Probe):
             with torch.no_grad():
                 for lens, x_RD in (("logit lens", states_RD[judged]), ("tuned lens", tuned(states_RD[judged]))):
                     kl_R = kl_to_end(end_RV[judged], readout(x_RD)).double().cpu().numpy()
-                    mean = mean_interval(_by_prompt(kl_R, row_R[judged].cpu().numpy()))
+                    mean = mean_interval(by_prompt(kl_R, row_R[judged].cpu().numpy()))
                     row = {"layer": layer, "lens": lens, "tokens": kind, "n": len(kl_R)}
                     rows.append({**row, "kl": mean.mean, "kl_low": mean.low, "kl_high": mean.high})
         return rows
-
-
-def _by_prompt(values_R: np.ndarray, row_R: np.ndarray) -> np.ndarray:
-    """Means of each prompt that has any."""
-    counts = np.bincount(row_R)
-    sums = np.bincount(row_R, weights=values_R)
-    return sums[counts > 0] / counts[counts > 0]
 
 
 def _says(table: DataFrame) -> str:

@@ -23,7 +23,6 @@ from torch import Tensor
 from lightning_metatok.analysis.statistics import paired_bootstrap, wilson_interval
 from lightning_metatok.data import Batch
 from lightning_metatok.lit.answer_figures import GREEN, PINK, YELLOW
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE, SKY
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.places import Places, located
@@ -32,6 +31,7 @@ from lightning_metatok.lit.probes.trials import LEAST
 from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.interventions import Intervention, Patch, intervened
 from lightning_metatok.model.recording import recorded
+from lightning_metatok.palette import BLUE, GREY, ORANGE, SKY
 from lightning_metatok.tasks.pairs import make_pairs, why_no_pairs
 
 Pick = Callable[[Places], Tensor]

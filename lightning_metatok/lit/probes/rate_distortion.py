@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pandas import DataFrame
+from scipy import stats
 from torch import Tensor
 
 from lightning_metatok.analysis.information import Information, probed_information
@@ -25,9 +26,9 @@ from lightning_metatok.analysis.rate_distortion import RateDistortion as Curve
 from lightning_metatok.analysis.rate_distortion import rate_distortion_curve
 from lightning_metatok.data import Batch
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE, SKY
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
-from lightning_metatok.model.recording import recorded
+from lightning_metatok.lit.probes.inside import inside, real_BT
+from lightning_metatok.palette import BLUE, GREY, ORANGE, SKY
 
 LEAST = 150
 """Prompts that curves need: 30 in each of five folds."""
@@ -75,8 +76,7 @@ class RateDistortion(Probe):
             curve = rate_distortion_curve(states_ND, labels_N, width=self.width, seed=subject.seed)
             curves[layer, place] = curve, probed_information(states_ND, labels_N, seed=subject.seed)
         shares = np.bincount(labels_N) / len(labels_N)
-        shares = shares[shares > 0]
-        entropy, uniform = float(-(shares * np.log(shares)).sum()), float(np.log(len(shares)))
+        entropy, uniform = float(stats.entropy(shares)), float(np.log(len(shares)))
         table = _table(curves, len(labels_N), entropy, uniform)
         best = table.loc[table[table["kind"] == "curve"].distortion_nats.idxmin()]
         what = "answer" if self.target == "answer" else "next source token"
@@ -95,19 +95,17 @@ def _states(
     found: dict[tuple[int, str], list[Tensor]] = {}
     labels = []
     generator = torch.Generator().manual_seed(subject.seed)
-    with recorded(subject.model, attention=False) as recording:
-        for batch in subject.batches:
-            subject.forward(batch, return_hidden=True)
-            if target == "answer":
-                asked_B = (batch.targets_BT >= 0).long().argmax(dim=1)
-                label_B = batch.targets_BT.gather(1, asked_B.unsqueeze(1)).squeeze(1)
-            else:
-                asked_B, label_B = _asked_next(batch, subject.has_meta_tokens, generator)
-            labels.append(label_B)
-            for layer in layers:
-                for place, weights_BT in _places(batch, asked_B, subject.has_meta_tokens).items():
-                    x_BD = torch.einsum("bt,btd->bd", weights_BT, recording.layers[layer].after_BTD)
-                    found.setdefault((layer, place), []).append(x_BD.float().cpu())
+    for batch, recording in inside(subject, RateDistortion.name):
+        if target == "answer":
+            asked_B = (batch.targets_BT >= 0).long().argmax(dim=1)
+            label_B = batch.targets_BT.gather(1, asked_B.unsqueeze(1)).squeeze(1)
+        else:
+            asked_B, label_B = _asked_next(batch, subject.has_meta_tokens, generator)
+        labels.append(label_B)
+        for layer in layers:
+            for place, weights_BT in _places(batch, asked_B, subject.has_meta_tokens).items():
+                x_BD = torch.einsum("bt,btd->bd", weights_BT, recording.layers[layer].after_BTD)
+                found.setdefault((layer, place), []).append(x_BD.float().cpu())
     labels_N = torch.cat(labels).cpu().unique(return_inverse=True)[1].numpy()
     return {key: torch.cat(parts).numpy() for key, parts in found.items()}, labels_N
 
@@ -117,7 +115,7 @@ def _asked_next(batch: Batch, with_meta: bool, generator: torch.Generator) -> tu
 
     A place counts when a source token stands before it and one behind it, in the same document.
     """
-    source_BT = ~batch.meta_mask_BT & (batch.document_ids_BT >= 0)
+    source_BT = ~batch.meta_mask_BT & real_BT(batch)
     asked_BT = torch.zeros_like(source_BT)
     asked_BT[:, 1:-1] = (source_BT[:, :-2].cumsum(dim=1) > 0) & source_BT[:, 2:]
     asked_BT[:, 1:-1] &= batch.document_ids_BT[:, 1:-1] == batch.document_ids_BT[:, 2:]

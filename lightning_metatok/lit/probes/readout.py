@@ -21,10 +21,10 @@ from lightning_metatok.data import Batch
 from lightning_metatok.data.examples import BODY, CLOSES, META, OPENS, Examples
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answer_figures import GREEN, PINK, YELLOW
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE, SKY
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.drawing import put_title
-from lightning_metatok.lit.probes.inside import inside, mean_interval, preceding
+from lightning_metatok.lit.probes.inside import by_prompt, inside, mean_interval, preceding
+from lightning_metatok.palette import BLUE, GREY, ORANGE, SKY
 
 LEAST, FOLDS = 100, 5
 COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
@@ -71,9 +71,9 @@ class Readout(Probe):
                 found = read_out(x_RD[there], label_R[there], group, folds=FOLDS, seed=subject.seed)
                 row = {"reader": reader, "layer": layer, "distance": distance, "n": int(there.sum())}
                 for name, right in (("accuracy", found.right_n), ("shuffled", found.shuffled_n)):
-                    mean = mean_interval(_by_prompt(right, group))
+                    mean = mean_interval(by_prompt(right, group))
                     row |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
-                rows.append({**row, "majority": float(_by_prompt(found.majority_n, group).mean())})
+                rows.append({**row, "majority": float(by_prompt(found.majority_n, group).mean())})
         table = DataFrame(rows)
         says = _says(table)
         return [Finding(self.name, table, _figure(table, f"{subject.label}: {says}"), says)]
@@ -143,11 +143,6 @@ def _flat_readers(flags: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
         "marks": meta & ~closing & ~opening,
         "last": ends & ((flags & BODY) > 0),
     }
-
-
-def _by_prompt(right_n: NDArray[np.bool_], group_n: NDArray[np.int64]) -> np.ndarray:
-    counts = np.bincount(group_n)
-    return np.bincount(group_n, weights=right_n)[counts > 0] / counts[counts > 0]
 
 
 def _says(table: DataFrame) -> str:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
+from lightning_metatok.palette import BLUE, GREY, ORANGE
 
 SERIES = (
     ("trained", "meta", BLUE, "meta keys"),

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from lightning_metatok.analysis.statistics import paired_bootstrap, wilson_interval
 from lightning_metatok.data import Batch
-from lightning_metatok.lit.figures import BLUE, ORANGE
 from lightning_metatok.lit.probes.base import Subject
 from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.places import Places, with_places
 from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.interventions import Intervention, intervened
+from lightning_metatok.palette import BLUE, ORANGE
 
 INTACT = "intact"
 LEAST = 30

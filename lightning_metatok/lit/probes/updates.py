@@ -17,12 +17,12 @@ from torch import Tensor
 
 from lightning_metatok.analysis.residual import logit_attribution, norm_share
 from lightning_metatok.lit.answer_figures import GREEN
-from lightning_metatok.lit.figures import BLUE, GREY, ORANGE
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
 from lightning_metatok.lit.probes.trials import LEAST
 from lightning_metatok.model.recording import LayerRecord, Recording
+from lightning_metatok.palette import BLUE, GREY, ORANGE
 
 BRANCHES = {"self": ("self-attention", BLUE), "meta": ("second attention", ORANGE), "mlp": ("MLP", GREEN)}
 
