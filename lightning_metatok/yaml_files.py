@@ -6,7 +6,7 @@ and what reads the file afterwards walks every alias again, so nine lines of anc
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ _NUMBER = re.compile(
 """YAML 1.2 and everybody's intuition: 1e-3 is a number. To YAML 1.1 it is text, as it has neither a dot nor a sign."""
 
 
+_REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_]\w*(?:\.\w+)*)\}")
+
+
 class Reader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML's safe loader, in C where it was built with it, with numbers as above and dates as the text they are."""
 
@@ -44,6 +47,24 @@ Reader.yaml_implicit_resolvers = {
 }
 Reader.add_implicit_resolver(_FLOAT, _NUMBER, list("-+0123456789."))
 Reader.add_constructor(_TIMESTAMP, lambda reader, node: node.value)
+
+
+class Writer(yaml.SafeDumper):
+    """Text that looks like a number to `Reader` stands in quotes, so that it comes back as text."""
+
+
+Writer.yaml_implicit_resolvers = Reader.yaml_implicit_resolvers
+
+
+def as_text(content: Any) -> str:
+    """The YAML that `Reader` reads as `content`, a key a line, in the order given."""
+    return str(yaml.dump(content, Dumper=Writer, allow_unicode=True, sort_keys=False, default_flow_style=False))
+
+
+def in_one_line(content: Any) -> str:
+    """The same as one line, as on a command line."""
+    text = yaml.dump(content, Dumper=Writer, allow_unicode=True, sort_keys=False, default_flow_style=True, width=10**9)
+    return str(text).removesuffix("...\n").strip()
 
 
 def read_config(name: str, where: str | None = None) -> Mapping[str, Any]:
@@ -79,6 +100,37 @@ def read_text(text: str, where: str) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: expected keys and values, got {_kind(content)}")
     return content
+
+
+def followed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `content` with each value ``${a.b}`` or ``${.b}`` replaced by the one that it points at.
+
+    What is no such reference stays as it is: ``${oc.env:KEY}``, a reference inside other text, to nothing or in a
+    circle. For what reads many configurations that `fit` has parsed; OmegaConf, which knows all of it, is slow.
+    """
+
+    def at(path: Sequence[str]) -> Any:
+        found: Any = content
+        for part in path:
+            if not isinstance(found, Mapping) or part not in found:
+                raise LookupError
+            found = found[part]
+        return found
+
+    def follow(value: Any, path: tuple[str, ...], seen: tuple[str, ...] = ()) -> Any:
+        if isinstance(value, Mapping):
+            return {key: follow(one, (*path, key), seen) for key, one in value.items()}
+        pointer = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if pointer is None or value in seen:
+            return value
+        up, names = len(pointer[1]), tuple(pointer[2].split("."))
+        target = (*path[: len(path) - up], *names) if up else names
+        try:
+            return follow(at(target), target, (*seen, value))
+        except LookupError:
+            return value
+
+    return {key: follow(value, (key,)) for key, value in content.items()}
 
 
 def value_of(text: str) -> Any:

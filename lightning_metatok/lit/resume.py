@@ -5,7 +5,6 @@ from fnmatch import fnmatch
 from typing import Any
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.yaml_files import read_text
 
 FREE = (
     *("run_dir", "ckpt_path", "allow_changed", "config", "config.*"),
@@ -22,8 +21,8 @@ FREE = (
 """Patterns of keys that are free to change. A changed tokenizer is refused by what it does, not by its path."""
 
 
-def flat_config(text: str) -> dict[str, Any]:
-    """The configuration in YAML as one level of dotted keys; lists as text, so that all values are plain."""
+def flat_config(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as one level of dotted keys; lists as text, so that all values are plain."""
 
     def walk(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
         for key, value in values.items():
@@ -32,7 +31,7 @@ def flat_config(text: str) -> dict[str, Any]:
             else:
                 yield f"{prefix}{key}", value if isinstance(value, int | float | str | None) else str(value)
 
-    return dict(walk(read_text(text, "config"), ""))
+    return dict(walk(content, ""))
 
 
 def check_same_run(

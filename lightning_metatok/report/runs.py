@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.yaml_files import read_text
+from lightning_metatok.yaml_files import followed, read_text
 
 ARM, CONFIG, METRICS, TOKENIZER = "arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"
 ENVIRONMENT = "environment.json"
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
     try:
-        flat = dict(_flatten(read_text(_text(folder / CONFIG), "YAML")))
+        flat = dict(_flatten(followed(read_text(_text(folder / CONFIG), "YAML"))))
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping; {error}") from error
     arm = _json(folder / ARM, _text(folder / ARM))

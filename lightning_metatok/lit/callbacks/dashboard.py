@@ -11,7 +11,6 @@ from lightning_metatok.event_file import exactly
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
 from lightning_metatok.lit.figures import run_figure, save_figure
 from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_folder, log_text
-from lightning_metatok.yaml_files import read_text
 
 
 def _lines(tags: Iterable[str]) -> list[Any]:
@@ -28,10 +27,11 @@ class Dashboard(Callback):
 
     Args:
         config_yaml: The configuration of the run.
+        values: Its values, ${...} in it followed.
     """
 
-    def __init__(self, config_yaml: str) -> None:
-        self.config_yaml = config_yaml
+    def __init__(self, config_yaml: str, values: Mapping[str, Any]) -> None:
+        self.config_yaml, self.values = config_yaml, values
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the Custom Scalars tab."""
@@ -61,7 +61,7 @@ class Dashboard(Callback):
         """What two runs are compared by: how model and data were made, and the seed."""
         return {
             key: value
-            for key, value in flatten(read_text(self.config_yaml, "config")).items()
+            for key, value in flatten(self.values).items()
             if key.split(".")[0] in ("model", "data", "seed_everything")
             or key in ("trainer.max_steps", "trainer.precision")
         }
