@@ -99,10 +99,10 @@ def test_max_time_merges_too(parse: Parse) -> None:
 
 
 def test_mappings_among_the_arguments_of_a_class_merge(parse: Parse) -> None:
-    logger = "trainer: {logger: {class_path: tests.cli.logger.Tagged, init_args: {name: x, tags: {a: 1}}}}"
+    logger = "trainer: {logger: {class_path: tests.cli.foreign.Tagged, init_args: {name: x, tags: {a: 1}}}}"
     for second in (
         "trainer: {logger: {init_args: {tags: {b: 2}}}}",
-        "trainer: {logger: {class_path: tests.cli.logger.Tagged, init_args: {tags: {b: 2}}}}",
+        "trainer: {logger: {class_path: tests.cli.foreign.Tagged, init_args: {tags: {b: 2}}}}",
         "--trainer.logger.init_args.tags={b: 2}",
         "--trainer.logger.tags={b: 2}",
         "--trainer.logger.init_args.tags.b=2",
@@ -152,10 +152,10 @@ def test_another_task_drops_the_options_of_the_old_one(parse: Parse, capsys: pyt
 
 
 def test_another_class_drops_the_arguments_of_the_old_one(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
-    logger = "trainer: {logger: {class_path: tests.cli.logger.Tagged, init_args: {name: x, tags: {a: 1}}}}"
+    logger = "trainer: {logger: {class_path: tests.cli.foreign.Tagged, init_args: {name: x, tags: {a: 1}}}}"
     csv = "trainer: {logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: logs}}}"
     assert "tags" not in parse(logger, csv)["trainer"]["logger"]["init_args"]
-    assert "trainer.logger=lightning.pytorch.loggers.CSVLogger, tests.cli.logger.Tagged before" in (
+    assert "trainer.logger=lightning.pytorch.loggers.CSVLogger, tests.cli.foreign.Tagged before" in (
         capsys.readouterr().err
     )
 
