@@ -20,13 +20,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_metatok import signals
-from lightning_metatok.cli.bounds import check_accelerator, check_bounds
+from lightning_metatok.cli.bounds import check_bounds, check_machine
 from lightning_metatok.cli.config_files import (
     known_keys,
     without_options,
 )
 from lightning_metatok.cli.interpolations import config_text, kept_config
 from lightning_metatok.cli.kinds import KINDS
+from lightning_metatok.cli.memory import check_memory
 from lightning_metatok.cli.own_config import AUTO, names_a_task, run_folder_of, with_own_config
 from lightning_metatok.cli.training_parser import (
     MODE,
@@ -130,7 +131,8 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
-        check_accelerator(str(self.config.trainer.accelerator))
+        check_machine(self.config)
+        check_memory(self.config.as_dict(), trains=self.verb == "fit")
         with self.meeting.tells_errors():
             super().instantiate_classes()
 
@@ -239,7 +241,10 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with trainer_errors(self._get(self.config_init, "trainer"), MisconfigurationException), name_dead_worker():
+        with (
+            trainer_errors(dict(self._get(self.config_init, "trainer")), MisconfigurationException),
+            name_dead_worker(),
+        ):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )
