@@ -20,6 +20,8 @@ class Stopped(BaseException):
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"{signal.Signals(number).name} at step {step}")
         self.number, self.step = number, step
+        self.command: str | None = None
+        """What to type to go on, where that is known."""
 
     @property
     def code(self) -> int:

@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with signals.only_set_a_flag() if verb == "fit" else nullcontext():
             return int(importlib.import_module(module).main(verb, rest) or 0)
     except signals.Stopped as stopped:
-        print(f"lightning-metatok: stopped by {stopped}; --ckpt_path=auto goes on from there", file=sys.stderr)
+        how = f": {stopped.command}" if stopped.command else ""
+        print(f"lightning-metatok: stopped by {stopped}; --ckpt_path=auto goes on from there{how}", file=sys.stderr)
         return stopped.code
     except UserError as error:
         print(f"lightning-metatok: error: {error}", file=sys.stderr)

@@ -5,41 +5,20 @@ jsonargparse refuses unknown keys too, but names neither the file nor what was p
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
-from lightning_metatok.cli.yaml_files import CONSTRUCTORS, read_config
+from lightning_metatok.cli.layers import dotted, leaves
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.yaml_files import read_config
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:
-    """Dotted names of every option of `parser`."""
-    return sorted({action.dest for action in parser._actions if action.dest not in ("help", "print_config")})
-
-
-def value_given(key: str, argv: Sequence[str], config_files: Sequence[str]) -> Any:
-    """The last value of the dotted `key` on the command line, else in the files, before anything is parsed; or None.
-
-    Files that cannot be read are left to `check_config_files`.
-    """
-    value = None
-    for name in config_files:
-        content: Any = {}
-        with suppress(UserError):
-            content = read_config(name)
-        for part in key.split("."):
-            content = content.get(part) if isinstance(content, Mapping) else None
-        value = content if content is not None else value
-    given = values_of(argv, (f"--{key}",))
-    try:
-        return yaml.safe_load(given[-1]) if given else value
-    except (yaml.YAMLError, *CONSTRUCTORS) as error:
-        raise UserError(f"--{key}={given[-1]}: not a YAML value; expected a name") from error
+    """Dotted names of every option of `parser`, but for those that only print something."""
+    names = {action.dest for action in parser._actions} - {"help", "print_config"}
+    return sorted(name for name in names if not name.endswith(".help"))  # of the arguments of a class
 
 
 def values_of(argv: Sequence[str], names: tuple[str, ...]) -> list[str]:
@@ -55,6 +34,20 @@ def values_of(argv: Sequence[str], names: tuple[str, ...]) -> list[str]:
     return found
 
 
+def without_options(argv: Sequence[str], names: tuple[str, ...]) -> list[str]:
+    """Return `argv` without the options of these names and their values."""
+    kept, skip = [], False
+    for argument in argv:
+        name, equals, _ = argument.partition("=")
+        if skip and not argument.startswith("--"):
+            skip = False
+            continue
+        skip = name in names and not equals
+        if name not in names:
+            kept.append(argument)
+    return kept
+
+
 def check_config_files(paths: Iterable[str], known: Sequence[str]) -> None:
     """Read every file and check its keys.
 
@@ -66,7 +59,7 @@ def check_config_files(paths: Iterable[str], known: Sequence[str]) -> None:
         if not os.path.isfile(name):
             siblings = [str(p) for p in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
             raise UserError(f"--config={name}: no such file{nearest(name, siblings)}")
-        for key in _leaves(read_config(name), known):
+        for key, _ in dotted(read_config(name), leaves(known)):
             if not _is_known(key, known):
                 raise UserError(f"{name}: unknown key '{key}'{nearest(key, _candidates(known))}")
 
@@ -102,20 +95,6 @@ def explain(message: str, known: Sequence[str]) -> str:
 def one_line(text: str) -> str:
     """Text without line breaks and runs of blanks."""
     return " ".join(text.split())
-
-
-def _leaves(content: Mapping[str, Any], known: Sequence[str], prefix: str = "") -> Iterator[str]:
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value and name not in _options(known):
-            yield from _leaves(value, known, f"{name}.")
-        else:
-            yield name
-
-
-def _options(known: Sequence[str]) -> set[str]:
-    """Keys that are options themselves, so that a mapping below them is their value, not a group of options."""
-    return {key for key in known if not any(other.startswith(f"{key}.") for other in known)}
 
 
 def _is_known(key: str, known: Sequence[str]) -> bool:

@@ -19,7 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lightning_metatok.cli.config_files import values_of
-from lightning_metatok.cli.training import TrainingCLI, run_folder_of, with_own_config
+from lightning_metatok.cli.own_config import run_folder_of, with_own_config
+from lightning_metatok.cli.training import TrainingCLI
 from lightning_metatok.cli.training_parser import quiet
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.files import write_atomically
@@ -37,10 +38,12 @@ LARGEST_SEED = 2**32 - 1
 class ProbeCLI(TrainingCLI):
     """Parse, load the checkpoint, ask its probes."""
 
-    def __init__(self, verb: str, args: list[str], lock: RunLock, *, own_folder: bool = False) -> None:
+    def __init__(
+        self, verb: str, args: list[str], lock: RunLock, *, own_folder: bool = False, foreign: str | None = None
+    ) -> None:
         """`own_folder`: findings go to `run_dir`, not to the run that the checkpoint lies in."""
         self.own_folder = own_folder
-        super().__init__(verb, args, lock)
+        super().__init__(verb, args, lock, foreign=foreign)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of the verb beside those of a run."""
@@ -210,8 +213,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Probe a checkpoint."""
     argv = list(argv)
     own_folder = bool(values_of(argv, ("--run_dir",)))
-    argv = with_own_config(verb, argv, always=True)
+    argv, foreign = with_own_config(verb, argv, always=True)
     quiet()
     with RunLock() as lock:
-        ProbeCLI(verb, argv, lock, own_folder=own_folder).run()
+        ProbeCLI(verb, argv, lock, own_folder=own_folder, foreign=foreign).run()
     return 0

@@ -6,6 +6,7 @@ data: a recall task if `data.task` names one, else text.
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,17 +20,24 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_metatok import signals
-from lightning_metatok.cli.bounds import check_accelerator, check_bounds
+from lightning_metatok.cli.bounds import check_bounds, check_machine
 from lightning_metatok.cli.config_files import (
     known_keys,
-    value_given,
-    values_of,
+    without_options,
 )
+from lightning_metatok.cli.interpolations import config_text, kept_config
 from lightning_metatok.cli.kinds import KINDS
-from lightning_metatok.cli.training_parser import CONFIG_OPTIONS, Parser, quiet, read_integers_first, trainer_errors
+from lightning_metatok.cli.memory import check_memory
+from lightning_metatok.cli.own_config import AUTO, names_a_task, run_folder_of, with_own_config
+from lightning_metatok.cli.training_parser import (
+    MODE,
+    Parser,
+    quiet,
+    read_integers_first,
+    trainer_errors,
+)
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
 from lightning_metatok.lit.callbacks.checkpoint import stop
@@ -38,25 +46,35 @@ from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
 from lightning_metatok.lit.ranks import Meeting, RankLog, rank
 from lightning_metatok.lit.resume import check_same_run, flat_config
-from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG, claim_run_folder
+from lightning_metatok.lit.run_folder import CHECKPOINTS, claim_run_folder, write_config
 from lightning_metatok.lit.run_lock import RunLock
 from lightning_metatok.lit.sharded import NAME as SHARDED
 from lightning_metatok.lit.workers import name_dead_worker
 
-DESCRIPTION = "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins."
+DESCRIPTION = (
+    "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins. --trust: the configuration "
+    "beside a checkpoint may name classes of other packages, which are imported."
+)
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
-AUTO = "auto"
 
 
 class TrainingCLI(LightningCLI):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
 
+    parser: Parser
+
     def __init__(
-        self, verb: str, args: list[str], lock: RunLock | None = None, rank_log: RankLog | None = None
+        self,
+        verb: str,
+        args: list[str],
+        lock: RunLock | None = None,
+        rank_log: RankLog | None = None,
+        foreign: str | None = None,
     ) -> None:
+        """`foreign`: a configuration in `args` that comes with a checkpoint, and may import nothing of its own."""
         self.verb, self.lock, self.rank_log = verb, lock or RunLock(), rank_log or RankLog()
-        task = value_given("data.task", args, values_of(args, CONFIG_OPTIONS))
-        self.kind = KINDS["text" if task is None else "task"]
+        self.argv, self.foreign = list(args), foreign
+        self.kind = KINDS["task" if names_a_task(args) else "text"]
         super().__init__(
             MetaTokenLM,
             self.kind.data,
@@ -67,7 +85,7 @@ class TrainingCLI(LightningCLI):
             seed_everything_default=1337,
             parser_class=Parser,
             parser_kwargs={
-                "parser_mode": "omegaconf+",
+                "parser_mode": MODE,
                 "prog": f"lightning-metatok {verb}",
                 "description": DESCRIPTION,
                 "allow_abbrev": False,
@@ -103,6 +121,8 @@ class TrainingCLI(LightningCLI):
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
+        assert isinstance(parser, Parser), "parser_class"
+        parser.say, parser.foreign = _warn, self.foreign
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and check what no class checks before a seed is set or a folder is made."""
@@ -111,7 +131,8 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
-        check_accelerator(str(self.config.trainer.accelerator))
+        check_machine(self.config)
+        check_memory(self.config.as_dict(), trains=self.verb == "fit")
         with self.meeting.tells_errors():
             super().instantiate_classes()
 
@@ -148,6 +169,8 @@ class TrainingCLI(LightningCLI):
         self.model.tokenizer = self._carried_tokenizer()
         if isinstance(self.datamodule, TaskDataModule):
             self.datamodule.carried = self.model.tokenizer
+        else:
+            self.datamodule.shown = self._kept()["data"]["corpus"]
         # Mistakes in the data and in what the model can read come to light before a folder is made.
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
@@ -170,7 +193,7 @@ class TrainingCLI(LightningCLI):
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress(), self.meeting]
         if self.verb == "fit":
-            callbacks += [Dashboard(self._config_text()), RunState(self._flat_config())]
+            callbacks += [Dashboard(self._config_text(), self._kept()), RunState(self._flat_config())]
         callbacks += [callback() for callback in self.kind.always.get(self.verb, ())]
         if self.verb == "predict":
             callbacks.append(PredictionWriter(self.folder))
@@ -193,11 +216,17 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def run(self) -> None:
-        """Run the verb."""
+        """Run the verb; where a signal ends it, say how it goes on."""
+        try:
+            self._run()
+        except signals.Stopped as stopped:
+            stopped.command = self._command()
+            raise
+
+    def _run(self) -> None:
         if self.verb == "fit" and self.trainer.is_global_zero:
             self.lock.take(self.folder)
-            if not (self.folder / CONFIG).exists():
-                write_atomically(self.folder / CONFIG, self._config_text())
+            write_config(self.folder, self._config_text(), int(self.checkpoint.get("global_step", 0)))
             self.datamodule.tokenizer.save(self.folder / "tokenizer.json")
             self._go_back()
             print(self._summary())
@@ -212,7 +241,10 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with trainer_errors(self._get(self.config_init, "trainer"), MisconfigurationException), name_dead_worker():
+        with (
+            trainer_errors(dict(self._get(self.config_init, "trainer")), MisconfigurationException),
+            name_dead_worker(),
+        ):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )
@@ -238,7 +270,7 @@ class TrainingCLI(LightningCLI):
         return dict(self.checkpoint.get("callbacks", {}).get("RunState", {}))
 
     def _flat_config(self) -> dict[str, Any]:
-        return flat_config(self._config_text())
+        return flat_config(self._kept())
 
     def _summary(self) -> str:
         model, data = self.model.model, self.datamodule
@@ -271,7 +303,17 @@ class TrainingCLI(LightningCLI):
         return folder
 
     def _config_text(self) -> str:
-        return self.parser.dump(self.config, skip_unset=False)
+        return config_text(self.parser, self.config, str(self.folder))
+
+    def _kept(self) -> dict[str, Any]:
+        return kept_config(self.parser, self.config)
+
+    def _command(self) -> str:
+        """What to type to go on with this run."""
+        if any((self.folder / CHECKPOINTS).glob("*.ckpt")):
+            kept = without_options(self.argv, ("--run_dir", "--ckpt_path"))
+            return shlex.join(["lightning-metatok", self.verb, *kept, f"--run_dir={self.folder}", "--ckpt_path=auto"])
+        return shlex.join(["lightning-metatok", self.verb, *self.argv])  # nothing was lost, nothing was made
 
 
 def _warn(message: str) -> None:
@@ -279,47 +321,15 @@ def _warn(message: str) -> None:
         print(f"lightning-metatok: warning: {message}", file=sys.stderr)
 
 
-def run_folder_of(checkpoint: str | None) -> Path | None:
-    """The run folder that a checkpoint lies in: the folder above `checkpoints/` that holds config.yaml."""
-    folder = Path(checkpoint).parent.parent if checkpoint and checkpoint != AUTO else None
-    return folder if folder is not None and (folder / CONFIG).is_file() else None
-
-
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb of the Trainer."""
-    argv = with_own_config(verb, list(argv))
+    argv, foreign = with_own_config(verb, list(argv))
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
     with RunLock() as lock, RankLog() as rank_log:
-        TrainingCLI(verb, argv, lock, rank_log).run()
+        TrainingCLI(verb, argv, lock, rank_log, foreign).run()
     return 0
-
-
-def with_own_config(verb: str, argv: list[str], *, always: bool = False) -> list[str]:
-    """Return `argv` with the configuration of the run folder that its checkpoint lies in, where it names none.
-
-    `always`: also where it names some, which are then laid over it.
-
-    Raises:
-        UserError: nothing says what the model is.
-    """
-    checkpoints, configs = values_of(argv, ("--ckpt_path",)), values_of(argv, CONFIG_OPTIONS)
-    if checkpoints and (always or not configs):
-        folder = run_folder_of(checkpoints[-1])
-        if folder is not None:  # a checkpoint in its run folder brings its own configuration
-            return ["--config", str(folder / CONFIG), *argv]
-        if not configs and not _describes_itself(argv):
-            path = checkpoints[-1]
-            why = (
-                "expected --config, as no config.yaml stands beside its folder"
-                if os.path.isfile(path)
-                else "no such file"
-            )
-            raise UserError(f"--ckpt_path={path}: {why}")
-    elif verb != "fit" and not _describes_itself(argv) and not configs:
-        raise UserError(f"--ckpt_path: expected a checkpoint to {verb}, as `fit` writes them")
-    return argv
 
 
 def names_of_options(kind: str) -> list[str]:
@@ -335,8 +345,3 @@ def names_of_options(kind: str) -> list[str]:
     except StopIteration as names:
         return list(names.value)
     raise AssertionError("the parser was not asked")
-
-
-def _describes_itself(argv: Sequence[str]) -> bool:
-    """Whether options say what the model is, or nothing is going to be built."""
-    return any(argument.startswith(("--model.", "-h", "--help", "--print_config")) for argument in argv)

@@ -1,25 +1,62 @@
 """The parser of the Trainer's verbs, and what Lightning says, in this project's words: one line, or nothing."""
 
+import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from operator import or_
 from typing import Any, NoReturn, Union, get_args, get_origin
 
+import yaml
+from jsonargparse import set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line, values_of
+from lightning_metatok.cli.layers import CONFIG_OPTIONS, merged_mappings, read_layers
+from lightning_metatok.cli.trust import check_trusted
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.yaml_files import as_text, read_config, value_of
 
-CONFIG_OPTIONS = ("--config", "-c")
+MODE = "omegaconf+"
+"""jsonargparse's name for: ${...} is followed once all files and options are laid over each other."""
+
+
+def _load(text: str) -> Any:
+    """`value_of`; text such as ``name:`` and ``{a,b}``, mappings of nothing to YAML, stays text as in jsonargparse."""
+    value = value_of(text)
+    if isinstance(value, dict) and value and all(item is None for item in value.values()):
+        bare = text.strip()
+        if bare == f"{next(iter(value))}:" or set(bare.strip(" {}").replace(" ", "").split(",")) == set(value):
+            return text
+    return value
+
+
+set_loader(MODE, _load, (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are UserErrors of one line."""
+    """A parser whose errors are UserErrors of one line, and in which mappings are merged (`cli.layers`).
+
+    Attributes:
+        given: after parsing, the configuration as it was before ${...} was followed; None where there is none in it.
+        say: takes a line for the user.
+        foreign: a configuration among those given that the user did not name, and whose classes nobody has vouched for.
+    """
+
+    given: dict[str, Any] | None = None
+    say: Callable[[str], None] = staticmethod(lambda line: None)
+    foreign: str | None = None
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """As jsonargparse, which follows ${...} in the text that this returns before it has checked any value."""
+        if not (kwargs.get("skip_validation") and kwargs.get("skip_link_targets") is False):
+            return super().dump(*args, **kwargs)
+        self.given = json.loads(super().dump(*args, **kwargs, format="json"))
+        return as_text(self.given)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise UserError instead of printing a usage text."""
@@ -27,10 +64,13 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Check the config files by name before jsonargparse merges them."""
-        known = known_keys(self)
-        check_config_files(values_of(list(args or []), CONFIG_OPTIONS), known)
+        known, argv = known_keys(self), list(args or [])
+        check_config_files(values_of(argv, CONFIG_OPTIONS), known)
+        if self.foreign is not None:
+            check_trusted(read_config(self.foreign), f"--config={self.foreign}", self)
+        argv += merged_mappings(read_layers(argv, known), self, known, self.say)
         try:
-            return super().parse_args(args, *rest, **kwargs)
+            return super().parse_args(argv, *rest, **kwargs)
         except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
             line = str(error).partition("\n")[0]
             named = re.search(r"'([\w.]+)'", line)

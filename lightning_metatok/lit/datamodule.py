@@ -35,6 +35,8 @@ class MetaTokenDataModule(LightningDataModule):
     """Text becomes blocks, blocks get meta-tokens."""
 
     scores_answers_only = False
+    shown: Any = None
+    """What is written down as the name of the corpus, where that is not the name itself: ${oc.env:KEY}."""
 
     def __init__(
         self,

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from typing import Any
 
-import yaml
-
 from lightning_metatok.errors import UserError, nearest
 
 FREE = (
@@ -23,8 +21,8 @@ FREE = (
 """Patterns of keys that are free to change. A changed tokenizer is refused by what it does, not by its path."""
 
 
-def flat_config(text: str) -> dict[str, Any]:
-    """The configuration in YAML as one level of dotted keys; lists as text, so that all values are plain."""
+def flat_config(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as one level of dotted keys; lists as text, so that all values are plain."""
 
     def walk(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
         for key, value in values.items():
@@ -33,7 +31,7 @@ def flat_config(text: str) -> dict[str, Any]:
             else:
                 yield f"{prefix}{key}", value if isinstance(value, int | float | str | None) else str(value)
 
-    return dict(walk(yaml.safe_load(text), ""))
+    return dict(walk(content, ""))
 
 
 def check_same_run(

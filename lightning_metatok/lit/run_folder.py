@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.files import write_atomically
+from lightning_metatok.yaml_files import as_text, read_text
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -38,3 +40,29 @@ def claim_run_folder(wanted: str | Path, *, resume_from: str | Path | None = Non
                 candidate = wanted.with_name(f"{wanted.name}-{number}")
     except OSError as error:
         raise UserError(f"run_dir={wanted}: cannot make this folder: {error.strerror}") from error
+
+
+def write_config(folder: Path, text: str, step: int) -> None:
+    """Write config.yaml of a run that starts, or goes on at `step`: it says what the run does from now on.
+
+    What it said before stays, as config-before-step-N.yaml. How this start came about (`ckpt_path`, `allow_changed`)
+    is no property of a run that goes on: these stay as they were when it began.
+    """
+    path = folder / CONFIG
+    if path.exists():
+        before = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            was = dict(read_text(before, str(path)))
+        except UserError:  # whatever it is, it is kept
+            was = {}
+        content = dict(read_text(text, str(path)))
+        content |= {key: was[key] for key in ("ckpt_path", "allow_changed") if key in was}
+        if content == was:
+            return
+        stem, number = f"config-before-step-{step}", 1
+        while (kept := folder / f"{stem}{'' if number == 1 else f'-{number}'}.yaml").exists():
+            number += 1
+        write_atomically(kept, before)
+        head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+        text = head + as_text(content)
+    write_atomically(path, text)

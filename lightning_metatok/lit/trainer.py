@@ -47,6 +47,8 @@ class Trainer(lightning.Trainer):
         self.checkpoint_io = RunCheckpointIO()
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), self.checkpoint_io]
         super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
+        # A batch holds integers and flags, nothing to convert, and is frozen, so that Lightning could not.
+        self.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]
         install(self)
 
 

@@ -12,6 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_metatok.lit import MetaTokenLM
+from lightning_metatok.yaml_files import followed
 from tests.system.helpers import curve, lines, losses, succeed
 
 ABLATION = [f"ablation/{positions}_{multiple}x" for multiple in (1, 2, 4) for positions in ("kept", "dropped")]
@@ -137,8 +138,12 @@ def test_interpolation_follows_overrides_and_the_last_config_wins(quick: list[st
     (tmp_path / "two.yaml").write_text("data: {batch_size: 2}\n")
     overlays = [f"--config={tmp_path / name}.yaml" for name in ("one", "two")]
     succeed("fit", *quick, *overlays, "--model.d_model=48", "--trainer.max_steps=6", f"--run_dir={tmp_path}/run")
-    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    given = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert given["model"]["d_ff"] == "${model.d_model}", "the copy follows what is given to it"
+    config = followed(given)
     assert (config["model"]["d_model"], config["model"]["d_ff"]) == (48, 48)
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["hyper_parameters"]["d_ff"] == 48
     assert config["model"]["optimizer"]["decay_steps"] == 6
     assert config["data"]["batch_size"] == 2
     assert curve(tmp_path / "run", "throughput/tokens")[-1] == (5, 5 * 2 * 64)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
@@ -28,10 +27,11 @@ class Dashboard(Callback):
 
     Args:
         config_yaml: The configuration of the run.
+        values: Its values, ${...} in it followed.
     """
 
-    def __init__(self, config_yaml: str) -> None:
-        self.config_yaml = config_yaml
+    def __init__(self, config_yaml: str, values: Mapping[str, Any]) -> None:
+        self.config_yaml, self.values = config_yaml, values
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the Custom Scalars tab."""
@@ -61,7 +61,7 @@ class Dashboard(Callback):
         """What two runs are compared by: how model and data were made, and the seed."""
         return {
             key: value
-            for key, value in flatten(yaml.safe_load(self.config_yaml)).items()
+            for key, value in flatten(self.values).items()
             if key.split(".")[0] in ("model", "data", "seed_everything")
             or key in ("trainer.max_steps", "trainer.precision")
         }
