@@ -27,13 +27,13 @@ from rich.table import Table
 import lightning_metatok
 from lightning_metatok.cli.option_names import option_names
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
-from lightning_metatok.cli.yaml_files import read_config
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import all_configs, code_version
 from lightning_metatok.sweep.folder import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State, begin, end
 from lightning_metatok.sweep.local import run_locally
+from lightning_metatok.yaml_files import read_config
 
 PACKAGE = Path(lightning_metatok.__file__).parent
 ROOT = Path("runs/sweeps")
