@@ -51,6 +51,9 @@ OF_THE_TRAINER = {
     f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
 }
 
+FREE_KEYS = ("task_options", "position_options")
+"""Mappings in which a key that is missing is a value too: its default."""
+
 FloatArray = NDArray[np.float64]
 
 
@@ -220,9 +223,9 @@ def conditions(runs: list[Run]) -> list[Condition]:
 
 
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; what a task was given stays one value."""
+    """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; what is free in its keys stays one value."""
     for key, value in nested.items():
-        if isinstance(value, Mapping) and key != "task_options":
+        if isinstance(value, Mapping) and key not in FREE_KEYS:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

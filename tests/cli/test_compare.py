@@ -287,6 +287,18 @@ def test_no_tokenizer_is_needed_and_one_that_is_known_to_differ_is_refused(
     assert expected in refusal(capsys, *runs, larger)
 
 
+def test_options_of_an_encoding_and_their_absence_are_two_conditions(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / f"{i}", seed=i, values=[0.5], config={"model.position_options": options})
+        for i, options in enumerate(({}, {}, {"base": 20000}))
+    ]
+    found = conditions([read_run(run) for run in runs])
+    assert [(one.label, len(one.runs)) for one in found] == [
+        ("meta, position_options={}", 2),
+        ('meta, position_options={"base": 20000}', 1),
+    ]
+
+
 def test_thousands_of_runs_are_grouped_without_looking_at_every_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
