@@ -18,6 +18,7 @@ import rich.markup
 import rich.table
 
 from lightning_metatok import __version__, runtime
+from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser
 
 PACKAGES = (
@@ -151,7 +152,7 @@ def show(report: Report) -> None:
         for name, value in rows.items():
             text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
             table.add_row(f"  {name}", rich.markup.escape(text))
-    rich.print(table)
+    printer().print(table)
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

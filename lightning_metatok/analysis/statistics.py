@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 SEED = 20250918
 """Of the bootstrap's resamples: the same data give the same interval."""
@@ -43,6 +42,8 @@ def wilson_interval(
     """
     n_right, n = np.broadcast_arrays(np.asarray(n_right, dtype=np.int64), np.asarray(n, dtype=np.int64))
     assert ((n_right >= 0) & (n_right <= n)).all(), "some of n"
+    from scipy import stats  # most of a second, which a verb's --help does not need
+
     low, high = np.zeros(n.shape), np.ones(n.shape)
     for place in np.ndindex(n.shape):
         if n[place] > 0:
@@ -69,6 +70,8 @@ def paired_bootstrap(
     mean = float(difference_n.mean())
     if (difference_n == difference_n[0]).all():
         return Difference(mean, mean, mean)
+    from scipy import stats
+
     found = stats.bootstrap(
         (difference_n,),
         np.mean,
@@ -95,6 +98,8 @@ def mcnemar(a_n: ArrayLike, b_n: ArrayLike) -> float:
     only_a, only_b = int((a_n & ~b_n).sum()), int((b_n & ~a_n).sum())
     if only_a + only_b == 0:
         return 1.0
+    from scipy import stats
+
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from lightning_metatok import __version__, runtime, signals
+from lightning_metatok.cli.short_help import long_help, short_help
 from lightning_metatok.errors import RunError, UserError, nearest
 
 # verb -> (module with `main(verb, argv) -> exit code`, what it does)
@@ -51,7 +52,7 @@ def usage() -> str:
         "Language models with learned meta-tokens: train, ablate, generate.\n\n"
         f"verbs:\n{verbs}\n\n"
         "options:\n"
-        "  --help     this text; `lightning-metatok VERB --help` lists every option of a verb\n"
+        "  --help     this text; `lightning-metatok VERB --help` lists the options of a verb\n"
         "  --version  print the version\n\n"
         "Every key of a YAML file can be given on the command line; --config can be repeated (the last one wins):\n"
         "  lightning-metatok fit --config conf/base.yaml --config conf/arm/plain.yaml --trainer.max_steps=200"
@@ -75,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (one of {', '.join(VERBS)})")
+        if (text := short_help(verb, rest)) is not None:
+            print(text)
+            return 0
+        rest = long_help(verb, rest)
         runtime.prepare()  # before torch is imported
         module, _ = VERBS[verb]
         # A fit takes its checkpoint before it obeys a signal, also one that comes while torch is loaded.

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lightning_metatok.cli.output_file import check_output, writing
+from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report.budgets import (
     CONFIDENCE,
@@ -71,7 +71,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     metric = choose_metric(runs, arguments.metric)
     groups = conditions(runs)
     comparisons = compare(groups, metric)
-    console = Console()
+    console = printer()
     for comparison in comparisons:
         if comparison.groups:
             console.print(as_table(comparison, metric))

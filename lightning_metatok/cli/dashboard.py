@@ -20,13 +20,11 @@ from urllib.parse import quote
 
 from lightning_metatok.cli.studies import add_arguments, read_study
 from lightning_metatok.errors import OptionParser, UserError
-from lightning_metatok.report.dashboard import RUNS, write_dashboard
 
 MADE = "dashboard"
 HOST = "127.0.0.1"
 STARTS_WITHIN_S = 120
-TAB = f"#custom_scalars&regexInput={quote(f'^(?!{RUNS}/)', safe='()!')}"
-"""Conditions alone are listed: TensorBoard draws nothing where more than 40 of its runs are, until they are ticked."""
+TAB = "#custom_scalars&regexInput="
 
 
 def build_parser() -> OptionParser:
@@ -48,6 +46,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"--port={arguments.port}: expected 1 to 65535")
     if serves:
         check_port(arguments.port)
+    from lightning_metatok.report.dashboard import write_dashboard
+
     study, out = read_study(arguments, verb, MADE)
     write_dashboard(study, out, with_probes=bool(arguments.runs))
     print(f"{out}: {len(study.runs)} runs, {len(study.conditions)} conditions", flush=True)
@@ -76,7 +76,7 @@ def serve(folder: Path, port: int) -> int:
                 said.seek(0)
                 words = [line.strip() for line in said if line.strip()]
                 raise UserError(f"--port={port}: TensorBoard did not start: {words[-1] if words else 'no word of it'}")
-            print(f"TensorBoard: http://{HOST}:{port}/{TAB}   (Ctrl-C ends it)", flush=True)
+            print(f"TensorBoard: http://{HOST}:{port}/{TAB}{shown_first()}   (Ctrl-C ends it)", flush=True)
             return process.wait()
         except KeyboardInterrupt:
             return 0
@@ -88,6 +88,16 @@ def serve(folder: Path, port: int) -> int:
                 process.kill()
                 process.wait()
             signal.signal(signal.SIGTERM, before)
+
+
+def shown_first() -> str:
+    """What chooses among TensorBoard's runs, for an address.
+
+    Conditions alone: TensorBoard draws nothing where more than 40 of its runs are, until they are ticked.
+    """
+    from lightning_metatok.report.dashboard import RUNS
+
+    return quote(f"^(?!{RUNS}/)", safe="()!")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from lightning_metatok.cli.output_file import check_output, writing
+from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report import cost_model
 from lightning_metatok.report.cost_model import MODES, USABLE, Device, Job, Network
@@ -85,7 +85,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         hidden=arguments.hidden,
     )
     gpus = sorted(set(arguments.gpus))
-    console = Console()
+    console = printer()
     for shown in (
         parts_table(run),
         *work(run),

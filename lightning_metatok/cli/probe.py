@@ -22,6 +22,7 @@ from lightning_metatok.cli.config_files import values_of
 from lightning_metatok.cli.own_config import run_folder_of, with_own_config
 from lightning_metatok.cli.training import TrainingCLI
 from lightning_metatok.cli.training_parser import quiet
+from lightning_metatok.console import printer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.checkpoint_contents import weights_of
@@ -171,16 +172,12 @@ def write_finding(folder: Path, finding: Finding, step: int) -> None:
 
 def print_findings(findings: Sequence[tuple[str, Finding]], folder: Path) -> None:
     """The closing table."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:  # Rich would take 80 columns, and fold the table
-        console = Console(width=160)
     table = Table("finding", "what it says", title=f"{len(findings)} findings in {folder}", title_justify="left")
     for _, finding in findings:
         table.add_row(finding.name, finding.says or "see the figure")
-    console.print(table)
+    printer().print(table)
 
 
 @contextmanager

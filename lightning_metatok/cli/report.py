@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from lightning_metatok.cli.studies import add_arguments, read_study
 from lightning_metatok.errors import OptionParser
-from lightning_metatok.report.sections import report
-from lightning_metatok.report.write import HTML, write
 
 MADE = "report"
 
@@ -26,6 +24,9 @@ def build_parser() -> OptionParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Write the report; print where it is and what it found."""
     arguments = build_parser().parse(argv)
+    from lightning_metatok.report.sections import report
+    from lightning_metatok.report.write import HTML, write
+
     study, out = read_study(arguments, verb, MADE)
     page = report(study, with_probes=bool(arguments.runs))
     write(page, out)

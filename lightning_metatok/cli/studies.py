@@ -2,13 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning_metatok.cli.sweep import ROOT, as_started, read_sweep
 from lightning_metatok.errors import OptionParser, UserError
-from lightning_metatok.report.study import Study, of_runs, of_sweep
-from lightning_metatok.sweep import slurm
-from lightning_metatok.sweep.collect import collect
-from lightning_metatok.sweep.spec import SEED
+
+if TYPE_CHECKING:
+    from lightning_metatok.report.study import Study
 
 
 def add_arguments(parser: OptionParser, made: str) -> None:
@@ -17,11 +16,11 @@ def add_arguments(parser: OptionParser, made: str) -> None:
         "sweep", nargs="?", metavar="SWEEP.yaml", type=Path, help="a sweep file whose runs were started"
     )
     parser.add_argument("--runs", nargs="+", metavar="RUN", type=Path, help="run folders, instead of a sweep")
-    parser.add_argument("--folder", type=Path, help=f"where the sweep lives ({ROOT}/NAME)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to write ({ROOT}/NAME/{made})")
+    parser.add_argument("--folder", type=Path, help="where the sweep lives (runs/sweeps/NAME)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to write (runs/sweeps/NAME/{made})")
 
 
-def read_study(arguments: argparse.Namespace, verb: str, made: str) -> tuple[Study, Path]:
+def read_study(arguments: argparse.Namespace, verb: str, made: str) -> tuple["Study", Path]:
     """Return the study and the folder that is written.
 
     Raises:
@@ -36,7 +35,15 @@ def read_study(arguments: argparse.Namespace, verb: str, made: str) -> tuple[Stu
             raise UserError(f"--folder={arguments.folder}: expected a sweep file, not --runs")
         if arguments.out is None:
             raise UserError(f"{verb} --runs: expected --out FOLDER, too")
+        from lightning_metatok.report.study import of_runs
+
         return of_runs(arguments.runs, "Runs side by side"), arguments.out
+    from lightning_metatok.cli.sweep import as_started, read_sweep
+    from lightning_metatok.report.study import of_sweep
+    from lightning_metatok.sweep import slurm
+    from lightning_metatok.sweep.collect import collect
+    from lightning_metatok.sweep.spec import SEED
+
     sweep = as_started(read_sweep(arguments.sweep, arguments.folder))
     table = collect(sweep.folder, sweep.runs, sweep.spec.finished, [], slurm.queue(sweep.folder))
     study = of_sweep(

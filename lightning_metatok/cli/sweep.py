@@ -27,6 +27,7 @@ from rich.table import Table
 import lightning_metatok
 from lightning_metatok.cli.option_names import option_names
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
+from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
@@ -161,7 +162,7 @@ def _mappings(known: Sequence[str]) -> list[str]:
 
 def plan(sweep: Sweep, *, everything: bool) -> int:
     """Print the runs, what is finished, what is left, and the script for SLURM."""
-    console = Console()
+    console = printer()
     states = _states(sweep, ask_slurm=False)
     table = Table(title=f"{sweep.file}: {len(sweep.runs)} runs in {sweep.folder.path}", title_justify="left")
     axes = sweep.spec.axes()
@@ -231,7 +232,7 @@ def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: boo
 def status(sweep: Sweep, *, everything: bool) -> int:
     """Print what became of each run."""
     states = _states(sweep, ask_slurm=True)
-    console = Console()
+    console = printer()
     rows = [(run, states[run.name]) for run in sweep.runs]
     if not everything:
         busy = [row for row in rows if row[1].state in (RUNNING, *FAULTY)]

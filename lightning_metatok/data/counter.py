@@ -17,11 +17,27 @@ FIRST = np.uint64(0xBF58476D1CE4E5B9)
 SECOND = np.uint64(0x94D049BB133111EB)
 
 
+BLOCK = 1 << 14
+"""Numbers that are mixed at once: what is read again and again stays in the cache."""
+
+
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return a bijection of 64-bit integers; each input bit flips each output bit with odds near 1/2."""
-    values = (values ^ (values >> np.uint64(30))) * FIRST
-    values = (values ^ (values >> np.uint64(27))) * SECOND
-    return values ^ (values >> np.uint64(31))
+    mixed = np.array(values, dtype=np.uint64, order="C", ndmin=1)
+    _mix_in_place(mixed)
+    return mixed.reshape(np.shape(values))
+
+
+def _mix_in_place(values: NDArray[np.uint64]) -> None:
+    flat, shifted = values.reshape(-1), np.empty(min(values.size, BLOCK), dtype=np.uint64)
+    for start in range(0, len(flat), BLOCK):
+        block = flat[start : start + BLOCK]
+        other = shifted[: len(block)]
+        for shift, factor in ((30, FIRST), (27, SECOND), (31, None)):
+            np.right_shift(block, np.uint64(shift), out=other)
+            np.bitwise_xor(block, other, out=block)
+            if factor is not None:
+                np.multiply(block, factor, out=block)
 
 
 def random_bits(seed: int, *counters: ArrayLike) -> NDArray[np.uint64]:
@@ -32,7 +48,9 @@ def random_bits(seed: int, *counters: ArrayLike) -> NDArray[np.uint64]:
     bits = mix(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
     for counter in counters:
         # A one-element array, because NumPy reports overflow, which is wanted here, for scalars.
-        bits = mix((bits ^ np.atleast_1d(np.asarray(counter)).astype(np.uint64)) + GOLDEN)
+        bits = np.bitwise_xor(bits, np.atleast_1d(np.asarray(counter)).astype(np.uint64, copy=False), order="C")
+        bits += GOLDEN
+        _mix_in_place(bits)
     return bits
 
 

@@ -28,7 +28,7 @@ def complete(
     An empty prompt starts a new document. The model never writes a meta-token.
 
     Returns:
-        The prompt and its continuation; meta-tokens are shown only with `keep_meta`.
+        The prompt and its continuation, without the token that ends it; meta-tokens are shown only with `keep_meta`.
 
     Raises:
         UserError: prompt and continuation are longer than the table of positions.
@@ -59,4 +59,9 @@ def complete(
         forbidden_ids=(tokenizer.meta_id, *range(tokenizer.vocab_size, model.config.vocab_size)),
         stop_id=tokenizer.eos_id,
     )
-    return tokenizer.decode(out_BT[0].tolist(), skip_meta=not keep_meta)
+    written = out_BT[0, tokens_BT.shape[1] :].tolist()
+    if tokenizer.eos_id in written:
+        written = written[: written.index(tokenizer.eos_id)]
+    # What stands for an empty prompt was not the user's.
+    asked = [id for id in tokens_BT[0].tolist() if prompt or id != tokenizer.eos_id]
+    return tokenizer.decode([*asked, *written], skip_meta=not keep_meta)

@@ -98,7 +98,10 @@ def _sample(
     """One token a sample, [B]."""
     if temperature == 0:
         return logits_BV.argmax(dim=-1)
-    logits_BV = logits_BV / temperature
+    # Near 0 and near infinity a quotient would overflow, or 0 / 0 and inf / inf meet; the shift is what softmax does.
+    floats = torch.finfo(logits_BV.dtype)
+    logits_BV = logits_BV - logits_BV.amax(dim=-1, keepdim=True)
+    logits_BV = logits_BV / min(max(temperature, floats.tiny), floats.max)
     if top_k is not None:
         least_B1 = logits_BV.topk(min(top_k, logits_BV.shape[-1])).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from lightning_metatok.analysis.statistics import wilson_interval
 from lightning_metatok.errors import UserError
@@ -92,6 +91,8 @@ def estimate(values_n: ArrayLike, *, n_items: int | None = None, share: bool = F
     values_n = np.asarray(values_n, dtype=np.float64)
     n, mean = len(values_n), float(values_n.mean())
     if n >= 2 and np.ptp(values_n) > 0:
+        from scipy import stats  # most of a second, which a verb's --help does not need
+
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values_n.std(ddof=1) / math.sqrt(n))
         low, high = mean - half, mean + half
         return Estimate(mean, max(low, 0.0), min(high, 1.0), n, "t") if share else Estimate(mean, low, high, n, "t")

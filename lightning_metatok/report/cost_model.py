@@ -23,9 +23,12 @@ It computes in bf16 throughout, the residual stream too, which autocast leaves i
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import TYPE_CHECKING
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model import MetaTransformer, TransformerConfig
+
+if TYPE_CHECKING:  # torch stands behind it, and `estimate --help` need not wait
+    from lightning_metatok.model import MetaTransformer, TransformerConfig
 
 MODES = ("ddp", "zero2", "fsdp2")
 """Nothing sharded, gradients and moments sharded, everything sharded."""
@@ -135,7 +138,7 @@ class Network:
         return self.link_bytes_per_s if n <= self.gpus_per_node else min(self.link_bytes_per_s, self.node_bytes_per_s)
 
 
-def parts(model: MetaTransformer) -> dict[str, int]:
+def parts(model: "MetaTransformer") -> dict[str, int]:
     """Parameters by what they are for, in the order in which a token meets them; parts without any are left out."""
     found = dict.fromkeys(("embedding", "positions", "self-attention", "meta-attention", "MLP", "norms", "head"), 0)
     kinds = {"embedding": "embedding", "positions": "positions", "head": "head"}
@@ -148,7 +151,7 @@ def parts(model: MetaTransformer) -> dict[str, int]:
 
 
 def activation_bytes(
-    config: TransformerConfig, form: Format, *, meta_share: float, rotates: bool
+    config: "TransformerConfig", form: Format, *, meta_share: float, rotates: bool
 ) -> tuple[float, float]:
     """Return what forward keeps for backward, in bytes a token: of one block with meta-attention, and of one without.
 
@@ -168,7 +171,7 @@ def activation_bytes(
     return plain + (1.0 if dense else meta_share) * (attention + mask), plain
 
 
-def head_bytes(config: TransformerConfig, form: Format) -> float:
+def head_bytes(config: "TransformerConfig", form: Format) -> float:
     """Return the bytes a token at the loss: three float32 rows of V, at the start of backward, and the last norm's."""
     return 3 * 4.0 * config.vocab_size + (form.stream + form.work) * config.d_model
 
@@ -214,7 +217,7 @@ class Job:
 
 
 def job(
-    model: MetaTransformer,
+    model: "MetaTransformer",
     form: Format,
     *,
     length: int,

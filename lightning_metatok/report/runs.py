@@ -51,6 +51,9 @@ OF_THE_TRAINER = {
     f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
 }
 
+FREE_KEYS = ("task_options", "position_options")
+"""Mappings in which a key that is missing is a value too: its default."""
+
 FloatArray = NDArray[np.float64]
 
 
@@ -58,7 +61,7 @@ FloatArray = NDArray[np.float64]
 class Run:
     """One run folder. `arm` is arm.json, `config` config.yaml with dotted keys, `lines` those of metrics.jsonl.
 
-    `environment` is environment.json, empty where there is none.
+    `tokenizer` is a hash of tokenizer.json, `environment` is environment.json; each is empty where there is none.
     """
 
     folder: Path
@@ -123,7 +126,16 @@ class Run:
         same = {"data.task": self.config.get("data.task"), "data.corpus": self.config.get("data.corpus")}
         same |= {key: value for key, value in sorted(self.settings().items()) if key.startswith("data.")}
         free = OF_THE_TRAINING | OF_THE_ARM
-        return {key: value for key, value in same.items() if key not in free} | {"data.tokenizer": self.tokenizer}
+        return {key: value for key, value in same.items() if key not in free}
+
+    def read_with(self, other: "Run") -> dict[str, Any]:
+        """Return what says which tokenizer this run had, to be compared with the same of `other`.
+
+        That is its hash; where one of the two does not have tokenizer.json any more, what the configuration asks for.
+        """
+        if self.tokenizer and other.tokenizer:
+            return {"data.tokenizer": self.tokenizer}
+        return {key: self.config.get(key) for key in ("data.tokenizer", "data.vocab_size")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +158,7 @@ def read_run(folder: Path) -> Run:
     """
     if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder")
-    for name in (CONFIG, METRICS, ARM, TOKENIZER):
+    for name in (CONFIG, METRICS, ARM):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
     try:
@@ -163,7 +175,8 @@ def read_run(folder: Path) -> Run:
     lines = tuple(
         _numbers(folder / METRICS, line, number) for number, line in enumerate(_text(folder / METRICS).splitlines(), 1)
     )
-    digest = hashlib.sha256((folder / TOKENIZER).read_bytes()).hexdigest()[:12]
+    tokenizer = folder / TOKENIZER
+    digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()[:12] if tokenizer.is_file() else ""
     made_with = folder / ENVIRONMENT
     environment = _json(made_with, _text(made_with)) if made_with.is_file() else {}
     return Run(folder, arm, flat, digest, tuple(line for line in lines if line.get("step") is not None), environment)
@@ -175,42 +188,44 @@ def conditions(runs: list[Run]) -> list[Condition]:
     Raises:
         UserError: runs on different data, or a run that counts twice.
     """
-    first = runs[0].data()
-    for run in runs[1:]:
-        for key, value in run.data().items():
-            if value != first.get(key):
-                raise UserError(
-                    f"{run.folder}: {key}={_shown(value)}, but {runs[0].folder} has {_shown(first.get(key))}; "
-                    "expected runs on the same data"
-                )
+    first, known = runs[0].data(), next((run for run in runs if run.tokenizer), runs[0])
+    for run in runs:
+        for other, mine, theirs in ((runs[0], run.data(), first), (known, run.read_with(known), known.read_with(run))):
+            for key, value in mine.items():
+                if value != theirs.get(key):
+                    raise UserError(
+                        f"{run.folder}: {key}={_shown(value)}, but {other.folder} has {_shown(theirs.get(key))}; "
+                        "expected runs on the same data"
+                    )
     settings = [run.settings() for run in runs]
     keys = sorted({key for one in settings for key in one})
     # Where a fraction of marks has no meaning, it is no difference either.
     varying = [key for key in keys if len({_shown(one[key]) for one in settings if key in one}) > 1]
-    groups: dict[tuple[str, int], list[Run]] = {}
+    groups: dict[tuple[str, int], dict[str, Run]] = {}
+    folders: set[Path] = set()
     for run, one in zip(runs, settings, strict=True):
         extra = [f"{key.rpartition('.')[2]}={_shown(one[key])}" for key in varying if key in one]
         label = ", ".join([str(run.arm["arm"]), *extra])
-        group = groups.setdefault((label, int(run.arm["parameters"])), [])
-        for other in group:
-            if other.folder.resolve() == run.folder.resolve():
-                raise UserError(f"{run.folder}: given twice")
-            if other.seed == run.seed:
-                raise UserError(
-                    f"{run.folder}: the same arm and seed as {other.folder} ({label}, seed {run.seed[0]}); "
-                    "expected another seed"
-                )
-        group.append(run)
-    return [
-        Condition(label, parameters, group[0].arm["arm"] == PLAIN, tuple(group), {"condition": label})
-        for (label, parameters), group in groups.items()
-    ]
+        if (folder := run.folder.resolve()) in folders:
+            raise UserError(f"{run.folder}: given twice")
+        folders.add(folder)
+        group = groups.setdefault((label, int(run.arm["parameters"])), {})
+        if (other := group.setdefault(_shown(run.seed), run)) is not run:
+            raise UserError(
+                f"{run.folder}: the same arm and seed as {other.folder} ({label}, seed {run.seed[0]}); "
+                "expected another seed"
+            )
+    found = []
+    for (label, parameters), group in groups.items():
+        seeds = tuple(group.values())
+        found.append(Condition(label, parameters, seeds[0].arm["arm"] == PLAIN, seeds, {"condition": label}))
+    return found
 
 
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; what a task was given stays one value."""
+    """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; what is free in its keys stays one value."""
     for key, value in nested.items():
-        if isinstance(value, Mapping) and key != "task_options":
+        if isinstance(value, Mapping) and key not in FREE_KEYS:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

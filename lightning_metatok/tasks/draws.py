@@ -17,6 +17,8 @@ IntArray = NDArray[np.int64]
 
 ANEW = 0x616E6577
 """Keeps the second choice of a purpose apart from the first."""
+AT_ONCE = 128
+"""Choices among a pool that are made at once: their random numbers stay in the cache."""
 
 
 class Draws:
@@ -37,8 +39,12 @@ class Draws:
     def bits(self, purpose: str, *shape: int) -> NDArray[np.uint64]:
         """Return 64 random bits, uint64 [n, *shape]."""
         slots = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(1, *shape)
+        return self._bits_at(purpose, np.arange(self.n), slots)
+
+    def _bits_at(self, purpose: str, row_r: IntArray, slots: IntArray) -> NDArray[np.uint64]:
+        """The bits of the rows `row_r` [r] in `slots` [r or 1, ...]."""
         state_n = random_bits(ANEW, self._state_n) if purpose in self.anew else self._state_n
-        states = state_n.reshape(-1, *(1 for _ in shape))
+        states = state_n[row_r].reshape(-1, *(1 for _ in slots.shape[1:]))
         return random_bits(zlib.crc32(purpose.encode()), states, slots)
 
     def integers(self, purpose: str, low: ArrayLike, high: ArrayLike, *shape: int) -> IntArray:
@@ -50,10 +56,23 @@ class Draws:
         width = (high_ - low_ + 1).astype(np.uint64)
         return (self.bits(purpose, *shape) % width).astype(np.int64) + low_
 
-    def choose(self, purpose: str, k: int, pool: int, *shape: int) -> IntArray:
-        """Return `k` different numbers below `pool` in random order, int64 [n, *shape, k]."""
+    def choose(self, purpose: str, k: int, pool: int, *shape: int, where: NDArray[np.bool_] | None = None) -> IntArray:
+        """Return `k` different numbers below `pool` in random order, int64 [n, *shape, k].
+
+        Where `where`, bool [n, *shape], is False, nothing is drawn, which saves time: the numbers are 0.
+        """
         assert k <= pool, f"{k} of {pool}"
-        return np.argsort(self.bits(purpose, *shape, pool), axis=-1)[..., :k]
+        if where is None:
+            where = np.ones((self.n, *shape), dtype=bool)
+        chosen = np.zeros((*where.shape, k), dtype=np.int64)
+        row_r, place_r = np.nonzero(where.reshape(self.n, -1))
+        drawn_rk = np.empty((len(row_r), k), dtype=np.int64)
+        for start in range(0, len(row_r), AT_ONCE):
+            block = slice(start, start + AT_ONCE)
+            slots = place_r[block, None] * pool + np.arange(pool)
+            drawn_rk[block] = np.argsort(self._bits_at(purpose, row_r[block], slots), axis=-1)[:, :k]
+        chosen[where] = drawn_rk
+        return chosen
 
     def shuffle(self, purpose: str, present_nm: NDArray[np.bool_]) -> IntArray:
         """Return a random order of the columns that are present, int64 [n, m]: those first, then the rest."""

@@ -71,9 +71,9 @@ class ListRecall(Task):
         row_n = np.arange(n)
         names_nN = draws.choose("names", N, self.largest_size)
         lengths_nN = draws.integers("lengths", *self.list_length, N)
-        items_nNK = lexicon.items[names_nN[..., None], draws.choose("items", K, pool, N)]
-        target_n = draws.integers("target", 0, size_n - 1)
         exists_nN = np.arange(N) < size_n[:, None]
+        items_nNK = lexicon.items[names_nN[..., None], draws.choose("items", K, pool, N, where=exists_nN)]
+        target_n = draws.integers("target", 0, size_n - 1)
         is_target_nN = np.arange(N) == target_n[:, None]
         exists_nNK = exists_nN[..., None] & (np.arange(K) < lengths_nN[..., None])
         length_n = lengths_nN[row_n, target_n]

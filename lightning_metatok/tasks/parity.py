@@ -13,8 +13,9 @@ With `scratchpad` the answer is the parity after each bit up to the label, the l
     symbols  zero one one L1 zero ? L1 zero one zero
 
 Coupled position ids (Cho et al. 2024, arXiv 2405.20671): bits between the same labels share an id, the label behind
-them and the question about it have the next; with one label these are the paper's ids. With the scratchpad bits count
-from 1, a label has the id of its bit, the question has 0, and each parity the id of its bit.
+them and the question about it have the next, and the answer has that of the bits; with one label these are the paper's
+ids. With the scratchpad bits count from 1, a label has the id of its bit, the question has 0, and each parity the id
+of its bit.
 Source: reference section 3 (the XOR of all bits before the pause); the labels, which let a prompt without marks be
 answered, and the wording are ours.
 """
@@ -130,7 +131,8 @@ class Parity(Task):
                 written_nB = asked_n[:, None] & (np.arange(B) <= last_n1)
                 draft.put(parity_word_nB, answer=True, where=written_nB, ids=bit_id_nB)
             else:
-                draft.put(parity_word_nB[row_n1, last_n1][:, 0], answer=True, where=asked_n, ids=ids_n)
+                answer_id_n = bit_id_nB[row_n1, last_n1][:, 0]
+                draft.put(parity_word_nB[row_n1, last_n1][:, 0], answer=True, where=asked_n, ids=answer_id_n)
         draft.content(np.where(exists_nB, bits_nB, ABSENT))
         draft.slices |= {"n_bits": size_n, "place": after_nM[:, 0] + 1}
         return draft

@@ -179,3 +179,11 @@ def test_entropy_has_gradients_where_keys_are_masked() -> None:
     assert free.grad is not None
     torch.testing.assert_close(logits.grad, torch.cat([free.grad, torch.zeros(1)]))
     assert attention_entropy(torch.tensor([1.0, 0.0])) == 0
+
+
+def test_the_entropy_of_the_others_is_0_where_no_other_is_seen() -> None:
+    hidden = -torch.inf
+    logits = torch.tensor([[0.3, hidden, hidden], [0.3, 1.0, hidden], [0.3, 1.0, 1.0]], dtype=torch.float64)
+    found = entropy_without(logits, 0)
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, math.log(2)], dtype=torch.float64), rtol=0, atol=1e-15)
+    assert entropy_without(torch.full((2,), 3.0), torch.tensor([True, True])) == 0

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,13 +261,55 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return error
 
 
-@pytest.mark.parametrize("missing", ["arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"])
+@pytest.mark.parametrize("missing", ["arm.json", "config.yaml", "metrics.jsonl"])
 def test_a_folder_that_is_no_run_says_what_is_missing(
     missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "run", values=[0.5])
     (run / missing).unlink()
     assert f"{run}: expected a run folder as `fit` writes it; {missing} is missing" in refusal(capsys, run)
+
+
+def test_no_tokenizer_is_needed_and_one_that_is_known_to_differ_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write_run(tmp_path / f"{i}", seed=i, values=[0.5]) for i in range(3)]
+    (runs[0] / "tokenizer.json").unlink()
+    assert main(["compare", *map(str, runs)]) == 0
+    (runs[2] / "tokenizer.json").write_text('{"version": "2.0"}')
+    assert f"{runs[2]}: data.tokenizer=" in refusal(capsys, *runs)  # the first has none, the others differ
+    for run in runs[1:]:
+        (run / "tokenizer.json").unlink()
+    assert main(["compare", *map(str, runs)]) == 0
+    larger = write_run(tmp_path / "larger", seed=9, values=[0.5], config={"data.vocab_size": 1024})
+    expected = f"{larger}: data.vocab_size=1024, but {runs[0]} has null"
+    (larger / "tokenizer.json").unlink()
+    assert expected in refusal(capsys, *runs, larger)
+
+
+def test_options_of_an_encoding_and_their_absence_are_two_conditions(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / f"{i}", seed=i, values=[0.5], config={"model.position_options": options})
+        for i, options in enumerate(({}, {}, {"base": 20000}))
+    ]
+    found = conditions([read_run(run) for run in runs])
+    assert [(one.label, len(one.runs)) for one in found] == [
+        ("meta, position_options={}", 2),
+        ('meta, position_options={"base": 20000}', 1),
+    ]
+
+
+def test_thousands_of_runs_are_grouped_without_looking_at_every_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = read_run(write_run(tmp_path / "run", values=[0.5]))
+    runs = [replace(run, folder=tmp_path / f"{i}", config={**run.config, "seed_everything": i}) for i in range(2000)]
+    asked: list[Path] = []
+    resolve = Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path, **options: asked.append(path) or resolve(path, **options))
+    (found,) = conditions(runs)
+    assert len(found.runs) == 2000
+    assert len(asked) == 2000
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The door is light, names every verb, and turns a user's mistake into one line and exit code 2."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from lightning_metatok.cli import VERBS, main
+from lightning_metatok.cli.short_help import ALL
+from lightning_metatok.cli.short_help import VERBS as WITH_SHORT_HELP
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -14,19 +17,43 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {verb} " in text for verb in VERBS)
 
 
-def test_help_imports_nothing_heavy_and_takes_at_most_half_a_cpu_second() -> None:
+HEAVY = ("torch", "lightning", "datasets", "xformers", "matplotlib", "jsonargparse", "scipy", "pandas", "tensorboard")
+SECONDS = 0.5
+ASKED = [[], *([verb] for verb in VERBS if verb not in ("fit", "sweep"))]
+"""What is asked for help; the parser of fit is built for it."""
+
+
+@pytest.mark.parametrize("words", ASKED, ids=lambda words: " ".join(words) or "no verb")
+def test_help_imports_nothing_heavy_and_takes_at_most_half_a_cpu_second(words: list[str]) -> None:
     script = (
-        "import sys, resource\n"
+        "import contextlib, sys, resource\n"
         "from lightning_metatok.cli import main\n"
-        "assert main(['--help']) == 0\n"
-        "heavy = {'torch', 'lightning', 'datasets', 'xformers', 'matplotlib', 'jsonargparse'} & set(sys.modules)\n"
+        "with contextlib.suppress(SystemExit):\n"  # as argparse ends
+        f"    assert main([*{words}, '--help']) == 0\n"
+        f"heavy = {{*{HEAVY}}} & set(sys.modules)\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "print('HEAVY', sorted(heavy), 'CPU', used.ru_utime + used.ru_stime)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: lightning-metatok")
     last = done.stdout.splitlines()[-1]
     assert last.startswith("HEAVY [] CPU ")
-    assert float(last.split()[-1]) <= 0.5
+    assert float(last.split()[-1]) <= SECONDS
+
+
+def test_short_help_names_options_that_there_are_and_long_help_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["probe", "--help_all"])
+    assert ended.value.code == 0
+    every = capsys.readouterr().out
+    assert "--probe.patching." in every
+    assert "--model.n_layers" in every
+    for verb in WITH_SHORT_HELP:
+        assert main([verb, "--ckpt_path=x", "-h"]) == 0
+        for line in capsys.readouterr().out.partition("options:")[2].splitlines()[1:]:
+            option = re.match(r"  (--[a-z_.]+)", line)
+            assert option is not None
+            assert option[1] in (ALL, "--probe.") or f"{option[1]} " in every
 
 
 def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

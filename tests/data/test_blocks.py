@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lightning_metatok.data import blocks as module
 from lightning_metatok.data.blocks import PackedBlocks, TokenStore, prepare_tokens
@@ -96,3 +98,29 @@ def test_a_split_shorter_than_a_block_is_refused(store: TokenStore) -> None:
     assert len(PackedBlocks(store, "validation", n)) == 1
     with pytest.raises(UserError, match=rf"validation split has {n} tokens, less than one block of {n + 1}"):
         PackedBlocks(store, "validation", n + 1)
+
+
+def cut(document: str, length: int) -> list[str]:
+    """The pieces of a document, found by going through it one character after the other."""
+    found, piece = [], ""
+    for place, character in enumerate(document):
+        piece += character
+        if len(piece) > length and character == "\n":
+            found.append(piece)
+            piece = ""
+        elif len(piece) == 2 * length and place + 1 < len(document):
+            blanks = [at for at in range(length, 2 * length) if piece[at] == " "]
+            end = blanks[-1] if blanks else 2 * length
+            found.append(piece[:end])
+            piece = piece[end:]
+    return [*found, piece] if piece else found
+
+
+@given(document=st.text("ab \n", max_size=120), length=st.integers(1, 9))
+@settings(max_examples=300)
+def test_pieces_end_at_lines_then_at_blanks_then_anywhere(document: str, length: int) -> None:
+    found = list(module.pieces(document, length))
+    assert "".join(found) == document
+    assert all(0 < len(piece) <= 2 * length for piece in found)
+    assert all(len(piece) >= length for piece in found[:-1])
+    assert found == cut(document, length)

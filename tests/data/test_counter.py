@@ -1,11 +1,12 @@
 """The hash behind every random choice: pinned, because it decides what a resumed run sees."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from lightning_metatok.data.counter import mix, permutation, random_bits
+from lightning_metatok.data.counter import BLOCK, mix, permutation, random_bits
 
 
 def test_the_finaliser_is_that_of_splitmix64() -> None:
@@ -32,3 +33,18 @@ def test_first_places_of_permutations_are_uniform_over_epochs() -> None:
 def test_seed_and_counters_do_not_stand_in_for_each_other() -> None:
     values = {int(random_bits(*key)[0]) for key in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0), (1, 1, 0)]}
     assert len(values) == 5
+
+
+@pytest.mark.parametrize("n", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 5])
+def test_many_numbers_are_mixed_as_one_is_and_stay_as_they_were(n: int) -> None:
+    values = np.random.default_rng(0).integers(2**64, size=(n, 2), dtype=np.uint64)
+    before = values.copy()
+    mixed = mix(values)
+    np.testing.assert_array_equal(values, before)
+    assert mixed.shape == values.shape
+    for row in (0, n // 2, n - 1):
+        for column in (0, 1):
+            z = int(values[row, column])
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+            assert int(mixed[row, column]) == z ^ (z >> 31)

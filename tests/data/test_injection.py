@@ -197,3 +197,19 @@ def test_fixed_slots_outside_the_block_are_named() -> None:
     rule = InjectionRule(placement="fixed", positions=(2, 99))
     with pytest.raises(UserError, match=r"data\.meta_positions: slot 99 lies outside a block of 16"):
         rule.apply(source(1, 14), block_length=16, meta_id=META, seed=0, index=0)
+
+
+@pytest.mark.parametrize("slots", [(0,), (0, 15), (15,), (7, 0)])
+def test_fixed_slots_may_be_the_first_and_the_last(slots: tuple[int, ...]) -> None:
+    rule = InjectionRule(placement="fixed", positions=slots)
+    injected = rule.apply(source(2, 16), block_length=16, meta_id=META, seed=0, index=0)
+    for mask_T in injected.meta_mask_BT:
+        assert mask_T.nonzero()[:, 0].tolist() == sorted(slots)
+
+
+@pytest.mark.parametrize("slot", [-1, 16])
+def test_fixed_slots_beyond_either_end_are_refused(slot: int) -> None:
+    with pytest.raises(UserError, match=r"^data\.meta_positions"):
+        InjectionRule(placement="fixed", positions=(0, slot)).apply(
+            source(1, 16), block_length=16, meta_id=META, seed=0, index=0
+        )

@@ -144,3 +144,25 @@ def test_code_in_a_checkpoint_does_not_run(zipped: bool, tmp_path: Path) -> None
     assert not mark.exists()
     torch.load(path, weights_only=False) if zipped else pickle.loads(path.read_bytes())  # it does run elsewhere
     assert mark.exists()
+
+
+def test_of_equal_losses_the_newest_is_the_best(tmp_path: Path) -> None:
+    for step, loss in enumerate((2.0, 1.0, 1.0, 1.0, 3.0, 4.0)):
+        save(tmp_path, step, loss)
+    prune(tmp_path, keep_last=1, keep_best=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-5.ckpt", "step-3.ckpt", "step-2.ckpt"]
+
+
+def test_going_back_to_before_the_first_checkpoint_takes_the_link_away(tmp_path: Path) -> None:
+    link_last(save(tmp_path, 4))
+    forget_after(tmp_path, 2)
+    assert checkpoints(tmp_path) == []
+    assert not os.path.lexists(tmp_path / "last.ckpt")
+
+
+def test_going_back_moves_the_link_first(tmp_path: Path) -> None:
+    save(tmp_path, 2)
+    link_last(save(tmp_path, 4))
+    forget_after(tmp_path, 2)
+    assert (tmp_path / "last.ckpt").resolve() == tmp_path / "step-2.ckpt"
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-2.ckpt"]

@@ -1,8 +1,10 @@
 """The loss scores source targets only, and a checkpoint must fit the model and the data."""
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
+import lightning
 import pytest
 import torch
 
@@ -105,3 +107,45 @@ def test_what_positions_cannot_do_is_refused_before_anything_runs(
         make_model().check_data(make_data(separate_documents=True))
     with pytest.raises(UserError, match="cannot be compiled: why not; expected one of"):
         make_model(compile=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
+@pytest.mark.parametrize(
+    ("every", "accumulate", "expected"),
+    [(3, 1, [3, 6]), (1, 1, [1, 2, 3, 4, 5, 6, 7]), (2, 2, [2, 2, 4, 4, 6, 6]), (50, 1, [])],
+)
+def test_bits_per_byte_in_training_are_measured_as_often_as_values_are_written(
+    every: int,
+    accumulate: int,
+    expected: list[int],
+    tmp_path: Any,
+    make_data: Any,
+    make_model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, log, said = make_model(), MetaTokenLM.log, defaultdict(list)
+
+    def noted(self: MetaTokenLM, name: str, value: Any, **options: Any) -> None:
+        said[name].append((self.global_step + 1, float(value)))
+        log(self, name, value, **options)
+
+    monkeypatch.setattr(MetaTokenLM, "log", noted)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=7,
+        log_every_n_steps=every,
+        accumulate_grad_batches=accumulate,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(model, datamodule=make_data())
+    assert [step for step, _ in said["bits_per_byte/train"]] == expected
+    assert len(said["loss/train"]) == 7 * accumulate
+    nats = dict(said["loss/train"])
+    # The model knows nothing yet: a token of some bytes takes ln 320 nats.
+    assert all(0.1 < bits / nats[step] < 1.5 for step, bits in said["bits_per_byte/train"])

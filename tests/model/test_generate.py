@@ -113,6 +113,36 @@ def test_top_k_and_top_p_keep_the_likeliest_tokens_only() -> None:
     assert set(first.tolist()) == {int(ranked[0])}
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-45, 1e-38, 1e-30, 1e-8])
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}, {"top_k": 3, "top_p": 0.9}], ids=str)
+@torch.no_grad()
+def test_a_temperature_near_zero_takes_the_likeliest_token(temperature: float, options: dict[str, Any]) -> None:
+    model, (tokens_BT, meta_mask_BT) = tiny(), batch()
+    forbidden = [0, 7, 30]
+    greedy, cold = (
+        generate(
+            model, tokens_BT, meta_mask_BT, max_new_tokens=6, temperature=t, seed=0, forbidden_ids=forbidden, **options
+        )
+        for t in (0.0, temperature)
+    )
+    assert torch.equal(cold, greedy)
+
+
+@pytest.mark.parametrize("temperature", [1e30, 3.5e38, 1e39, 1.7e308, float("inf")])
+def test_a_temperature_near_infinity_takes_any_token_that_is_not_forbidden(temperature: float) -> None:
+    model, (tokens_BT, _) = tiny(), batch(n=1)
+    allowed = {3, 4, 11}
+    out = generate(
+        model,
+        tokens_BT.expand(100, -1),
+        max_new_tokens=1,
+        temperature=temperature,
+        seed=0,
+        forbidden_ids=sorted({*range(VOCABULARY)} - allowed),
+    )
+    assert set(out[:, -1].tolist()) == allowed
+
+
 def test_a_stopped_sample_is_filled_with_the_stop_id() -> None:
     model, (tokens_BT, _) = tiny(), batch(n=8)
     free = generate(model, tokens_BT, max_new_tokens=30, temperature=0)[:, 21:]

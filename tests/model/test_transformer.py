@@ -293,18 +293,20 @@ def test_initial_weights_are_nanogpt_s() -> None:
     assert not block.mlp.up.bias.any()
 
 
-def test_flops_count_matrix_products_as_pytorch_does() -> None:
+@pytest.mark.parametrize("arm", [{}, {"meta_layers": [1]}, {"meta_over": "all"}, {"meta_fill": -1e4}], ids=str)
+def test_flops_count_matrix_products_as_pytorch_does(arm: dict[str, Any]) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = tiny(d_model=32, vocab_size=64, attention_backend="reference").train()
+    model = tiny(d_model=32, vocab_size=64, attention_backend="reference", **arm).train()
     tokens_BT = torch.randint(64, (2, 40))
     meta_mask_BT = torch.zeros(2, 40, dtype=torch.bool)
     meta_mask_BT[:, ::10] = True
     with FlopCounterMode(display=False) as counter:
         model(tokens_BT, meta_mask_BT).sum().backward()
     # The reference computes all T keys a query where causal attention needs (T + 1) / 2 on average.
-    layers, d_model, length, n_metas = 2, 32, 40, 4
-    wasted = 6 * layers * d_model * (2 * length * (length - 1) + 2 * n_metas * (n_metas - 1))
+    layers, seconds, d_model, length, n_metas = 2, len(arm.get("meta_layers", (0, 1))), 32, 40, 4
+    n_rows = n_metas if not arm or "meta_layers" in arm else length  # a dense second attention is over all tokens
+    wasted = 6 * d_model * 2 * (layers * length * (length - 1) + seconds * n_rows * (n_rows - 1))
     assert counter.get_total_flops() - wasted == pytest.approx(80 * model.flops_per_token(40, 0.1), rel=1e-12)
 
 
@@ -345,3 +347,55 @@ def test_zeroing_the_meta_embedding_equals_a_model_whose_row_is_zero(arm: dict[s
     assert torch.equal(
         model(tokens_BT, nowhere, zero_meta_embedding=True), model(tokens_BT, nowhere, zero_meta_embedding=False)
     )
+
+
+MARKS = [2, 5, 9, 14]
+
+
+def second_update(model: MetaTransformer, seed: int) -> Tensor:
+    """What the second attention of the only block adds at the four marks, [4, D]; the other branches add nothing."""
+    tokens_BT = torch.arange(20)[None]
+    meta_mask_BT = torch.zeros(1, 20, dtype=torch.bool)
+    meta_mask_BT[0, MARKS] = True
+    seen: list[Tensor] = []
+    hook = model.blocks[0].register_forward_hook(lambda _, inputs, out: seen.append(out - model.embedding(tokens_BT)))
+    torch.manual_seed(seed)
+    model(tokens_BT, meta_mask_BT)
+    hook.remove()
+    assert not seen[0][0, ~meta_mask_BT[0]].any() or model.config.meta_over == "all"
+    return seen[0][0, meta_mask_BT[0]]
+
+
+@pytest.mark.parametrize("over", ["meta", "all"])
+@torch.no_grad()
+def test_what_the_second_attention_adds_is_dropped_out_in_training(over: str) -> None:
+    model = tiny(n_layers=1, meta_over=over, dropout=0.5)
+    block = model.blocks[0]
+    block.attention.projections.out.weight.zero_()
+    block.mlp.down.weight.zero_()
+    expected = second_update(model, 0)
+    model.train()
+    model.dropout.eval()  # of the embeddings
+    block.meta_attention.dropout = 0.0  # of the weights between marks
+    updates = torch.stack([second_update(model, seed) for seed in range(200)])
+    kept = updates.abs() > 1e-6
+    torch.testing.assert_close(updates, torch.where(kept, 2 * expected, 0), atol=1e-5, rtol=1e-5)
+    assert 0.4 < float(kept.float().mean()) < 0.6  # of 12,800
+
+
+@pytest.mark.parametrize("over", ["meta", "all"])
+@torch.no_grad()
+def test_weights_of_the_second_attention_are_dropped_out_in_training(over: str) -> None:
+    model = tiny(n_layers=1, meta_over=over, dropout=0.5, attention_backend="reference")
+    block = model.blocks[0]
+    block.attention.projections.out.weight.zero_()
+    block.mlp.down.weight.zero_()
+    expected = second_update(model, 0)
+    model.train()
+    for dropout in (model.dropout, block.dropout):
+        dropout.eval()
+    updates = torch.stack([second_update(model, seed) for seed in range(600)])
+    spread = updates.std(dim=0)
+    assert (spread.amax(dim=-1) > 0.05).all()
+    # The mean of 600 draws, each kept with a half and doubled: six standard errors.
+    assert ((updates.mean(dim=0) - expected).abs() < 6 * spread / 600**0.5 + 1e-5).all()

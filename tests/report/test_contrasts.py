@@ -104,3 +104,23 @@ def test_p_is_corrected_for_all_lengths_together(tmp_path: Path) -> None:
     assert (one.holm, two.holm) == pytest.approx((2 * one.p, two.p))
     assert one.is_sure
     assert not two.is_sure
+
+
+SEVERAL = {4: 4.0, 5: 5.0, 6: 6.5}
+
+
+@pytest.mark.parametrize("one", [{1: 2.0}, {4: 2.0}])
+@pytest.mark.parametrize("first", [True, False])
+def test_one_seed_against_several_has_a_difference_and_nothing_else(one: dict[int, float], first: bool) -> None:
+    a, b = (one, SEVERAL) if first else (SEVERAL, one)
+    found, p, by = compare(a, b)
+    assert found.mean == pytest.approx(sum(a.values()) / len(a) - sum(b.values()) / len(b))
+    assert (found.n_seeds, found.interval, by) == (1, "", "")
+    assert all(math.isnan(value) for value in (found.low, found.high, p))
+
+
+def test_one_shared_seed_of_several_pairs_nothing() -> None:
+    found, p, by = compare({1: 1.0, 2: 2.0}, {1: 4.0, 3: 6.0})
+    assert (found.mean, found.n_seeds, found.interval, by) == (-3.5, 2, "t", "welch")
+    # Variances 0.5 and 2 of two seeds each: t = -3.5 / sqrt(1.25), 25/17 degrees of freedom.
+    assert p == pytest.approx(0.12904783554779067, rel=1e-6)  # the density of Student, integrated

@@ -64,6 +64,16 @@ def test_chosen_numbers_are_different_and_equally_likely() -> None:
     assert draws.choose("x", 3, 8, 5).shape == (3000, 5, 3)
 
 
+def test_choices_are_the_order_of_their_bits_and_are_made_where_they_are_wanted() -> None:
+    draws = Draws(0, "train", np.arange(90))  # more choices than are made at once
+    where = np.random.default_rng(0).random((90, 5)) < 0.6
+    everywhere = np.argsort(draws.bits("x", 5, 40), axis=-1)[..., :7]
+    np.testing.assert_array_equal(draws.choose("x", 7, 40, 5), everywhere)
+    np.testing.assert_array_equal(draws.choose("x", 7, 40, 5, where=where), np.where(where[..., None], everywhere, 0))
+    anew = Draws(0, "train", np.arange(90), anew=["x"])
+    assert not (anew.choose("x", 7, 40, 5, where=where) == everywhere)[where].all(axis=-1).any()
+
+
 def test_a_shuffle_puts_what_is_present_first() -> None:
     present_nm = np.random.default_rng(0).random((3000, 4)) < 0.6
     order_nm = Draws(0, "train", np.arange(3000)).shuffle("x", present_nm)

@@ -121,7 +121,7 @@ def test_a_scratchpad_writes_the_parity_after_each_bit() -> None:
         assert examples.slices["place"][i] == len(bits)
 
 
-def test_bits_between_labels_share_an_id_and_questions_have_that_of_their_label() -> None:
+def test_bits_between_labels_share_an_id_with_the_answer_and_questions_have_that_of_their_label() -> None:
     for words in ids_by_word(build("parity", coupled=True, placement="every", n_bits=(6, 9), n_labels=(2, 3))):
         expected, n_labels, of_label = [], 0, {}
         for word, _ in words[: (asked := [word for word, _ in words].index("?"))]:
@@ -133,7 +133,7 @@ def test_bits_between_labels_share_an_id_and_questions_have_that_of_their_label(
                     n_labels += 1
                 expected.append(2 * n_labels - 1)
         question = of_label[words[asked + 1][0]]
-        assert [id for _, id in words] == [*expected, question, question, question]
+        assert [id for _, id in words] == [*expected, question, question, question - 1]
 
 
 def test_a_parity_of_the_scratchpad_has_the_id_of_its_bit() -> None:
@@ -144,3 +144,21 @@ def test_a_parity_of_the_scratchpad_has_the_id_of_its_bit() -> None:
         place = [word for word, _ in words].index(label)
         expected = [*range(1, place + 1), place, *range(place + 1, 6), 0, 0, *range(1, place + 1)]
         assert [id for _, id in words] == expected
+
+
+@pytest.mark.parametrize("scratchpad", [False, True])
+def test_with_one_label_the_ids_are_those_of_the_paper(scratchpad: bool) -> None:
+    """Of bits, "=" and answer; the label stands in for the end of the bits, the question for "="."""
+    task = build("parity", coupled=True, placement="none", scratchpad=scratchpad, n_bits=(4, 7))
+    seen = 0
+    for words in ids_by_word(task):
+        asked = [word for word, _ in words].index("?")
+        label = words[asked + 1][0]
+        place = [word for word, _ in words].index(label)
+        bits, answer = words[:place], words[asked + 2 :]
+        # With s = 0: bits s, "=" s + 1, answer s; with scratchpad bits s + 1, s + 2, ..., "=" s, parities as the bits.
+        counted = [*range(1, place + 1)]
+        expected = [*counted, 0, *counted] if scratchpad else [*[0] * place, 1, 0]
+        assert [id for _, id in (*bits, words[asked], *answer)] == expected
+        seen += 1
+    assert seen == 50

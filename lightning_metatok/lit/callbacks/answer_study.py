@@ -14,15 +14,14 @@ from typing import Protocol
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
-from rich.console import Console
 
+from lightning_metatok.console import printer
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.examples import META, Examples
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.answer_figures import error_figure, length_figure, place_figure
 from lightning_metatok.lit.answer_report import (
-    TABLE_WIDTH,
     Cell,
     Slice,
     make_cell,
@@ -204,10 +203,7 @@ class AnswerStudy(Callback):
 
     def _print(self, trainer: Trainer) -> None:
         if self.cells and trainer.is_global_zero:
-            console = Console()
-            if not console.is_terminal:  # Rich would take 80 columns, and fold the table
-                console = Console(width=TABLE_WIDTH)
-            print_answers(console, self.cells)
+            print_answers(printer(), self.cells)
 
 
 def _ablations(trainer: Trainer) -> list[AnswerAblation]:

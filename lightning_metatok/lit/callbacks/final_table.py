@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.table import Table
 
 from lightning_metatok.analysis.statistics import wilson_interval
+from lightning_metatok.console import printer
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.position_ablation import Cell, PositionAblation
 from lightning_metatok.lit.callbacks.throughput import Throughput
@@ -36,7 +36,7 @@ class FinalTable(Callback):
         if not trainer.is_global_zero:
             return
         found = {type(c): c for c in trainer.callbacks}  # type: ignore[attr-defined]
-        console = Console()
+        console = printer()
         ablation, bigram, speed = (
             found.get(PositionAblation),
             found.get(BigramBaseline),

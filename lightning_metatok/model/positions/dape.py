@@ -2,14 +2,15 @@
 
     score'(i, j) = S + B + f([S; B])        S = q_i . k_j / sqrt(H) and B = static bias, N heads each; f: 2N -> 32 -> N
 
-B is that of ALiBi, KERPLE (log) or FIRE, as `over` says, with their own defaults. f is one network a layer, LeakyReLU
-between; it reads scores that are not masked, and what it gives is masked afterwards. `kernel` 3 is DAPE V2 (arXiv
-2410.04798): both layers are 1 x 3 convolutions along the keys, and read 0 at keys that the query may not see.
+B is that of ALiBi, KERPLE (log) or FIRE, as `over` says, with their own defaults; FIRE's network has `fire_activation`,
+relu as in FIRE's paper, where the authors of DAPE have leaky_relu. f is one network a layer, LeakyReLU between; it
+reads scores that are not masked, and what it gives is masked afterwards. `kernel` 3 is DAPE V2 (arXiv 2410.04798):
+both layers are 1 x 3 convolutions along the keys, and read 0 at keys that the query may not see.
 
 Two places where the authors' code is not followed: V2 there masks scores before the first convolution alone, so that a
 score depends on how many masked keys follow; and its second version declares twice the channels that it is given.
 
-Learned: yes. Defaults: over kerple, width 32, kernel 1.
+Learned: yes. Defaults: over kerple, width 32, kernel 1, fire_activation relu.
 keep=False: neither B nor f is added for a pair with a dropped position: its score is left as it is. Under V2 the scores
 of its kept neighbours still read it, with B = 0.
 Cost: 3 N `width` kernel multiply-adds a score and `width` activations, several times those of attention itself.
@@ -25,7 +26,7 @@ from lightning_metatok.model.positions.alibi import AlibiPositions
 from lightning_metatok.model.positions.base import PositionEncoding, Rows, Sizes
 from lightning_metatok.model.positions.fire import FirePositions
 from lightning_metatok.model.positions.kerple import KerpleLogPositions
-from lightning_metatok.model.positions.options import Rule, at_least
+from lightning_metatok.model.positions.options import Rule, at_least, refuse
 from lightning_metatok.model.positions.perceptron import ScorePerceptron
 from lightning_metatok.model.positions.score_bias import ScoreBias, kept_pairs, visible
 
@@ -45,10 +46,13 @@ class DapePositions(PositionEncoding):
         over: Literal["alibi", "kerple", "fire"] = "kerple",
         width: Annotated[int, at_least(1)] = 32,
         kernel: Annotated[int, ODD] = 1,
+        fire_activation: Literal["relu", "leaky_relu"] = "relu",
     ) -> None:
         super().__init__()
+        if over != "fire" and fire_activation != "relu":
+            refuse("fire_activation", fire_activation, f"over=fire beside it, not over={over}")
         static: type = STATIC[over]
-        self.static: ScoreBias = static(sizes)
+        self.static: ScoreBias = static(sizes, activation=fire_activation) if over == "fire" else static(sizes)
         self.kernel = kernel
         n, leaky = sizes.n_heads, nn.functional.leaky_relu
         self.f = nn.ModuleList(ScorePerceptron(2 * n, width, n, leaky, kernel) for _ in range(sizes.n_layers))

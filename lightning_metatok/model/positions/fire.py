@@ -2,8 +2,8 @@
 
     bias_h(i, j) = f(psi(|i - j|) / psi(max(i, L)))_h        psi(x) = ln(1 + |c x|)
 
-f: 1 -> `width` -> N, ReLU between. i is the query's position, so that the share stays in [0, 1] at any length; below
-the threshold L it is the distance alone that counts.
+f: 1 -> `width` -> N, `activation` between: relu as in the paper, or leaky_relu. i is the query's position, so that the
+share stays in [0, 1] at any length; below the threshold L it is the distance alone that counts.
 
 Learned: yes: f, c and L of every layer, or of all layers together (`per_layer` false, FIRE-S in the paper). c starts
 at 0.1, L at `threshold` (512; it is learned as a multiple of that), f as torch's linear layers do.
@@ -12,7 +12,7 @@ Cost: `width` (N + 1) multiply-adds and `width` activations a score: the dearest
 parameters a layer.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,14 @@ class FirePositions(ScoreBias):
         width: Annotated[int, at_least(1)] = 32,
         threshold: Annotated[float, above(0)] = 512.0,
         per_layer: bool = True,
+        activation: Literal["relu", "leaky_relu"] = "relu",
     ) -> None:
         super().__init__()
         layers = range(sizes.n_layers if per_layer else 1)
         self.threshold = threshold
-        self.f = nn.ModuleList(ScorePerceptron(1, width, sizes.n_heads, nn.functional.relu) for _ in layers)
+        self.f = nn.ModuleList(
+            ScorePerceptron(1, width, sizes.n_heads, getattr(nn.functional, activation)) for _ in layers
+        )
         self.c = nn.ParameterList(torch.tensor([0.1]) for _ in layers)
         self.multiple = nn.ParameterList(torch.tensor([1.0]) for _ in layers)
 

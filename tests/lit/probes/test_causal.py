@@ -8,11 +8,12 @@ import pytest
 import torch
 from pandas import DataFrame
 
+from lightning_metatok.errors import UserError
 from lightning_metatok.lit.probes import Probe, Subject
 from lightning_metatok.lit.probes.causal import Eviction, Knockout, Paths
 from lightning_metatok.lit.probes.patching import Patching
 from lightning_metatok.lit.probes.places import with_places
-from lightning_metatok.lit.probes.trials import Trial, ask, run_trials
+from lightning_metatok.lit.probes.trials import LEAST, Trial, ask, run_trials
 from lightning_metatok.model.interventions import Intervention
 from tests.lit.probes.conftest import ARMS, MakeSubject
 from tests.model.handmade import Kind
@@ -186,3 +187,42 @@ def test_a_task_without_segments_says_what_it_cannot_give(random_subject: MakeSu
     reason = str(Patching().cannot(random_subject("plain", 30, vocab_size=1024, task=task)))
     assert "data.task=addition has no segment" in reason
     assert "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("probe", "arm", "expected"),
+    [
+        (Eviction(windows=[0]), "meta", "eviction.windows=[0]: expected different numbers of tokens, from 1"),
+        (Eviction(windows=[4, -1]), "meta", "eviction.windows=[4, -1]: expected different numbers of tokens, from 1"),
+        (Eviction(windows=[4, 4]), "meta", "eviction.windows=[4, 4]: expected different numbers of tokens, from 1"),
+        (Paths(layers=[2]), "meta", "paths.layers=[2]: no layer 2; expected numbers from 0 to 1"),
+        (Paths(layers=[-1]), "meta", "paths.layers=[-1]: no layer -1; expected numbers from 0 to 1"),
+        (Paths(layers=[]), "meta", "paths.layers=[]: expected different numbers, one at least"),
+        (Paths(layers=[0, 0]), "meta", "paths.layers=[0, 0]: expected different numbers, one at least"),
+        (Knockout(layers=[2]), "meta", "knockout.layers=[2]: no layer 2; expected numbers from 0 to 1"),
+        (Knockout(layers=[1, 1]), "meta", "knockout.layers=[1, 1]: expected different numbers, one at least"),
+        (Knockout(layers=[0]), "meta in one layer", "knockout.layers=[0]: layer 0 has no second attention"),
+        (Knockout(layers=[1]), "pause", "knockout.layers=[1]: layer 1 has no second attention"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Probe) else str(value),
+)
+def test_windows_and_layers_that_cannot_be_asked_about_are_named(
+    probe: Probe, arm: str, expected: str, random_subject: MakeSubject
+) -> None:
+    with pytest.raises(UserError) as refused:
+        probe.check(random_subject(arm))
+    assert str(refused.value) == f"probe.{expected}"
+
+
+def test_windows_and_layers_at_their_limits_are_asked_about(random_subject: MakeSubject) -> None:
+    subject = random_subject("meta in one layer")
+    for probe in (Eviction(windows=[1, 2]), Eviction(windows=[]), Paths(layers=[0, 1]), Knockout(layers=[1])):
+        probe.check(subject)
+    (finding,) = Knockout().run(subject)
+    assert {name for name in finding.table.trial if name.startswith("silent")} == {"silent", "silent_1"}
+    few = random_subject("meta", n=LEAST - 1)
+    for probe in (Eviction(), Paths(), Knockout()):
+        with pytest.raises(
+            UserError, match=rf"^--examples={LEAST - 1}: probe\.{probe.name} expected at least {LEAST} "
+        ):
+            probe.check(few)

@@ -72,10 +72,16 @@ def alibi(family: Any, case: Case, i: int, j: int) -> list[float]:
     return [-m * abs(case.ids[i] - case.ids[j]) for m in alibi_slopes(len(case.q))]
 
 
+def within(x: Tensor, low: float, high: float = math.inf) -> Tensor:
+    """x, or the bound that it is beyond; with the gradient of x."""
+    value = min(max(float(x.detach()), low), high)
+    return x * 1 + (value - float(x.detach()))
+
+
 def kerple_log(family: Any, case: Case, i: int, j: int) -> list[Tensor]:
     d = abs(case.ids[i] - case.ids[j])
     a, p = family.a[case.layer], family.p[case.layer]
-    return [-max(p[h], p.new_tensor(0.01)) * torch.log(1 + max(a[h], a.new_tensor(0.01)) * d) for h in range(len(a))]
+    return [-within(p[h], 0.01) * torch.log(1 + within(a[h], 0.01) * d) for h in range(len(a))]
 
 
 def kerple_power(family: Any, case: Case, i: int, j: int) -> list[Tensor]:
@@ -83,8 +89,7 @@ def kerple_power(family: Any, case: Case, i: int, j: int) -> list[Tensor]:
     a, p = family.a[case.layer], family.p[case.layer]
     if d == 0:
         return [0 * a[h] for h in range(len(a))]
-    power = [min(max(p[h], p.new_tensor(0.01)), p.new_tensor(2.0)) for h in range(len(p))]
-    return [-max(a[h], a.new_tensor(0.01)) * d ** power[h] for h in range(len(a))]
+    return [-within(a[h], 0.01) * d ** within(p[h], 0.01, 2.0) for h in range(len(a))]
 
 
 def sandwich(family: Any, case: Case, i: int, j: int) -> list[float]:
@@ -111,14 +116,19 @@ def _layers(perceptron: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return w1[:, :, 0], b1, w2[:, :, 0], b2
 
 
-def fire(family: Any, case: Case, i: int, j: int) -> list[Tensor]:
+def fire(family: Any, case: Case, i: int, j: int, slope: float = 0.0) -> list[Tensor]:
     layer = 0 if len(family.f) == 1 else case.layer
     c, least = family.c[layer][0], abs(family.multiple[layer][0] * family.threshold)
     near = torch.log(abs(c * abs(case.ids[i] - case.ids[j])) + 1)
     far = torch.log(abs(c * torch.maximum(least, least.new_tensor(case.ids[i]))) + 1)
     w1, b1, w2, b2 = _layers(family.f[layer])
-    hidden = [torch.relu(w1[u, 0, 0] * near / (far + 1e-6) + b1[u]) for u in range(len(b1))]
+    hidden = [w1[u, 0, 0] * near / (far + 1e-6) + b1[u] for u in range(len(b1))]
+    hidden = [torch.where(x > 0, x, slope * x) for x in hidden]
     return [sum((w2[h, u, 0] * hidden[u] for u in range(len(hidden))), b2[h]) for h in range(len(b2))]
+
+
+def leaky_fire(family: Any, case: Case, i: int, j: int) -> list[Tensor]:
+    return fire(family, case, i, j, slope=0.01)
 
 
 def dape(

@@ -35,6 +35,8 @@ TWINS: list[tuple[str, dict[str, Any], Any]] = [
     ("dape", {"over": "alibi", "width": 3}, naive.dape(naive.alibi)),
     ("dape", {"over": "kerple", "width": 3}, naive.dape(naive.kerple_log)),
     ("dape", {"over": "fire", "width": 2}, naive.dape(naive.fire)),
+    ("dape", {"over": "fire", "width": 2, "fire_activation": "leaky_relu"}, naive.dape(naive.leaky_fire)),
+    ("fire", {"activation": "leaky_relu", "width": 3}, naive.added(naive.leaky_fire)),
     ("dape", {"over": "alibi", "width": 2, "kernel": 3}, naive.dape(naive.alibi)),
     ("transformer_xl", {}, naive.transformer_xl),
 ]
@@ -274,6 +276,8 @@ def positions_config(sizes: dict[str, int], options: dict[str, Any]) -> Any:
         ("sandwich", {"heads": "multiplied"}, "heads='multiplied': expected one of multiply, divide.*mean 'multiply'"),
         ("dape", {"over": "rotary"}, "over='rotary': expected one of alibi, kerple, fire"),
         ("dape", {"kernel": 2}, "kernel=2: expected an odd number above 0"),
+        ("dape", {"fire_activation": "leaky_relu"}, "fire_activation='leaky_relu': expected over=fire beside it"),
+        ("fire", {"activation": "leaky"}, "activation='leaky': expected one of relu, leaky_relu.*mean 'leaky_relu'"),
         ("transformer_xl", {"embedding": "scaled"}, "embedding='scaled': expected one of noscale, opennmt, downscaled"),
     ],
 )
