@@ -32,8 +32,10 @@ from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import all_configs, code_version
-from lightning_metatok.sweep.folder import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State, begin, end
+from lightning_metatok.sweep.folder import begin, end
 from lightning_metatok.sweep.local import run_locally
+from lightning_metatok.sweep.processes import Process, parent_of
+from lightning_metatok.sweep.record import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State
 
 PACKAGE = Path(lightning_metatok.__file__).parent
 ROOT = Path("runs/sweeps")
@@ -77,7 +79,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Do one action; return 0, or 1 where runs failed."""
     argv = list(argv)
     if argv[:1] == ["exec"]:
-        return execute(*argv[1:])
+        return execute(argv[1:])
     arguments = build_parser().parse(argv)
     action = arguments.action
     if action not in ACTIONS:
@@ -127,6 +129,7 @@ def as_started(sweep: Sweep) -> Sweep:
         UserError: nothing was started.
     """
     runs, code, _ = sweep.folder.read_plan()
+    sweep.folder.check_file(sweep.file)
     if [run.name for run in runs] != [run.name for run in sweep.runs]:
         print(
             f"{sweep.file}, a config or the code has changed since these runs were started: "
@@ -180,23 +183,25 @@ def plan(sweep: Sweep, *, everything: bool) -> int:
         f"{duration(total / 2)} with --workers 2",
         highlight=False,
     )
-    text = slurm.script(
-        sweep.folder,
-        sweep.spec.resources,
-        sweep.folder.path / "submissions" / "N.names",
-        max(1, len(left)),
-        sweep.folder.code(sweep.code),
-    )
-    console.print(f"\nwith --on slurm:\n\n{text}", highlight=False, markup=False, soft_wrap=True)
+    names, code = sweep.folder.path / "submissions" / "N.names", sweep.folder.code(sweep.code)
+    try:
+        text = "\n" + slurm.script(sweep.folder, sweep.spec.resources, names, max(1, len(left)), code)
+    except UserError as error:
+        text = f"refused: {error}"
+    console.print(f"\nwith --on slurm:\n{text}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: bool) -> int:
     """Run everything whose state is one of `kinds`; `fresh`: what the file and the code say now, else as started."""
     folder, console = sweep.folder, Console(stderr=True)
+    if on == "slurm":  # what a script cannot hold is refused before anything is written
+        slurm.script(folder, sweep.spec.resources, folder.path, 1, folder.code(sweep.code))
+    folder.check_file(sweep.file)
     with folder.held():
         if fresh:
-            folder.write_plan(sweep.runs, sweep.file.read_text(encoding="utf-8"), sweep.code, sweep.spec.finished)
+            text = sweep.file.read_text(encoding="utf-8")
+            folder.write_plan(sweep.runs, text, sweep.code, sweep.spec.finished, sweep.file.name)
             copies = folder.take_snapshot(PACKAGE, sweep.configs, sweep.code)
             for planned in sweep.runs:
                 folder.write_spec(planned, sweep.code, copies)
@@ -263,12 +268,28 @@ def status(sweep: Sweep, *, everything: bool) -> int:
 
 def cancel(sweep: Sweep) -> int:
     """Stop the runs of this machine and of SLURM."""
-    stopped = slurm.cancel(sweep.folder) if sweep.folder.exists() else 0
-    if (owner := sweep.folder.owner()) is not None:
-        os.kill(owner, signal.SIGTERM)
-        print(f"process {owner}, which runs this sweep, ends its runs at their next checkpoint")
-    print(f"{stopped} runs cancelled in SLURM")
+    owner, processes = sweep.folder.owner_process(), sweep.folder.processes()
+    # It passes the signal on to what it started itself; a process that was killed has left its runs behind.
+    left = [p for p in processes if owner is None or not owner.is_here() or parent_of(p.pid) != owner.pid]
+    here = len(processes) - len(left)
+    if owner is not None and owner.is_here() and _terminate(owner):
+        print(f"process {owner.pid}, which runs this sweep, ends its runs at their next checkpoint")
+    elif owner is not None and not owner.is_here():
+        print(f"process {owner.pid} on {owner.host} runs this sweep; cancel it there")
+    for process in left:
+        if _terminate(process):
+            here += 1
+            print(f"process {process.pid}, whose sweep is gone, ends at its next checkpoint")
+    there = slurm.cancel(sweep.folder)
+    print(f"{here + there} runs cancelled: {here} on this machine, {there} in SLURM")
     return 0
+
+
+def _terminate(process: Process) -> bool:
+    try:
+        return process.send(signal.SIGTERM)
+    except PermissionError as error:
+        raise UserError(f"process {process.pid}: it is another user's; expected that user to cancel it") from error
 
 
 def collected(sweep: Sweep, out: Path | None) -> int:
@@ -281,21 +302,26 @@ def collected(sweep: Sweep, out: Path | None) -> int:
     return 0
 
 
-def execute(folder: str, name: str) -> int:
-    """Run one run of a sweep in this process: what a worker or a SLURM task calls."""
+def execute(argv: Sequence[str]) -> int:
+    """Run one run of a sweep in this process: what a worker or a SLURM task calls, with the folder and the name."""
     from lightning_metatok.cli import main as call
 
-    sweep = SweepFolder(Path(folder))
+    if len(argv) != 2:
+        raise UserError(f"sweep exec: expected the folder of a sweep and the name of a run, got {len(argv)} arguments")
+    sweep, name = SweepFolder(Path(argv[0])), argv[1]
     _, arguments = sweep.read_spec(name)
-    rank = int(os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or 0)
+    number = os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or ""
+    rank = int(number) if number.isdecimal() else 0
     log = sweep.log(name) if rank == 0 else sweep.log(f"{name}.rank{rank}")
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    with sweep.writing():
+        log.parent.mkdir(exist_ok=True)
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        begun = begin(sweep, name, _slurm_job()) if rank == 0 else None
     sys.stdout.flush()
     os.dup2(target, 1)
     os.dup2(target, 2)
-    if rank:
+    if begun is None:
         return call(["fit", *arguments])
-    begun = begin(sweep, name, _slurm_job())
     exit_code = 1
     try:
         exit_code = call(["fit", *arguments])

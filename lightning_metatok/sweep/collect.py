@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.sweep.expand import PlannedRun
-from lightning_metatok.sweep.folder import SweepFolder, last_values
+from lightning_metatok.sweep.folder import SweepFolder
+from lightning_metatok.sweep.record import DAMAGED, DONE, last_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +34,12 @@ def collect(
     logged: dict[str, None] = {}
     for run in runs:
         state = folder.state(run.name, finished, jobs)
-        values = last_values(folder.run_folder(run.name)) or {}
+        found = last_values(folder.run_folder(run.name)) if state.attempt or state.state == DAMAGED else {}
+        what = DAMAGED if found is None and state.state == DONE else state.state
+        values = found or {}
         logged |= dict.fromkeys(name for name in values if name != "step")
         axes = {key: _cell(value) for key, value in run.axes.items()}
-        head = {"id": run.id, "name": run.name, "state": state.state, "attempts": state.attempt}
+        head = {"id": run.id, "name": run.name, "state": what, "attempts": state.attempt}
         rows.append({**head, "seconds": round(state.spent_s, 1), **axes, "step": values.get("step"), **values})
     for name in metrics:
         if name not in logged:

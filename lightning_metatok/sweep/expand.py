@@ -20,6 +20,8 @@ from lightning_metatok.sweep.spec import ARM, SEED, SweepSpec
 
 ID_DIGITS = 10
 LONGEST_LABEL = 80
+UNSAFE = re.compile(r"[^A-Za-z0-9._=-]+")
+"""What cannot stand in the name of a run."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,18 @@ class PlannedRun:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "PlannedRun":
-        """From JSON."""
-        return cls(**{**content, "configs": tuple(content["configs"])})
+        """From JSON.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none of `as_dict`.
+        """
+        run = cls(**{**content, "configs": tuple(content["configs"])})
+        texts = (run.id, run.label, *run.configs)
+        if not (isinstance(run.axes, Mapping) and isinstance(run.options, Mapping)):
+            raise ValueError(content)
+        if not all(isinstance(text, str) for text in texts) or UNSAFE.search(run.name):
+            raise ValueError(content)
+        return run
 
 
 def as_argument(value: Any) -> str:
