@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from lightning_metatok.cli.yaml_files import CONSTRUCTORS, read_config
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.yaml_files import read_config, value_of
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:
@@ -37,8 +37,8 @@ def value_given(key: str, argv: Sequence[str], config_files: Sequence[str]) -> A
         value = content if content is not None else value
     given = values_of(argv, (f"--{key}",))
     try:
-        return yaml.safe_load(given[-1]) if given else value
-    except (yaml.YAMLError, *CONSTRUCTORS) as error:
+        return value_of(given[-1]) if given else value
+    except yaml.YAMLError as error:
         raise UserError(f"--{key}={given[-1]}: not a YAML value; expected a name") from error
 
 

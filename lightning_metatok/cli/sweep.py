@@ -27,7 +27,6 @@ from rich.table import Table
 import lightning_metatok
 from lightning_metatok.cli.option_names import option_names
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
-from lightning_metatok.cli.yaml_files import read_config
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
@@ -36,6 +35,7 @@ from lightning_metatok.sweep.folder import begin, end
 from lightning_metatok.sweep.local import run_locally
 from lightning_metatok.sweep.processes import Process, parent_of
 from lightning_metatok.sweep.record import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State
+from lightning_metatok.yaml_files import read_config
 
 PACKAGE = Path(lightning_metatok.__file__).parent
 ROOT = Path("runs/sweeps")

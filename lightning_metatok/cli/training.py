@@ -26,7 +26,14 @@ from lightning_metatok.cli.config_files import (
     values_of,
 )
 from lightning_metatok.cli.kinds import KINDS
-from lightning_metatok.cli.training_parser import CONFIG_OPTIONS, Parser, quiet, read_integers_first, trainer_errors
+from lightning_metatok.cli.training_parser import (
+    CONFIG_OPTIONS,
+    MODE,
+    Parser,
+    quiet,
+    read_integers_first,
+    trainer_errors,
+)
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
@@ -67,7 +74,7 @@ class TrainingCLI(LightningCLI):
             seed_everything_default=1337,
             parser_class=Parser,
             parser_kwargs={
-                "parser_mode": "omegaconf+",
+                "parser_mode": MODE,
                 "prog": f"lightning-metatok {verb}",
                 "description": DESCRIPTION,
                 "allow_abbrev": False,

@@ -9,13 +9,31 @@ from functools import reduce
 from operator import or_
 from typing import Any, NoReturn, Union, get_args, get_origin
 
+import yaml
+from jsonargparse import set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line, values_of
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.yaml_files import value_of
 
 CONFIG_OPTIONS = ("--config", "-c")
+MODE = "omegaconf+"
+"""jsonargparse's name for: ${...} is followed once all files and options are laid over each other."""
+
+
+def _load(text: str) -> Any:
+    """`value_of`; text such as ``name:`` and ``{a,b}``, mappings of nothing to YAML, stays text as in jsonargparse."""
+    value = value_of(text)
+    if isinstance(value, dict) and value and all(item is None for item in value.values()):
+        bare = text.strip()
+        if bare == f"{next(iter(value))}:" or set(bare.strip(" {}").replace(" ", "").split(",")) == set(value):
+            return text
+    return value
+
+
+set_loader(MODE, _load, (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from typing import Any
 
-import yaml
-
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.yaml_files import read_text
 
 FREE = (
     *("run_dir", "ckpt_path", "allow_changed", "config", "config.*"),
@@ -33,7 +32,7 @@ def flat_config(text: str) -> dict[str, Any]:
             else:
                 yield f"{prefix}{key}", value if isinstance(value, int | float | str | None) else str(value)
 
-    return dict(walk(yaml.safe_load(text), ""))
+    return dict(walk(read_text(text, "config"), ""))
 
 
 def check_same_run(

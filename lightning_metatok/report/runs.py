@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.yaml_files import read_text
 
 ARM, CONFIG, METRICS, TOKENIZER = "arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"
 ENVIRONMENT = "environment.json"
@@ -150,10 +150,9 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
     try:
-        config = yaml.safe_load(_text(folder / CONFIG))
-        flat = dict(_flatten(config))
-    except (yaml.YAMLError, AttributeError, RecursionError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping") from error
+        flat = dict(_flatten(read_text(_text(folder / CONFIG), "YAML")))
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping; {error}") from error
     arm = _json(folder / ARM, _text(folder / ARM))
     for key, kind in (("arm", str), ("differs", dict), ("parameters", int)):
         if not isinstance(arm.get(key), kind):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_metatok.cli.yaml_files import DEEPEST, LARGEST_FILE
+from lightning_metatok.yaml_files import DEEPEST, LARGEST_FILE
 from tests.bad_input.conftest import Refused
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_metatok.cli.yaml_files import read_config
+from lightning_metatok.yaml_files import read_config
 from lightning_metatok.data import InjectionRule, remove_meta
 from lightning_metatok.data.json_documents import json_documents
 from lightning_metatok.errors import UserError

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
@@ -12,6 +11,7 @@ from lightning_metatok.event_file import exactly
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
 from lightning_metatok.lit.figures import run_figure, save_figure
 from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_folder, log_text
+from lightning_metatok.yaml_files import read_text
 
 
 def _lines(tags: Iterable[str]) -> list[Any]:
@@ -61,7 +61,7 @@ class Dashboard(Callback):
         """What two runs are compared by: how model and data were made, and the seed."""
         return {
             key: value
-            for key, value in flatten(yaml.safe_load(self.config_yaml)).items()
+            for key, value in flatten(read_text(self.config_yaml, "config")).items()
             if key.split(".")[0] in ("model", "data", "seed_everything")
             or key in ("trainer.max_steps", "trainer.precision")
         }

@@ -1,10 +1,11 @@
-"""Read a configuration that somebody else wrote: strict YAML, bounded in size, depth and what its anchors expand to.
+"""The one reader of YAML: configurations, sweep files and config.yaml of run folders mean the same number by 1e-3.
 
-PyYAML keeps the last of two equal keys without a word, and what reads the file afterwards walks every alias again, so
-nine lines of anchors become billions of values.
+Strict, and bounded in size, depth and what anchors expand to: PyYAML keeps the last of two equal keys without a word,
+and what reads the file afterwards walks every alias again, so nine lines of anchors become billions of values.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,36 @@ DEEPEST = 32
 MOST_VALUES = 100_000
 """Keys and values, each alias counted as often as it is used."""
 
+_FLOAT, _TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+_NUMBER = re.compile(
+    r"""^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*
+    |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+"""YAML 1.2 and everybody's intuition: 1e-3 is a number. To YAML 1.1 it is text, as it has neither a dot nor a sign."""
 
-def read_config(name: str) -> Mapping[str, Any]:
-    """Return the keys and values of the file `name`.
+
+class Reader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader, in C where it was built with it, with numbers as above and dates as the text they are."""
+
+
+Reader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _FLOAT]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Reader.add_implicit_resolver(_FLOAT, _NUMBER, list("-+0123456789."))
+Reader.add_constructor(_TIMESTAMP, lambda reader, node: node.value)
+
+
+def read_config(name: str, where: str | None = None) -> Mapping[str, Any]:
+    """Return the keys and values of the file `name`; `where` is how messages call it, ``--config=NAME`` unless given.
 
     Raises:
         UserError: no UTF-8, no YAML mapping, a key twice, a key that is no text, or a file beyond the bounds above.
     """
-    path, where = Path(name), f"--config={name}"
+    path, where = Path(name), where or f"--config={name}"
     if not os.path.isfile(name):  # opening a pipe would wait for ever
         raise UserError(f"{where}: no such file")
     try:
@@ -43,23 +66,48 @@ def read_config(name: str) -> Mapping[str, Any]:
         raise UserError(f"{where}, line {line}: byte 0x{found:02x} is not UTF-8; expected text in UTF-8") from error
     except OSError as error:
         raise UserError(f"{where}: cannot be read: {error.strerror}; expected a YAML file") from error
+    return read_text(text, where)
+
+
+def read_text(text: str, where: str) -> Mapping[str, Any]:
+    """Return the keys and values of a YAML text, with the checks of `read_config`."""
     try:
-        _check_depth(text, where)
-        _check_node(yaml.compose(text, yaml.SafeLoader), where, {}, ())
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}{_place(error)}: not YAML: {_problem(error)}; expected keys and values") from error
-    except CONSTRUCTORS as error:  # 2026-13-45 is no date, for PyYAML
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}; expected keys and values") from error
+        content = _strictly(text, where, Reader)
+    except (yaml.YAMLError, *CONSTRUCTORS) as error:  # 2026-13-45 is no date, for PyYAML
+        place, reason = _why(error, text, where)
+        raise UserError(f"{where}{place}: not YAML: {reason}; expected keys and values") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{where}: expected keys and values, got {_kind(content)}")
     return content
 
 
-def _check_depth(text: str, where: str) -> None:
+def value_of(text: str) -> Any:
+    """Return one value as it stands after ``--KEY=``: a number, a list, a mapping, or else text.
+
+    Raises:
+        yaml.YAMLError: no YAML.
+    """
+    try:
+        return yaml.load(text, Loader=Reader)
+    except CONSTRUCTORS as error:
+        raise yaml.YAMLError(" ".join(str(error).split())) from error
+
+
+def _strictly(text: str, where: str, kind: Any) -> Any:
+    _check_depth(text, where, kind)
+    reader = kind(text)
+    try:
+        node = reader.get_single_node()
+        _check_node(node, where, {}, (), reader)
+        return None if node is None else reader.construct_document(node)
+    finally:
+        reader.dispose()
+
+
+def _check_depth(text: str, where: str, kind: Any) -> None:
     """Without recursion, as the reader that follows recurses once a level."""
     depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for event in yaml.parse(text, kind):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -69,9 +117,11 @@ def _check_depth(text: str, where: str) -> None:
             raise UserError(f"{where}, line {line}: more than {DEEPEST} levels deep; expected {DEEPEST} at most")
 
 
-def _check_node(node: yaml.Node | None, where: str, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+def _check_node(node: yaml.Node | None, where: str, sizes: dict[int, int], above: tuple[int, ...], reader: Any) -> int:
     """Return how many values `node` stands for; each node is walked once, its size is remembered."""
     if node is None or isinstance(node, yaml.ScalarNode):
+        if node is not None and node.tag == _TIMESTAMP:
+            yaml.constructor.SafeConstructor.construct_yaml_timestamp(reader, node)  # whether there is such a day
         return 1
     line = node.start_mark.line + 1
     if id(node) in above:
@@ -95,22 +145,23 @@ def _check_node(node: yaml.Node | None, where: str, sizes: dict[int, int], above
             lines[key.value] = at
         else:
             value = item
-        size += _check_node(value, where, sizes, above)
+        size += _check_node(value, where, sizes, above, reader)
         if size > MOST_VALUES:
             raise UserError(f"{where}, line {line}: anchors expand to too much; expected {MOST_VALUES} values at most")
     sizes[id(node)] = size
     return size
 
 
-def _place(error: yaml.YAMLError) -> str:
+def _why(error: Exception, text: str, where: str) -> tuple[str, str]:
+    """Place and reason, without the excerpt of the file; the reader in Python says more precisely what is wrong."""
+    if isinstance(error, yaml.YAMLError):
+        try:
+            _strictly(text, where, yaml.SafeLoader)
+        except (yaml.YAMLError, *CONSTRUCTORS) as better:
+            error = better
     mark = getattr(error, "problem_mark", None)
-    return f", line {mark.line + 1}" if mark else ""
-
-
-def _problem(error: yaml.YAMLError) -> str:
-    """PyYAML's reason, without the excerpt of the file and its name."""
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    return " ".join(str(reason).split())
+    return f", line {mark.line + 1}" if mark else "", " ".join(str(reason).split())
 
 
 def _kind(content: Any) -> str:
