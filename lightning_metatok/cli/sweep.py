@@ -26,6 +26,7 @@ from rich.table import Table
 
 import lightning_metatok
 from lightning_metatok.cli.option_names import option_names
+from lightning_metatok.cli.sweep_values import check_seeds, check_values
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
@@ -90,6 +91,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"--workers={arguments.workers}: expected at least 1")
     sweep = read_sweep(arguments.file, arguments.folder)
     if action == "plan":
+        check_values(sweep.file, sweep.runs, "task" if _is_task(sweep.spec) else "text", sweep.code)
         return plan(sweep, everything=arguments.all)
     if action == "run":
         return run(sweep, UNFINISHED, on=arguments.on, workers=arguments.workers, fresh=True)
@@ -113,6 +115,7 @@ def read_sweep(file: Path, folder: Path | None) -> Sweep:
         siblings = [str(path) for path in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
         raise UserError(f"{file}: no such file{nearest(str(file), siblings)}; expected a sweep file")
     spec = read_spec(read_config(str(file)), str(file))
+    check_seeds(file, spec.seeds)
     code = code_version(PACKAGE)
     runs = expand(spec, code, lambda path: _read_part(file, path))
     known = option_names(code, _is_task(spec))

@@ -21,7 +21,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_metatok import signals
 from lightning_metatok.cli.bounds import check_accelerator, check_bounds
 from lightning_metatok.cli.config_files import (
-    known_keys,
     value_given,
     values_of,
 )
@@ -327,21 +326,6 @@ def with_own_config(verb: str, argv: list[str], *, always: bool = False) -> list
     elif verb != "fit" and not _describes_itself(argv) and not configs:
         raise UserError(f"--ckpt_path: expected a checkpoint to {verb}, as `fit` writes them")
     return argv
-
-
-def names_of_options(kind: str) -> list[str]:
-    """Return the dotted names of all options, for a kind of data in `KINDS`."""
-
-    class Names(TrainingCLI):
-        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-            raise StopIteration(known_keys(parser))
-
-    quiet()
-    try:
-        Names("fit", ["--data.task=list_recall"] if kind == "task" else [])
-    except StopIteration as names:
-        return list(names.value)
-    raise AssertionError("the parser was not asked")
 
 
 def _describes_itself(argv: Sequence[str]) -> bool:

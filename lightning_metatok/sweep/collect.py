@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.sweep.expand import PlannedRun
+from lightning_metatok.sweep.expand import PlannedRun, as_argument
 from lightning_metatok.sweep.folder import SweepFolder
 from lightning_metatok.sweep.record import DAMAGED, DONE, last_values
 
@@ -61,11 +61,26 @@ def write_table(table: "pd.DataFrame", path: Path) -> None:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
         else:
-            table.to_parquet(temporary, index=False)
+            _one_type_a_column(table).to_parquet(temporary, index=False)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"--out={path}: cannot be written: {error.strerror}") from error
+
+
+def _one_type_a_column(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the table with text in place of columns that hold what a column of parquet cannot: 3 and "none"."""
+    import pyarrow as pa
+
+    made = table.copy()
+    for name in table.columns:
+        try:
+            kind = pa.array(table[name], from_pandas=True).type
+        except (pa.ArrowException, OverflowError):
+            kind = None
+        if kind is None or pa.types.is_nested(kind):
+            made[name] = [None if value is None or value != value else as_argument(value) for value in table[name]]
+    return made
 
 
 def _cell(value: Any) -> Any:
