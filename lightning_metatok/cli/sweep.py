@@ -11,7 +11,6 @@ A finished run is never done again; a run that was stopped goes on where it was.
 configuration and the same code.
 """
 
-import os
 import signal
 import sys
 import time
@@ -26,13 +25,13 @@ from rich.table import Table
 
 import lightning_metatok
 from lightning_metatok.cli.option_names import option_names
+from lightning_metatok.cli.sweep_exec import execute
 from lightning_metatok.cli.sweep_values import check_seeds, check_values
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import all_configs, code_version
-from lightning_metatok.sweep.folder import begin, end
 from lightning_metatok.sweep.local import run_locally
 from lightning_metatok.sweep.processes import Process, parent_of
 from lightning_metatok.sweep.record import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State
@@ -90,6 +89,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if arguments.workers < 1:
         raise UserError(f"--workers={arguments.workers}: expected at least 1")
     sweep = read_sweep(arguments.file, arguments.folder)
+    if action in ("plan", "run"):
+        check_keys(sweep)
     if action == "plan":
         check_values(sweep.file, sweep.runs, "task" if _is_task(sweep.spec) else "text", sweep.code)
         return plan(sweep, everything=arguments.all)
@@ -118,11 +119,15 @@ def read_sweep(file: Path, folder: Path | None) -> Sweep:
     check_seeds(file, spec.seeds)
     code = code_version(PACKAGE)
     runs = expand(spec, code, lambda path: _read_part(file, path))
-    known = option_names(code, _is_task(spec))
-    for key in spec.set_keys():
-        if key not in known and not any(key.startswith(f"{name}.") for name in _mappings(known)):
-            raise UserError(f"{file}: {key}: no such key of the configuration{nearest(key, known)}")
     return Sweep(file, spec, runs, SweepFolder(folder or Path(spec.folder or ROOT / file.stem)), code)
+
+
+def check_keys(sweep: Sweep) -> None:
+    """Raise `UserError` for a key that no option of `fit` has. What was started once is not asked again."""
+    known = option_names(sweep.code, _is_task(sweep.spec))
+    for key in sweep.spec.set_keys():
+        if key not in known and not any(key.startswith(f"{name}.") for name in _mappings(known)):
+            raise UserError(f"{sweep.file}: {key}: no such key of the configuration{nearest(key, known)}")
 
 
 def as_started(sweep: Sweep) -> Sweep:
@@ -303,40 +308,6 @@ def collected(sweep: Sweep, out: Path | None) -> int:
     write_table(table, out)
     print(f"{out}: {len(table)} runs, {int((table['state'] == DONE).sum())} of them done")
     return 0
-
-
-def execute(argv: Sequence[str]) -> int:
-    """Run one run of a sweep in this process: what a worker or a SLURM task calls, with the folder and the name."""
-    from lightning_metatok.cli import main as call
-
-    if len(argv) != 2:
-        raise UserError(f"sweep exec: expected the folder of a sweep and the name of a run, got {len(argv)} arguments")
-    sweep, name = SweepFolder(Path(argv[0])), argv[1]
-    _, arguments = sweep.read_spec(name)
-    number = os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or ""
-    rank = int(number) if number.isdecimal() else 0
-    log = sweep.log(name) if rank == 0 else sweep.log(f"{name}.rank{rank}")
-    with sweep.writing():
-        log.parent.mkdir(exist_ok=True)
-        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        begun = begin(sweep, name, _slurm_job()) if rank == 0 else None
-    sys.stdout.flush()
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    if begun is None:
-        return call(["fit", *arguments])
-    exit_code = 1
-    try:
-        exit_code = call(["fit", *arguments])
-    finally:
-        sys.stdout.flush()
-        end(sweep, name, begun, exit_code)
-    return exit_code
-
-
-def _slurm_job() -> str | None:
-    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{index}" if array and index else None
 
 
 def _states(sweep: Sweep, *, ask_slurm: bool) -> dict[str, State]:

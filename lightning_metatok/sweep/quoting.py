@@ -73,7 +73,7 @@ def split_for_sbatch(line: str, key: str) -> list[str]:
     """The words that sbatch reads in what stands behind #SBATCH.
 
     Raises:
-        UserError: a quote or a backslash that nothing follows, or a word that is cut by #.
+        UserError: a quote that stays open, a backslash before a blank or the end, or a word that is cut by #.
     """
     checked(line.replace("\t", " "), key)
     words: list[str] = []
@@ -82,8 +82,10 @@ def split_for_sbatch(line: str, key: str) -> list[str]:
     while i < len(line):
         character = line[i]
         if character == "\\":
+            if not quote and line[i + 1 : i + 2].strip() == "":
+                raise UserError(f"{key}={line}: sbatch's backslash holds no blank; expected quotes")
             if i + 1 == len(line):
-                raise UserError(f"{key}={line}: expected a character behind the backslash")
+                raise UserError(f"{key}={line}: expected {quote} once more: it is open at the end")
             i += 1
             word = (word or "") + line[i]
         elif quote:

@@ -80,20 +80,35 @@ def read_state(path: Path) -> State:
 
 
 def last_values(run_folder: Path, wanted: Collection[str] | None = None) -> dict[str, Any] | None:
-    """The last value of everything that a run logged, or of what is `wanted`; None where it cannot be read.
+    """The last value of everything that a run logged, or at least of what is `wanted`; None where it cannot be read.
 
-    The file is read from its end, as far as it takes to find all that is wanted. So damage before that goes unseen.
+    For `wanted` the file is read from its end, as far as it takes to find them. So damage before that goes unseen.
     """
+    path = run_folder / "metrics.jsonl"
     values: dict[str, Any] = {}
-    missing = None if wanted is None else set(wanted)
     try:
-        for line in _lines_backwards(run_folder / "metrics.jsonl"):
-            values = json.loads(line) | values
-            if missing is not None and not (missing := missing - values.keys()):
+        if wanted is None:
+            for line in _objects(path.read_bytes()):
+                values |= line
+            return values
+        missing = set(wanted)
+        for text in _lines_backwards(path):
+            values = json.loads(text) | values
+            missing -= values.keys()
+            if not missing:
                 break
     except UNREADABLE:
         return None
     return values
+
+
+def _objects(content: bytes) -> list[dict[str, Any]]:
+    """The objects in lines of JSON, read in one go: a loop over 800,000 lines takes three times as long."""
+    lines = [line for line in content.decode().split("\n") if line and not line.isspace()]
+    objects: list[dict[str, Any]] = json.loads(f"[{','.join(lines)}]")
+    if len(objects) != len(lines):  # halves of an object, which make one together
+        raise ValueError(f"{len(objects)} objects in {len(lines)} lines")
+    return objects
 
 
 def last_lines(path: Path) -> list[str]:

@@ -69,7 +69,9 @@ def script(folder: SweepFolder, resources: Resources, names_file: Path, n: int, 
     }
     keys = {"partition": "resources.partition", "mem": "resources.memory"}
     options = [
-        [for_sbatch(f"--{name}={value}", keys.get(name, where))] for name, value in wanted.items() if value is not None
+        [for_sbatch(f"--{name}={checked(str(value), keys.get(name, where))}", where)]
+        for name, value in wanted.items()
+        if value is not None
     ]
     options += [["--requeue" if resources.requeue else "--no-requeue"]]
     for number, line in enumerate(resources.sbatch):
