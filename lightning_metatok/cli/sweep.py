@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.markup import escape
@@ -174,7 +175,7 @@ def plan(sweep: Sweep, *, everything: bool) -> int:
     """Print the runs, what is finished, what is left, and the script for SLURM."""
     console = Console()
     states = _states(sweep, ask_slurm=False)
-    table = Table(title=f"{sweep.file}: {len(sweep.runs)} runs in {sweep.folder.path}", title_justify="left")
+    table = Table(title=escape(f"{sweep.file}: {len(sweep.runs)} runs in {sweep.folder.path}"), title_justify="left")
     axes = sweep.spec.axes()
     for name in ("id", *(axis.rpartition(".")[2] for axis in axes), "state"):
         table.add_column(name, no_wrap=True)
@@ -196,7 +197,7 @@ def plan(sweep: Sweep, *, everything: bool) -> int:
         text = "\n" + slurm.script(sweep.folder, sweep.spec.resources, names, max(1, len(left)), code)
     except UserError as error:
         text = f"refused: {error}"
-    console.print(f"\nwith --on slurm:\n{text}", highlight=False, markup=False, soft_wrap=True)
+    _say(console, f"\nwith --on slurm:\n{text}")
     return 0
 
 
@@ -226,10 +227,10 @@ def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: boo
             submission = slurm.submit(folder, sweep.spec.resources, [run.name for run in wanted], code)
             collect_arguments = ["sweep", "collect", str(sweep.file.resolve()), f"--folder={folder.path.resolve()}"]
             after = slurm.submit_after(folder, submission.job, code, collect_arguments, sweep.spec.resources.partition)
-            console.print(
-                f"array job {submission.job}: {len(wanted)} runs; job {after} collects when all have ended\n"
-                f"look at it: lightning-metatok sweep status {sweep.file} --folder {folder.path}",
-                highlight=False,
+            _say(
+                console,
+                f"array job {submission.job}: {len(wanted)} runs; job {after} collects when all have ended\nlook at it: "
+                f"lightning-metatok sweep status {quote(str(sweep.file))} --folder={quote(str(folder.path))}",
             )
             return 0
         with RunTable(folder, sweep.runs, sweep.spec.minutes, workers) as table:
@@ -249,7 +250,7 @@ def status(sweep: Sweep, *, everything: bool) -> int:
     if not everything:
         busy = [row for row in rows if row[1].state in (RUNNING, *FAULTY)]
         rows = (busy + [row for row in rows if row not in busy])[:SHOWN] if len(rows) > SHOWN else rows
-    table = Table(title=f"{sweep.file} in {sweep.folder.path}", title_justify="left")
+    table = Table(title=escape(f"{sweep.file} in {sweep.folder.path}"), title_justify="left")
     table.add_column("run", no_wrap=True, overflow="ellipsis")
     for name, width in (("state", 7), ("step", 6), ("tries", 5), ("time", 13), ("job", 8)):
         right = name in ("step", "tries", "time")
@@ -269,7 +270,7 @@ def status(sweep: Sweep, *, everything: bool) -> int:
         console.print(f"and {len(sweep.runs) - len(rows)} more (--all shows them)", highlight=False)
     for planned, state in rows:
         if state.why:
-            console.print(f"{state.state} {planned.name}: {state.why}", highlight=False, markup=False, soft_wrap=True)
+            _say(console, f"{state.state} {planned.name}: {state.why}")
     console.print(summary(states), highlight=False)
     return 0
 
@@ -308,6 +309,11 @@ def collected(sweep: Sweep, out: Path | None) -> int:
     write_table(table, out)
     print(f"{out}: {len(table)} runs, {int((table['state'] == DONE).sum())} of them done")
     return 0
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text as it is, whatever it holds, without breaks of rich's."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _states(sweep: Sweep, *, ask_slurm: bool) -> dict[str, State]:

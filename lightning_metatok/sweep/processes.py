@@ -36,8 +36,11 @@ class Process:
         return self.host == socket.gethostname()
 
     def lives(self) -> bool:
-        """Whether it is there still. One of another machine, or one that hides, is believed to be."""
-        return not self.is_here() or start_of(self.pid) in (self.start, HIDDEN)
+        """Whether it is there still. One of another machine is believed to be, and one whose start nobody knows."""
+        if not self.is_here():
+            return True
+        found = start_of(self.pid)
+        return found is not None and (found == self.start or HIDDEN in (found, self.start))
 
     def send(self, number: int) -> bool:
         """Send a signal, and return whether this very process was there to take it.

@@ -103,13 +103,9 @@ def check_folder(place: Path, name: str) -> None:
     names_file.write_text("run-zero\nrun-one\n")
     resources = Resources(partition=name, memory=name, cpus_per_task=3, concurrency=2)
     text = script(SweepFolder(folder), resources, names_file, 2, folder / "code")
-    words = [word for line in text.splitlines() if line.startswith("#SBATCH") for word in sbatch_words(line[7:])]
-    assert [word for line in text.splitlines() if line.startswith("#SBATCH") for word in sbatch_words(line[7:])] == [
-        word
-        for line in text.splitlines()
-        if line.startswith("#SBATCH")
-        for word in shlex.split(line[7:], comments=True)
-    ]
+    lines = [line[7:] for line in text.splitlines() if line.startswith("#SBATCH")]
+    words = [word for line in lines for word in sbatch_words(line)]
+    assert words == [word for line in lines for word in shlex.split(line, comments=True)]
     found = dict(word.removeprefix("--").partition("=")[::2] for word in words)
     assert all(word.startswith("--") for word in words)
     assert found["partition"] == found["mem"] == name
@@ -162,7 +158,7 @@ def test_the_collect_job_gets_its_folder_file_and_partition(tmp_path: Path, name
         ({"sbatch": ["--comment=a\n--exclusive"]}, r"resources.sbatch\[0\]"),
         (
             {"sbatch": ["--exclusive", "--comment=two words"]},
-            r"resources.sbatch\[1\]=--comment=two words: 'words' is no",
+            r"sbatch\[1\]=--comment=two words: 'words' is no option",
         ),
         ({"sbatch": ["--comment=it's"]}, "expected ' once more"),
         ({"sbatch": ['--comment="x']}, 'expected " once more'),
