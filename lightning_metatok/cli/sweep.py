@@ -229,8 +229,9 @@ def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: boo
             after = slurm.submit_after(folder, submission.job, code, collect_arguments, sweep.spec.resources.partition)
             _say(
                 console,
-                f"array job {submission.job}: {len(wanted)} runs; job {after} collects when all have ended\nlook at it: "
-                f"lightning-metatok sweep status {quote(str(sweep.file))} --folder={quote(str(folder.path))}",
+                f"array job {submission.job}: {len(wanted)} runs; job {after} collects when all have ended\n"
+                f"look at it: lightning-metatok sweep status {quote(str(sweep.file))} "
+                f"--folder={quote(str(folder.path))}",
             )
             return 0
         with RunTable(folder, sweep.runs, sweep.spec.minutes, workers) as table:

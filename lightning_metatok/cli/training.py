@@ -41,6 +41,7 @@ from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWri
 from lightning_metatok.lit.callbacks.checkpoint import stop
 from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
+from lightning_metatok.lit.launch import check_launch
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
 from lightning_metatok.lit.ranks import Meeting, RankLog, rank
 from lightning_metatok.lit.resume import check_same_run, flat_config
@@ -123,6 +124,8 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built; other ranks hear which it is."""
+        trainer = self.config.trainer
+        check_launch(trainer.devices, trainer.num_nodes, str(trainer.accelerator))
         self.checkpoint: dict[str, Any] = {}
         self.auto = self.config.ckpt_path == AUTO
         self.meeting = Meeting(self.config.run_dir)

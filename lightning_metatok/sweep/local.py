@@ -71,10 +71,14 @@ def run_locally(
 
 
 def start(folder: SweepFolder, name: str, code: Path, cores: set[int]) -> subprocess.Popen[bytes]:
-    """Start a run; its threads and it itself keep to `cores`, and it runs `code`."""
+    """Start a run; its threads and it itself keep to `cores`, and it runs `code`.
+
+    A sweep may run inside a job of SLURM, in a notebook or a batch script: its runs are no tasks of that job.
+    """
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
     return subprocess.Popen(
         [*interpreter(), "sweep", "exec", str(folder.path), name],
-        env={**os.environ, **environment(code, len(cores))},
+        env={**outside, **environment(code, len(cores))},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches the sweep alone, which passes on what the runs understand
         preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if hasattr(os, "sched_setaffinity") else None,
