@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,9 @@ def write_table(table: "pd.DataFrame", path: Path) -> None:
             _one_type_a_column(table).to_parquet(temporary, index=False)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"--out={path}: cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"--out={path}: cannot be written: {error.strerror or error}") from error
 
 
 def _one_type_a_column(table: "pd.DataFrame") -> "pd.DataFrame":
