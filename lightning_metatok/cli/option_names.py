@@ -3,9 +3,8 @@
 import json
 from importlib.metadata import version
 
-from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.errors import UserError
-from lightning_metatok.files import write_atomically
+from lightning_metatok.files import cache_folder, write_atomically
 
 
 def option_names(code: str, task: bool) -> list[str]:
@@ -21,7 +20,7 @@ def option_names(code: str, task: bool) -> list[str]:
         return names
     except (OSError, ValueError):
         pass
-    from lightning_metatok.cli.training import names_of_options
+    from lightning_metatok.cli.dry_parser import names_of_options
 
     names = names_of_options(kind)
     try:

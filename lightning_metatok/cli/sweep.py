@@ -11,7 +11,6 @@ A finished run is never done again; a run that was stopped goes on where it was.
 configuration and the same code.
 """
 
-import os
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,14 +26,17 @@ from rich.table import Table
 
 import lightning_metatok
 from lightning_metatok.cli.option_names import option_names
+from lightning_metatok.cli.sweep_exec import execute
+from lightning_metatok.cli.sweep_values import check_seeds, check_values
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
 from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import all_configs, code_version
-from lightning_metatok.sweep.folder import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State, begin, end
 from lightning_metatok.sweep.local import run_locally
+from lightning_metatok.sweep.processes import Process, parent_of
+from lightning_metatok.sweep.record import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State
 from lightning_metatok.yaml_files import read_config
 
 PACKAGE = Path(lightning_metatok.__file__).parent
@@ -78,7 +81,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Do one action; return 0, or 1 where runs failed."""
     argv = list(argv)
     if argv[:1] == ["exec"]:
-        return execute(*argv[1:])
+        return execute(argv[1:])
     arguments = build_parser().parse(argv)
     action = arguments.action
     if action not in ACTIONS:
@@ -88,7 +91,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if arguments.workers < 1:
         raise UserError(f"--workers={arguments.workers}: expected at least 1")
     sweep = read_sweep(arguments.file, arguments.folder)
+    if action in ("plan", "run"):
+        check_keys(sweep)
     if action == "plan":
+        check_values(sweep.file, sweep.runs, "task" if _is_task(sweep.spec) else "text", sweep.code)
         return plan(sweep, everything=arguments.all)
     if action == "run":
         return run(sweep, UNFINISHED, on=arguments.on, workers=arguments.workers, fresh=True)
@@ -112,13 +118,18 @@ def read_sweep(file: Path, folder: Path | None) -> Sweep:
         siblings = [str(path) for path in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
         raise UserError(f"{file}: no such file{nearest(str(file), siblings)}; expected a sweep file")
     spec = read_spec(read_config(str(file)), str(file))
+    check_seeds(file, spec.seeds)
     code = code_version(PACKAGE)
     runs = expand(spec, code, lambda path: _read_part(file, path))
-    known = option_names(code, _is_task(spec))
-    for key in spec.set_keys():
-        if key not in known and not any(key.startswith(f"{name}.") for name in _mappings(known)):
-            raise UserError(f"{file}: {key}: no such key of the configuration{nearest(key, known)}")
     return Sweep(file, spec, runs, SweepFolder(folder or Path(spec.folder or ROOT / file.stem)), code)
+
+
+def check_keys(sweep: Sweep) -> None:
+    """Raise `UserError` for a key that no option of `fit` has. What was started once is not asked again."""
+    known = option_names(sweep.code, _is_task(sweep.spec))
+    for key in sweep.spec.set_keys():
+        if key not in known and not any(key.startswith(f"{name}.") for name in _mappings(known)):
+            raise UserError(f"{sweep.file}: {key}: no such key of the configuration{nearest(key, known)}")
 
 
 def as_started(sweep: Sweep) -> Sweep:
@@ -128,6 +139,7 @@ def as_started(sweep: Sweep) -> Sweep:
         UserError: nothing was started.
     """
     runs, code, _ = sweep.folder.read_plan()
+    sweep.folder.check_file(sweep.file)
     if [run.name for run in runs] != [run.name for run in sweep.runs]:
         print(
             f"{sweep.file}, a config or the code has changed since these runs were started: "
@@ -164,7 +176,7 @@ def plan(sweep: Sweep, *, everything: bool) -> int:
     """Print the runs, what is finished, what is left, and the script for SLURM."""
     console = printer()
     states = _states(sweep, ask_slurm=False)
-    table = Table(title=f"{sweep.file}: {len(sweep.runs)} runs in {sweep.folder.path}", title_justify="left")
+    table = Table(title=escape(f"{sweep.file}: {len(sweep.runs)} runs in {sweep.folder.path}"), title_justify="left")
     axes = sweep.spec.axes()
     for name in ("id", *(axis.rpartition(".")[2] for axis in axes), "state"):
         table.add_column(name, no_wrap=True)
@@ -181,23 +193,25 @@ def plan(sweep: Sweep, *, everything: bool) -> int:
         f"{duration(total / 2)} with --workers 2",
         highlight=False,
     )
-    text = slurm.script(
-        sweep.folder,
-        sweep.spec.resources,
-        sweep.folder.path / "submissions" / "N.names",
-        max(1, len(left)),
-        sweep.folder.code(sweep.code),
-    )
-    console.print(f"\nwith --on slurm:\n\n{text}", highlight=False, markup=False, soft_wrap=True)
+    names, code = sweep.folder.path / "submissions" / "N.names", sweep.folder.code(sweep.code)
+    try:
+        text = "\n" + slurm.script(sweep.folder, sweep.spec.resources, names, max(1, len(left)), code)
+    except UserError as error:
+        text = f"refused: {error}"
+    _say(console, f"\nwith --on slurm:\n{text}")
     return 0
 
 
 def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: bool) -> int:
     """Run everything whose state is one of `kinds`; `fresh`: what the file and the code say now, else as started."""
     folder, console = sweep.folder, Console(stderr=True)
+    if on == "slurm":  # what a script cannot hold is refused before anything is written
+        slurm.script(folder, sweep.spec.resources, folder.path, 1, folder.code(sweep.code))
+    folder.check_file(sweep.file)
     with folder.held():
         if fresh:
-            folder.write_plan(sweep.runs, sweep.file.read_text(encoding="utf-8"), sweep.code, sweep.spec.finished)
+            text = sweep.file.read_text(encoding="utf-8")
+            folder.write_plan(sweep.runs, text, sweep.code, sweep.spec.finished, sweep.file.name)
             copies = folder.take_snapshot(PACKAGE, sweep.configs, sweep.code)
             for planned in sweep.runs:
                 folder.write_spec(planned, sweep.code, copies)
@@ -214,10 +228,11 @@ def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: boo
             submission = slurm.submit(folder, sweep.spec.resources, [run.name for run in wanted], code)
             collect_arguments = ["sweep", "collect", str(sweep.file.resolve()), f"--folder={folder.path.resolve()}"]
             after = slurm.submit_after(folder, submission.job, code, collect_arguments, sweep.spec.resources.partition)
-            console.print(
+            _say(
+                console,
                 f"array job {submission.job}: {len(wanted)} runs; job {after} collects when all have ended\n"
-                f"look at it: lightning-metatok sweep status {sweep.file} --folder {folder.path}",
-                highlight=False,
+                f"look at it: lightning-metatok sweep status {quote(str(sweep.file))} "
+                f"--folder={quote(str(folder.path))}",
             )
             return 0
         with RunTable(folder, sweep.runs, sweep.spec.minutes, workers) as table:
@@ -237,7 +252,7 @@ def status(sweep: Sweep, *, everything: bool) -> int:
     if not everything:
         busy = [row for row in rows if row[1].state in (RUNNING, *FAULTY)]
         rows = (busy + [row for row in rows if row not in busy])[:SHOWN] if len(rows) > SHOWN else rows
-    table = Table(title=f"{sweep.file} in {sweep.folder.path}", title_justify="left")
+    table = Table(title=escape(f"{sweep.file} in {sweep.folder.path}"), title_justify="left")
     table.add_column("run", no_wrap=True, overflow="ellipsis")
     for name, width in (("state", 7), ("step", 6), ("tries", 5), ("time", 13), ("job", 8)):
         right = name in ("step", "tries", "time")
@@ -257,19 +272,35 @@ def status(sweep: Sweep, *, everything: bool) -> int:
         console.print(f"and {len(sweep.runs) - len(rows)} more (--all shows them)", highlight=False)
     for planned, state in rows:
         if state.why:
-            console.print(f"{state.state} {planned.name}: {state.why}", highlight=False, markup=False, soft_wrap=True)
+            _say(console, f"{state.state} {planned.name}: {state.why}")
     console.print(summary(states), highlight=False)
     return 0
 
 
 def cancel(sweep: Sweep) -> int:
     """Stop the runs of this machine and of SLURM."""
-    stopped = slurm.cancel(sweep.folder) if sweep.folder.exists() else 0
-    if (owner := sweep.folder.owner()) is not None:
-        os.kill(owner, signal.SIGTERM)
-        print(f"process {owner}, which runs this sweep, ends its runs at their next checkpoint")
-    print(f"{stopped} runs cancelled in SLURM")
+    owner, processes = sweep.folder.owner_process(), sweep.folder.processes()
+    # It passes the signal on to what it started itself; a process that was killed has left its runs behind.
+    left = [p for p in processes if owner is None or not owner.is_here() or parent_of(p.pid) != owner.pid]
+    here = len(processes) - len(left)
+    if owner is not None and owner.is_here() and _terminate(owner):
+        print(f"process {owner.pid}, which runs this sweep, ends its runs at their next checkpoint")
+    elif owner is not None and not owner.is_here():
+        print(f"process {owner.pid} on {owner.host} runs this sweep; cancel it there")
+    for process in left:
+        if _terminate(process):
+            here += 1
+            print(f"process {process.pid}, whose sweep is gone, ends at its next checkpoint")
+    there = slurm.cancel(sweep.folder)
+    print(f"{here + there} runs cancelled: {here} on this machine, {there} in SLURM")
     return 0
+
+
+def _terminate(process: Process) -> bool:
+    try:
+        return process.send(signal.SIGTERM)
+    except PermissionError as error:
+        raise UserError(f"process {process.pid}: it is another user's; expected that user to cancel it") from error
 
 
 def collected(sweep: Sweep, out: Path | None) -> int:
@@ -282,33 +313,9 @@ def collected(sweep: Sweep, out: Path | None) -> int:
     return 0
 
 
-def execute(folder: str, name: str) -> int:
-    """Run one run of a sweep in this process: what a worker or a SLURM task calls."""
-    from lightning_metatok.cli import main as call
-
-    sweep = SweepFolder(Path(folder))
-    _, arguments = sweep.read_spec(name)
-    rank = int(os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or 0)
-    log = sweep.log(name) if rank == 0 else sweep.log(f"{name}.rank{rank}")
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    if rank:
-        return call(["fit", *arguments])
-    begun = begin(sweep, name, _slurm_job())
-    exit_code = 1
-    try:
-        exit_code = call(["fit", *arguments])
-    finally:
-        sys.stdout.flush()
-        end(sweep, name, begun, exit_code)
-    return exit_code
-
-
-def _slurm_job() -> str | None:
-    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{index}" if array and index else None
+def _say(console: Console, text: str) -> None:
+    """Print text as it is, whatever it holds, without breaks of rich's."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _states(sweep: Sweep, *, ask_slurm: bool) -> dict[str, State]:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from lightning_metatok.sweep import PlannedRun, SweepFolder
-from lightning_metatok.sweep.folder import DONE, FAULTY, State
+from lightning_metatok.sweep.record import DONE, FAULTY, State
 
 
 class RunTable:

@@ -22,7 +22,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_metatok import signals
 from lightning_metatok.cli.bounds import check_bounds, check_machine
 from lightning_metatok.cli.config_files import (
-    known_keys,
     without_options,
 )
 from lightning_metatok.cli.interpolations import config_text, kept_config
@@ -43,6 +42,7 @@ from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWri
 from lightning_metatok.lit.callbacks.checkpoint import stop
 from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
+from lightning_metatok.lit.launch import check_launch
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
 from lightning_metatok.lit.ranks import Meeting, RankLog, rank
 from lightning_metatok.lit.resume import check_same_run, flat_config
@@ -138,6 +138,8 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built; other ranks hear which it is."""
+        trainer = self.config.trainer
+        check_launch(trainer.devices, trainer.num_nodes, str(trainer.accelerator))
         self.checkpoint: dict[str, Any] = {}
         self.auto = self.config.ckpt_path == AUTO
         self.meeting = Meeting(self.config.run_dir)
@@ -330,18 +332,3 @@ def main(verb: str, argv: Sequence[str]) -> int:
     with RunLock() as lock, RankLog() as rank_log:
         TrainingCLI(verb, argv, lock, rank_log, foreign).run()
     return 0
-
-
-def names_of_options(kind: str) -> list[str]:
-    """Return the dotted names of all options, for a kind of data in `KINDS`."""
-
-    class Names(TrainingCLI):
-        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-            raise StopIteration(known_keys(parser))
-
-    quiet()
-    try:
-        Names("fit", ["--data.task=list_recall"] if kind == "task" else [])
-    except StopIteration as names:
-        return list(names.value)
-    raise AssertionError("the parser was not asked")

@@ -20,24 +20,17 @@ from typing import Any
 from filelock import FileLock
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.files import CACHE_VARIABLE as ENVIRONMENT_VARIABLE
+from lightning_metatok.files import cache_folder as cache_folder
 
 DATA_VERSION = 1
 """Part of every fingerprint; raise it when the layout of prepared files or the way they are made changes."""
 
-ENVIRONMENT_VARIABLE = "LIGHTNING_METATOK_CACHE"
 MANIFEST = "manifest.json"
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_WRITING = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG,
 }  # fmt: skip
-
-
-def cache_folder(cache_dir: str | None = None) -> Path:
-    """Return `cache_dir`, else $LIGHTNING_METATOK_CACHE, else lightning-metatok in the XDG cache folder."""
-    chosen = cache_dir or os.environ.get(ENVIRONMENT_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lightning-metatok"
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:

@@ -3,9 +3,11 @@
 from typing import Any
 
 import lightning
+from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoint_io import RunCheckpointIO
+from lightning_metatok.lit.launch import check_launch
 from lightning_metatok.lit.loops import install
 from lightning_metatok.lit.sharded import NAME, ShardedStrategy
 from lightning_metatok.runtime import resolve_precision
@@ -28,7 +30,8 @@ class Trainer(lightning.Trainer):
             use_distributed_sampler: Leave it off; see above.
 
         Raises:
-            UserError: an unknown precision, or validations (and their checkpoints) between accumulated micro-batches.
+            UserError: an unknown precision, validations (and their checkpoints) between accumulated micro-batches, or
+                processes that nobody starts.
         """
         interval, accumulate = kwargs.get("val_check_interval"), kwargs.get("accumulate_grad_batches") or 1
         if isinstance(interval, int) and interval % accumulate:
@@ -44,8 +47,12 @@ class Trainer(lightning.Trainer):
         elif isinstance(strategy, str) and strategy.startswith("fsdp"):
             raise UserError(f"trainer.strategy={strategy!r}: expected {NAME}")
         plugins = kwargs.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            devices, nodes = kwargs.get("devices", "auto"), kwargs.get("num_nodes", 1)
+            check_launch(devices, nodes, str(kwargs.get("accelerator", "auto")))
         self.checkpoint_io = RunCheckpointIO()
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), self.checkpoint_io]
+        kwargs["plugins"] = [*plugins, self.checkpoint_io]
         super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
         # A batch holds integers and flags, nothing to convert, and is frozen, so that Lightning could not.
         self.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.sweep.expand import PlannedRun
-from lightning_metatok.sweep.folder import SweepFolder, last_values
+from lightning_metatok.sweep.expand import PlannedRun, as_argument
+from lightning_metatok.sweep.folder import SweepFolder
+from lightning_metatok.sweep.record import DAMAGED, DONE, last_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +35,12 @@ def collect(
     logged: dict[str, None] = {}
     for run in runs:
         state = folder.state(run.name, finished, jobs)
-        values = last_values(folder.run_folder(run.name)) or {}
+        found = last_values(folder.run_folder(run.name)) if state.attempt or state.state == DAMAGED else {}
+        what = DAMAGED if found is None and state.state == DONE else state.state
+        values = found or {}
         logged |= dict.fromkeys(name for name in values if name != "step")
         axes = {key: _cell(value) for key, value in run.axes.items()}
-        head = {"id": run.id, "name": run.name, "state": state.state, "attempts": state.attempt}
+        head = {"id": run.id, "name": run.name, "state": what, "attempts": state.attempt}
         rows.append({**head, "seconds": round(state.spent_s, 1), **axes, "step": values.get("step"), **values})
     for name in metrics:
         if name not in logged:
@@ -58,11 +62,27 @@ def write_table(table: "pd.DataFrame", path: Path) -> None:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
         else:
-            table.to_parquet(temporary, index=False)
+            _one_type_a_column(table).to_parquet(temporary, index=False)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"--out={path}: cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"--out={path}: cannot be written: {error.strerror or error}") from error
+
+
+def _one_type_a_column(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the table with text in place of columns that hold what a column of parquet cannot: 3 and "none"."""
+    import pyarrow as pa
+
+    made = table.copy()
+    for name in table.columns:
+        try:
+            kind = pa.array(table[name], from_pandas=True).type
+        except (pa.ArrowException, OverflowError):
+            kind = None
+        if kind is None or pa.types.is_nested(kind):
+            made[name] = [None if value is None or value != value else as_argument(value) for value in table[name]]
+    return made
 
 
 def _cell(value: Any) -> Any:

@@ -11,15 +11,21 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lightning_metatok.errors import UserError
 from lightning_metatok.sweep.spec import ARM, SEED, SweepSpec
+from lightning_metatok.yaml_files import value_of
 
 ID_DIGITS = 10
 LONGEST_LABEL = 80
+UNSAFE = re.compile(r"[^A-Za-z0-9._=-]+")
+"""What cannot stand in the name of a run."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,18 @@ class PlannedRun:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "PlannedRun":
-        """From JSON."""
-        return cls(**{**content, "configs": tuple(content["configs"])})
+        """From JSON.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none of `as_dict`.
+        """
+        run = cls(**{**content, "configs": tuple(content["configs"])})
+        texts = (run.id, run.label, *run.configs)
+        if not (isinstance(run.axes, Mapping) and isinstance(run.options, Mapping)):
+            raise ValueError(content)
+        if not all(isinstance(text, str) for text in texts) or UNSAFE.search(run.name):
+            raise ValueError(content)
+        return run
 
 
 def as_argument(value: Any) -> str:
@@ -83,7 +99,8 @@ def expand(spec: SweepSpec, code: str, read: Callable[[str], Mapping[str, Any]])
         configs = (*spec.configs, *(arm.configs if arm else ()))
         options = {**spec.set, **(arm.set if arm else {})}
         options |= {key: value for key, value in axes.items() if key != ARM}
-        identity = [[contents[path] for path in configs], canonical(options), code]
+        meant = canonical({key: meaning(value) for key, value in options.items()})
+        identity = [[contents[path] for path in configs], meant, code]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:ID_DIGITS]
         runs.append(PlannedRun(digest, label(axes), axes, configs, options))
     if not runs:
@@ -91,9 +108,17 @@ def expand(spec: SweepSpec, code: str, read: Callable[[str], Mapping[str, Any]])
     by_id: dict[str, PlannedRun] = {}
     for run in runs:
         if run.id in by_id:
-            raise UserError(f"{by_id[run.id].label} and {run.label} are the same run; expected values that differ")
+            both = " and ".join(dict.fromkeys((by_id[run.id].label, run.label)))
+            both = both if " and " in both else f"{both} and {both}, as written {_differing(by_id[run.id], run)},"
+            raise UserError(f"{both} are the same run; expected values that differ")
         by_id[run.id] = run
     return runs
+
+
+def _differing(one: PlannedRun, other: PlannedRun) -> str:
+    """Values of two runs that are written differently."""
+    pairs = [(repr(one.axes[key]), repr(other.axes[key])) for key in one.axes]
+    return ", ".join(f"{mine} and {theirs}" for mine, theirs in pairs if mine != theirs) or "twice"
 
 
 def combinations(spec: SweepSpec) -> Iterator[dict[str, Any]]:
@@ -113,9 +138,12 @@ def combinations(spec: SweepSpec) -> Iterator[dict[str, Any]]:
 
 
 def _matches(axes: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
-    return all(
-        axes[key] == value or (isinstance(value, list) and axes[key] in value) for key, value in condition.items()
-    )
+    """Whether all keys have the value of the condition, or one of its list."""
+    for key, value in condition.items():
+        wanted = [value, *value] if isinstance(value, list) else [value]
+        if canonical(meaning(axes[key])) not in [canonical(meaning(one)) for one in wanted]:
+            return False
+    return True
 
 
 def all_configs(spec: SweepSpec) -> list[str]:
@@ -128,14 +156,25 @@ def canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, default=str)
 
 
+def meaning(value: Any) -> Any:
+    """What `fit` reads in an option: text is YAML, and 1.0 is 1, so that values which are the same are equal."""
+    if isinstance(value, str):
+        with suppress(yaml.YAMLError, RecursionError):
+            value = value_of(value)
+    if isinstance(value, list):
+        return [meaning(one) if not isinstance(one, str) else one for one in value]
+    if isinstance(value, Mapping):
+        return {key: meaning(one) if not isinstance(one, str) else one for key, one in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def label(axes: Mapping[str, Any]) -> str:
     """The values of all axes, joined; numbers with the last part of their key, so that they say what they are."""
     parts = []
     for key, value in axes.items():
         short = "s" if key == SEED else key.rpartition(".")[2]
-        text = (
-            value if isinstance(value, str) else (f"{short}{value}" if key == SEED else f"{short}={as_argument(value)}")
-        )
+        says_enough = isinstance(meaning(value), str)
+        text = value if says_enough else f"{short}{value}" if key == SEED else f"{short}={as_argument(value)}"
         parts.append(re.sub(r"[^A-Za-z0-9._=]+", "_", text).strip("_"))
     return "-".join(parts)[:LONGEST_LABEL]
 

@@ -13,47 +13,38 @@ runs/sweeps/x/
 import hashlib
 import json
 import os
+import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lightning_metatok import signals
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.files import write_atomically
 from lightning_metatok.sweep.expand import PlannedRun, sources
+from lightning_metatok.sweep.processes import Process
+from lightning_metatok.sweep.record import (
+    DAMAGED,
+    DIED,
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    STOPPED,
+    UNREADABLE,
+    WAITING,
+    State,
+    last_lines,
+    last_values,
+    read_state,
+)
 
-PLAN, SWEEP = "plan.json", "sweep.yaml"
-
-RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
-"""States that a run's process writes. A signal stopped it: it goes on where its checkpoint is."""
-WAITING, DIED, DAMAGED, QUEUED = "waiting", "died", "damaged", "queued"
-"""States that are read off: nothing written yet; the process is gone; files are missing; SLURM has it."""
-UNFINISHED = (WAITING, STOPPED, DIED)
-"""What `run` starts. What failed would fail again: `retry` starts that."""
-FAULTY = (FAILED, DAMAGED)
-
-
-@dataclass(frozen=True)
-class State:
-    """What is known of a run. Times are seconds since 1970; `job` is SLURM's, such as 12_3; `attempt` counts from 1."""
-
-    state: str = WAITING
-    attempt: int = 0
-    pid: int | None = None
-    host: str | None = None
-    job: str | None = None
-    started: float | None = None
-    ended: float | None = None
-    exit_code: int | None = None
-    spent_s: float = 0.0
-    """Seconds of all attempts that ended."""
-    why: str = ""
+PLAN, SWEEP, OWNER = "plan.json", "sweep.yaml", "owner"
 
 
 class SweepFolder:
@@ -68,16 +59,20 @@ class SweepFolder:
         """Whether runs were started here."""
         return (self.path / PLAN).is_file()
 
-    def write_plan(self, runs: Sequence[PlannedRun], text: str, code: str, finished: Sequence[str]) -> None:
-        """Take up `runs`, with the text of their sweep file. Runs of an earlier version of it stay on the disk."""
-        content = {"code": code, "finished": list(finished), "runs": [run.as_dict() for run in runs]}
-        try:
+    def write_plan(
+        self, runs: Sequence[PlannedRun], text: str, code: str, finished: Sequence[str], file: str | None = None
+    ) -> None:
+        """Take up `runs`, with text and name of their sweep file. Runs of an earlier version of it stay on the disk.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        content = {"file": file, "code": code, "finished": list(finished), "runs": [run.as_dict() for run in runs]}
+        with self.writing():
             for name in ("runs", "specs", "logs", "states", "submissions"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / SWEEP, text)
             write_atomically(self.path / PLAN, json.dumps(content))
-        except OSError as error:
-            raise UserError(f"folder={self.path}: cannot be written: {error.strerror}") from error
 
     def read_plan(self) -> tuple[list[PlannedRun], str, list[str]]:
         """Return the runs, the hash of their code, and the metrics that a finished run has.
@@ -90,13 +85,25 @@ class SweepFolder:
                 f"{self.path}: no sweep was started here; expected `lightning-metatok sweep run FILE` first"
             )
         try:
-            content = json.loads((self.path / PLAN).read_text(encoding="utf-8"))
+            content = json.loads((self.path / PLAN).read_bytes())
             runs = [PlannedRun.from_dict(run) for run in content["runs"]]
-            return runs, content["code"], content["finished"]
-        except (ValueError, KeyError, TypeError) as error:
+            code, finished = content["code"], content["finished"]
+            if not _is_name(code) or not _are_texts(finished):
+                raise ValueError(code, finished)
+            return runs, code, finished
+        except UNREADABLE as error:
             raise UserError(
                 f"{self.path / PLAN}: damaged; `lightning-metatok sweep run FILE` writes it anew"
             ) from error
+
+    def check_file(self, file: Path) -> None:
+        """Raise `UserError` where another sweep lives here than that of `file`; nothing where that is not known."""
+        try:
+            here = json.loads((self.path / PLAN).read_bytes())["file"]
+        except UNREADABLE:
+            return
+        if here not in (None, file.name):
+            raise UserError(f"folder={self.path}: the sweep of {here} lives here; expected a folder of {file.name}")
 
     def earlier_runs(self, runs: Sequence[PlannedRun]) -> list[str]:
         """Names of runs on the disk that are not in the plan."""
@@ -111,24 +118,30 @@ class SweepFolder:
         return self.path / "code" / version
 
     def take_snapshot(self, package: Path, configs: Sequence[str], version: str) -> dict[str, Path]:
-        """Copy the package, once a version, and the config files, once a content; return where each config is."""
-        target = self.code(version)
-        if not (target / package.name).is_dir():
-            temporary = target.with_name(f".{version}.{os.getpid()}")
-            shutil.rmtree(temporary, ignore_errors=True)
-            for source in sources(package):
-                copy = temporary / source.relative_to(package.parent)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, copy)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary, target)
-        copies = {}
-        for name in configs:
-            text = Path(name).read_text(encoding="utf-8")
-            digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-            copies[name] = self.path / "configs" / f"{Path(name).stem}-{digest}.yaml"
-            copies[name].parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(copies[name], text)
+        """Copy the package, once a version, and the config files, once a content; return where each config is.
+
+        Raises:
+            UserError: the folder cannot be written, or a config not be read.
+        """
+        with self.writing():
+            target = self.code(version)
+            if not (target / package.name).is_dir():
+                temporary = target.with_name(f".{version}.{os.getpid()}")
+                for place in (temporary, target):
+                    shutil.rmtree(place, ignore_errors=True)
+                for source in sources(package):
+                    copy = temporary / source.relative_to(package.parent)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, copy)
+                os.replace(temporary, target)
+            copies = {}
+            for name in configs:
+                text = Path(name).read_text(encoding="utf-8")
+                digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+                copies[name] = self.path / "configs" / f"{Path(name).stem}-{digest}.yaml"
+                copies[name].parent.mkdir(parents=True, exist_ok=True)
+                if not (copies[name].is_file() and copies[name].read_text(encoding="utf-8") == text):
+                    write_atomically(copies[name], text)
         return copies
 
     # -- what a run is started with
@@ -137,7 +150,8 @@ class SweepFolder:
         """Note what `run` is started with, so that it is started with the same again, whatever is changed meanwhile."""
         here = replace(run, configs=tuple(str(copies[path]) for path in run.configs))
         arguments = [*here.arguments(), f"--run_dir={self.run_folder(run.name)}", "--ckpt_path=auto"]
-        write_atomically(self.path / "specs" / f"{run.name}.json", json.dumps({"code": version, "fit": arguments}))
+        with self.writing():
+            write_atomically(self.path / "specs" / f"{run.name}.json", json.dumps({"code": version, "fit": arguments}))
 
     def read_spec(self, name: str) -> tuple[str, list[str]]:
         """Return the code version of a run, and the arguments of its `fit`: it starts in its folder or goes on there.
@@ -146,13 +160,15 @@ class SweepFolder:
             UserError: there is no such run, or its file is damaged.
         """
         path = self.path / "specs" / f"{name}.json"
+        if not _is_name(name) or not path.exists():
+            known = [other.stem for other in (self.path / "specs").glob("*.json")]
+            raise UserError(f"{name}: no such run in {self.path}{nearest(name, known)}")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_bytes())
+            if not _is_name(content["code"]) or not _are_texts(content["fit"]):
+                raise ValueError(content)
             return content["code"], content["fit"]
-        except FileNotFoundError:
-            known = [other.stem for other in path.parent.glob("*.json")]
-            raise UserError(f"{name}: no such run in {self.path}{nearest(name, known)}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path}: damaged; `lightning-metatok sweep run FILE` writes it anew") from error
 
     # -- runs
@@ -167,16 +183,18 @@ class SweepFolder:
 
     def written_state(self, name: str) -> State:
         """What the run's process wrote last."""
-        try:
-            return State(**json.loads((self.path / "states" / f"{name}.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return State()
-        except (ValueError, TypeError):
-            return State(DAMAGED, why=f"states/{name}.json cannot be read")
+        return read_state(self.path / "states" / f"{name}.json")
 
     def write_state(self, name: str, state: State) -> None:
         """Write what became of a run."""
-        write_atomically(self.path / "states" / f"{name}.json", json.dumps(asdict(state)))
+        with self.writing():
+            write_atomically(self.path / "states" / f"{name}.json", json.dumps(asdict(state)))
+
+    def processes(self) -> list[Process]:
+        """Processes of this machine that run something of the sweep, an earlier version included, SLURM's left out."""
+        states = [read_state(path) for path in sorted((self.path / "states").glob("*.json"))]
+        own = [s.process for s in states if s.state == RUNNING and s.job is None and s.process is not None]
+        return [process for process in own if process.is_here() and process.lives()]
 
     def state(self, name: str, finished: Sequence[str] = (), jobs: Mapping[str, str] | None = None) -> State:
         """What became of a run: what it wrote, checked against processes, files and SLURM.
@@ -185,14 +203,14 @@ class SweepFolder:
             name: of the run. finished: metrics that it must have logged. jobs: jobs of runs that SLURM knows, by name.
         """
         found = self.written_state(name)
-        if found.state == RUNNING and found.job is None and not _alive(found):
+        if found.state == RUNNING and found.job is None and not found.lives():
             return replace(found, state=DIED, why=f"process {found.pid} on {found.host} is gone")
         if found.state == RUNNING and jobs is not None and found.job is not None and name not in jobs:
             return replace(found, state=DIED, why=f"job {found.job} is gone")
         if found.state in (WAITING, STOPPED) and jobs is not None and name in jobs:
             return replace(found, state=QUEUED, job=jobs[name])
         if found.state == DONE:
-            logged = last_values(self.run_folder(name))
+            logged = last_values(self.run_folder(name), finished)
             if logged is None:
                 return replace(found, state=DAMAGED, why=f"runs/{name}/metrics.jsonl cannot be read")
             if missing := [metric for metric in finished if metric not in logged]:
@@ -203,11 +221,11 @@ class SweepFolder:
 
     def last_line(self, name: str) -> str:
         """The last line that a run printed, for a table."""
-        return next((line.strip() for line in _last_lines(self.log(name)) if line.strip()), "")
+        return next((line.strip() for line in last_lines(self.log(name)) if line.strip()), "")
 
     def step(self, name: str) -> int:
         """The last step that a run logged."""
-        for line in _last_lines(self.run_folder(name) / "metrics.jsonl"):
+        for line in last_lines(self.run_folder(name) / "metrics.jsonl"):
             try:
                 return int(json.loads(line)["step"])
             except (ValueError, KeyError, TypeError):
@@ -217,41 +235,68 @@ class SweepFolder:
     # -- who works here
 
     @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say in one line what cannot be written inside."""
+        try:
+            yield
+        except OSError as error:
+            place = error.filename2 or error.filename or self.path
+            raise UserError(f"folder={self.path}: {place}: cannot be written: {error.strerror or error}") from error
+
+    @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the folder against a second process that would start the same runs.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        owner = self.path / "owner"
         lock = FileLock(self.path / ".lock")
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                owner = self.owner_process()
+                who = f"process {owner.pid} on {owner.host}" if owner else "another process"
+                raise UserError(f"{self.path}: {who} runs this sweep; expected one at a time") from error
         try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            who = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
-            raise UserError(f"{self.path}: {who} runs this sweep; expected one at a time") from error
-        try:
-            write_atomically(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
+            with self.writing():
+                write_atomically(self.path / OWNER, json.dumps(asdict(Process.this())))
             yield
         finally:
-            owner.unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.path / OWNER).unlink(missing_ok=True)
             lock.release()
 
     def owner(self) -> int | None:
         """The process of this machine that runs the sweep now."""
+        owner = self.owner_process()
+        return owner.pid if owner and owner.is_here() else None
+
+    def owner_process(self) -> Process | None:
+        """The process that runs the sweep now, here or on another machine."""
         try:
-            words = (self.path / "owner").read_text(encoding="utf-8").split()
-        except OSError:
+            content = json.loads((self.path / OWNER).read_bytes())
+            owner = Process(int(content["pid"]), str(content["host"]), str(content["start"]))
+        except UNREADABLE:
             return None
-        return int(words[1]) if words[-1] == socket.gethostname() and _exists(int(words[1])) else None
+        return owner if owner.lives() else None
 
 
-def begin(folder: SweepFolder, name: str, job: str | None) -> State:
-    """Write that this process runs `name`; return the state."""
-    before = folder.written_state(name)
+def begin(folder: SweepFolder, name: str, job: str | None, process: Process | None = None) -> State:
+    """Write that `process`, this one if not given, runs `name`; return the state. Twice the same is one attempt."""
+    process, before = process or Process.this(), folder.written_state(name)
+    if before.state == RUNNING and before.process == process and before.job == job:
+        return before
     state = State(
-        RUNNING, before.attempt + 1, os.getpid(), socket.gethostname(), job, time.time(), spent_s=before.spent_s
+        state=RUNNING,
+        attempt=before.attempt + 1,
+        pid=process.pid,
+        host=process.host,
+        process_start=process.start,
+        job=job,
+        started=time.time(),
+        spent_s=before.spent_s,
     )
     folder.write_state(name, state)
     return state
@@ -260,51 +305,20 @@ def begin(folder: SweepFolder, name: str, job: str | None) -> State:
 def end(folder: SweepFolder, name: str, begun: State, exit_code: int) -> State:
     """Write how a run ended: 0 done, 128 + n stopped by signal n, else failed; return the state."""
     now = time.time()
-    state = DONE if exit_code == 0 else STOPPED if exit_code in (130, 138, 143) else FAILED
+    stopped = [128 + number for number in signals.SIGNALS]
+    state = DONE if exit_code == 0 else STOPPED if exit_code in stopped else FAILED
     spent = begun.spent_s + now - (begun.started or now)
-    ended = replace(begun, state=state, pid=None, ended=now, exit_code=exit_code, spent_s=spent)
+    ended = replace(begun, state=state, pid=None, process_start="", ended=now, exit_code=exit_code, spent_s=spent)
     if state == FAILED:
         ended = replace(ended, why=folder.last_line(name))
     folder.write_state(name, ended)
     return ended
 
 
-def last_values(run_folder: Path) -> dict[str, Any] | None:
-    """The last value of everything that a run logged; None where nothing can be read."""
-    values: dict[str, Any] = {}
-    try:
-        with (run_folder / "metrics.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                values |= json.loads(line)
-    except (OSError, ValueError, TypeError):
-        return None
-    return values
+def _is_name(value: object) -> bool:
+    """Whether it is the name of one file, as runs and versions have it."""
+    return isinstance(value, str) and re.fullmatch(r"[\w.=-]+", value, re.ASCII) is not None
 
 
-def _last_lines(path: Path) -> list[str]:
-    """The lines in the last 8 kB of a file, the last one first; none where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            return file.read().decode("utf-8", "replace").split("\n")[::-1]
-    except OSError:
-        return []
-
-
-def _alive(state: State) -> bool:
-    """A process of another machine is believed."""
-    return state.host != socket.gethostname() or (state.pid is not None and _exists(state.pid))
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    # A child that ended and was not waited for still has its number.
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)

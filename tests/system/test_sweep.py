@@ -94,6 +94,26 @@ def test_a_sweep_that_is_edited_and_stopped_goes_on_where_its_runs_were(tmp_path
     assert (len(states), set(states.values())) == (2, {"done"})
 
 
+@pytest.mark.slow
+def test_the_run_of_a_sweep_that_was_killed_is_found_and_cancelled(tmp_path: Path, repository: Path) -> None:
+    file, folder = write(tmp_path / "x.yaml", repository, set={"trainer.max_steps": 100_000}), tmp_path / "sweep"
+    command = [sys.executable, "-m", "lightning_metatok", "sweep", "run", str(file), f"--folder={folder}"]
+    sweep = subprocess.Popen(command, cwd=repository, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    metrics = wait_for(lambda: list((folder / "runs").glob("*/metrics.jsonl")))[0]
+    wait_for(lambda: metrics.stat().st_size > 500)
+    sweep.kill()
+    sweep.wait()
+    assert "1 runs: 1 running" in run("sweep", "status", file, f"--folder={folder}").out
+    outcome = run("sweep", "cancel", file, f"--folder={folder}")
+    assert "1 runs cancelled: 1 on this machine, 0 in SLURM" in outcome.out
+    state = folder / "states" / f"{metrics.parent.name}.json"
+    wait_for(lambda: json.loads(state.read_text())["state"] == "stopped")
+    ended = json.loads(state.read_text())
+    assert (ended["attempt"], ended["exit_code"], ended["pid"]) == (1, 143, None)
+    assert ended["ended"] >= ended["started"]
+    assert "0 runs cancelled" in run("sweep", "cancel", file, f"--folder={folder}").out
+
+
 def wait_for(condition: Any, seconds: float = 60) -> Any:
     """What `condition` gives as soon as it gives something."""
     end = time.monotonic() + seconds
