@@ -26,7 +26,14 @@ from lightning_metatok.cli.config_files import (
     values_of,
 )
 from lightning_metatok.cli.kinds import KINDS
-from lightning_metatok.cli.training_parser import CONFIG_OPTIONS, Parser, quiet, read_integers_first, trainer_errors
+from lightning_metatok.cli.training_parser import (
+    CONFIG_OPTIONS,
+    Parser,
+    keep_text,
+    quiet,
+    read_integers_first,
+    trainer_errors,
+)
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
@@ -103,6 +110,7 @@ class TrainingCLI(LightningCLI):
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
+        keep_text()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and check what no class checks before a seed is set or a folder is made."""

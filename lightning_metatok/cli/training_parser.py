@@ -9,6 +9,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, NoReturn, Union, get_args, get_origin
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,6 +36,18 @@ class Parser(LightningArgumentParser):
             line = str(error).partition("\n")[0]
             named = re.search(r"'([\w.]+)'", line)
             raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
+
+
+NUMBER = re.compile(r"^[-+]?[0-9._]*[0-9][0-9._]*([eE][-+]?[0-9]+)?$")
+
+
+def keep_text() -> None:
+    """Quote text that looks like a number wherever YAML is written: PyYAML takes 1e5 for text, OmegaConf for a number.
+
+    jsonargparse writes all options as YAML for OmegaConf to fill in ${...}, so that `--data.text_field=1e5` became
+    100000.0.
+    """
+    yaml.SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
 
 
 def read_integers_first(parser: LightningArgumentParser) -> None:
