@@ -185,7 +185,10 @@ def write_stream(
 
     def documents() -> Iterator[str]:
         for document in corpus.documents(split):
-            digests.append(xxhash.xxh3_64_intdigest(document.strip().encode()))
+            digest = xxhash.xxh3_64()
+            for start in range(0, len(document), PIECE):
+                digest.update(document[start : start + PIECE].encode())
+            digests.append(digest.intdigest())
             yield document
 
     for batch in batches(documents()):

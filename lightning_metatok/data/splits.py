@@ -25,6 +25,7 @@ KEYWORDS = {
 """As in `datasets.data_files`."""
 BORDER = "[-._ 0-9]"
 PACKED = r"\.gz|\.zst"
+CHUNK = 1 << 20
 LARGE = 8
 """A document that holds more than this part of the share to validate is large: a hash would make it all or nothing."""
 
@@ -123,8 +124,10 @@ def near(share: float, fraction: float) -> bool:
 
 def is_validation(key: str, fraction: float) -> bool:
     """Return whether the hash of `key` falls into the share `fraction` of all hashes."""
-    digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
+    digest = hashlib.blake2b(digest_size=8)
+    for start in range(0, len(key), CHUNK):  # a large document is not copied
+        digest.update(key[start : start + CHUNK].encode(errors="surrogatepass"))
+    return int.from_bytes(digest.digest(), "big") < fraction * 2**64
 
 
 def _cut(document: str, fraction: float) -> int:
