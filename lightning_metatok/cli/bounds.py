@@ -21,6 +21,10 @@ def _is_path(text: str) -> bool:
     return "\0" not in text and max(map(len, parts)) <= LONGEST_NAME and len(os.fsencode(text)) < LONGEST_PATH
 
 
+def _entries(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _number(low: float, high: float = float("inf"), *, open_end: bool = False) -> Callable[[Any], bool]:
     return lambda value: low <= value < high if open_end else low <= value <= high
 
@@ -29,7 +33,7 @@ COUNT = (_number(1), "1 or more")
 SIZE = (_number(0), "0 or more")
 SEED = (_number(0, LARGEST_SEED), f"a seed from 0 to {LARGEST_SEED}")
 MULTIPLES = (lambda given: bool(given) and all(m > 0 for m in given), "positive multiples of the trained length")
-PATH = (lambda value: _is_path(str(value)), "a path that a file system can have")
+PATH = (lambda value: all(map(_is_path, map(str, _entries(value)))), "a path that a file system can have")
 DECAY = (_number(0, 1, open_end=True), "a number in [0, 1)")
 
 STEPS = (
@@ -74,7 +78,10 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ckpt_path": (lambda value: bool(str(value).strip()), "a checkpoint"),
     "seed_everything": SEED,
     "data.seed": (_number(0, 2**63 - 1), "a seed from 0 to 2^63 - 1"),
-    "data.corpus": (lambda value: bool(str(value).strip()), "a file, a folder or the name of a data set"),
+    "data.corpus": (
+        lambda value: bool(value) and all(str(entry).strip() for entry in _entries(value)),
+        "a file, a folder, a list of these, or the name of a data set",
+    ),
     "data.validation_blocks": COUNT,
     "data.block_size": COUNT,
     "data.vocab_size": (_number(1), "at least 258, which is 256 bytes and the special tokens"),

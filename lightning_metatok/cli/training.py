@@ -31,6 +31,7 @@ from lightning_metatok.cli.own_config import AUTO, names_a_task, run_folder_of, 
 from lightning_metatok.cli.training_parser import (
     MODE,
     Parser,
+    keep_text,
     quiet,
     read_integers_first,
     trainer_errors,
@@ -123,6 +124,7 @@ class TrainingCLI(LightningCLI):
         read_integers_first(parser)
         assert isinstance(parser, Parser), "parser_class"
         parser.say, parser.foreign = _warn, self.foreign
+        keep_text()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and check what no class checks before a seed is set or a folder is made."""

@@ -77,6 +77,18 @@ class Parser(LightningArgumentParser):
             raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
 
 
+NUMBER = re.compile(r"^[-+]?[0-9._]*[0-9][0-9._]*([eE][-+]?[0-9]+)?$")
+
+
+def keep_text() -> None:
+    """Quote text that looks like a number wherever YAML is written: PyYAML takes 1e5 for text, OmegaConf for a number.
+
+    jsonargparse writes all options as YAML for OmegaConf to fill in ${...}, so that `--data.text_field=1e5` became
+    100000.0.
+    """
+    yaml.SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
+
+
 def read_integers_first(parser: LightningArgumentParser) -> None:
     """Let 1 be an integer wherever an option may be either: `limit_val_batches` means one batch then, not all of them.
 

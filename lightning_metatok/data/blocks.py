@@ -11,12 +11,15 @@ meta-tokens are shorter.
 """
 
 import json
+import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,11 +29,13 @@ from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 
 INFO = "store.json"
-PIECE = 1 << 20
-"""Characters: longer documents are tokenised in pieces that end at a line break, to bound memory: a character takes
-about 100 bytes while it is tokenised. Where no line ends before 2 * PIECE, a piece ends at a blank, or anywhere."""
-BATCH = 1 << 22
+PIECE = 1 << 16
+"""Characters: longer documents are tokenised in pieces, to bound memory: a character takes about 100 bytes while it is
+tokenised. Pieces end between words, where byte-level tokenizers cut anyway, so that ids are those of the whole."""
+BATCH = 1 << 21
 """Characters tokenised at once, on all cores."""
+BORDER = re.compile(r"(?<=\w) (?=\w)")
+LINE_BORDER = re.compile(r"(?<=\S)\n(?=\S)")
 
 
 class TokenStore:
@@ -41,6 +46,7 @@ class TokenStore:
     Attributes:
         folder: where the files are.
         eos_id: the last token of every document.
+        notes, warnings: lines about how the corpus was split, for people to read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,6 +55,8 @@ class TokenStore:
         self.eos_id: int = info["eos_id"]
         self._dtype = np.dtype(info["dtype"])
         self._n_bytes: dict[str, int] = info["n_bytes"]
+        self.notes: list[str] = info["notes"]
+        self.warnings: list[str] = info["warnings"]
         self._open: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,12 +153,19 @@ def prepare_tokens(
 
     def build(folder: Path) -> None:
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
-        n_bytes = {}
+        n_bytes, digests = {}, {}
         for split in SPLITS:
             with open(folder / f"{split}.bin", "wb") as file:
-                starts, n_bytes[split] = write_stream(corpus, split, tokenizer, file, dtype, progress)
+                starts, n_bytes[split], digests[split] = write_stream(corpus, split, tokenizer, file, dtype, progress)
             np.save(folder / f"{split}.starts.npy", starts)
-        info = {"dtype": dtype.name, "eos_id": tokenizer.eos_id, "n_bytes": n_bytes}
+        notes, warnings = corpus.remarks(n_bytes, digests)
+        info = {
+            "dtype": dtype.name,
+            "eos_id": tokenizer.eos_id,
+            "n_bytes": n_bytes,
+            "notes": notes,
+            "warnings": warnings,
+        }
         (folder / INFO).write_text(json.dumps(info))
 
     return TokenStore(prepared(cache, f"tokens-{fingerprint(inputs)}", build))
@@ -163,11 +178,20 @@ def write_stream(
     file: BinaryIO,
     dtype: np.dtype[Any],
     progress: Callable[[str, int], None] | None,
-) -> tuple[NDArray[np.int64], int]:
-    """Write the tokens of all documents of `split`; return their starts (int64) and their UTF-8 bytes."""
-    ends: list[int] = []
+) -> tuple[NDArray[np.int64], int, NDArray[np.uint64]]:
+    """Write the tokens of all documents of `split`; return their starts (int64), UTF-8 bytes and hashes (uint64)."""
+    ends, digests = array("q"), array("Q")
     n_tokens = n_bytes = 0
-    for batch in batches(corpus.documents(split)):
+
+    def documents() -> Iterator[str]:
+        for document in corpus.documents(split):
+            digest = xxhash.xxh3_64()
+            for start in range(0, len(document), PIECE):
+                digest.update(document[start : start + PIECE].encode())
+            digests.append(digest.intdigest())
+            yield document
+
+    for batch in batches(documents()):
         ids_of_pieces = tokenizer.encode_batch([piece for piece, _ in batch])
         for ids, (piece, last) in zip(ids_of_pieces, batch, strict=True):
             n_bytes += len(piece.encode())
@@ -180,7 +204,8 @@ def write_stream(
                 ends.append(n_tokens)
         if progress is not None:
             progress(split, n_tokens)
-    return np.array([0, *ends[:-1]], dtype=np.int64), n_bytes
+    starts = np.concatenate([[0], np.frombuffer(ends, dtype=np.int64)[:-1]]).astype(np.int64)
+    return starts, n_bytes, np.frombuffer(digests, dtype=np.uint64)
 
 
 def batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
@@ -201,16 +226,22 @@ def batches(documents: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
 
 
 def pieces(document: str, length: int) -> Iterator[str]:
-    """Yield `document` in pieces of `length` characters and what follows up to the end of the line.
+    """Yield `document` in pieces of `length` characters and what follows up to the end of the word.
 
-    Where that would make twice as many, a piece ends before the last blank, as words begin with theirs, or there.
+    A word begins with its blank. Where no blank stands between two words before 2 * `length`, a piece ends at a line
+    break between two words, else before the last blank, or there.
     """
     start = 0
-    while start < len(document):
-        most = start + 2 * length
-        end = document.find("\n", start + length, most) + 1
-        if end == 0 and most < len(document):
-            blank = document.rfind(" ", start + length, most)
-            end = blank if blank >= 0 else most
-        yield document[start : end or len(document)]
-        start = end or len(document)
+    while len(document) - start > 2 * length:
+        least, most = start + length, start + 2 * length
+        if border := BORDER.search(document, least, most):
+            end = border.start()
+        elif border := LINE_BORDER.search(document, least, most):
+            end = border.end()
+        else:
+            end = max(document.rfind(" ", least, most), document.rfind("\n", least, most) + 1)
+            end = end if end > least else most
+        yield document[start:end]
+        start = end
+    if start < len(document):
+        yield document[start:]

@@ -5,7 +5,9 @@
     <cache>/tokens-3f2a....lock       held while building, so that two processes do not build twice
 
 A folder is written under its `.partial` name, flushed to the disk and renamed as a whole. Its manifest lists
-the size of each file, so that a copy that lost a piece is rebuilt instead of read.
+the size and the checksum of each file. Every process that opens a folder reads all of it once (xxh3 runs as fast as
+memory, and what training reads next is then in memory); a folder that is not what its manifest says, down to a
+bit, is built again, with a line that says so. Processes that have the old files open keep them.
 """
 
 import errno
@@ -13,20 +15,26 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from filelock import FileLock
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import CACHE_VARIABLE as ENVIRONMENT_VARIABLE
 from lightning_metatok.files import cache_folder as cache_folder
 
-DATA_VERSION = 1
+DATA_VERSION = 2
 """Part of every fingerprint; raise it when the layout of prepared files or the way they are made changes."""
 
 MANIFEST = "manifest.json"
+MANIFEST_VERSION = 2
+LARGEST_MANIFEST = 1 << 20
+CHUNK = 1 << 22
+"""Bytes read at once."""
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_WRITING = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG,
@@ -49,26 +57,32 @@ def prepared(root: Path, name: str, build: Callable[[Path], None]) -> Path:
         UserError: the disk is full, or the folder cannot be written.
     """
     folder = root / name
-    if is_complete(folder):
+    if damage(folder) is None:
         return folder
-    partial = root / f"{name}.partial"
+    partial, damaged = root / f"{name}.partial", root / f"{name}.damaged"
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{name}.lock"):
-            if is_complete(folder):  # another process built it while this one waited
+            wrong = damage(folder)
+            if wrong is None:  # another process built it while this one waited
                 return folder
-            for leftover in (partial, folder):
-                if leftover.exists():
-                    shutil.rmtree(leftover)
+            if os.path.lexists(folder):
+                print(f"lightning-metatok: warning: {folder}: {wrong}; prepared again", file=sys.stderr)
+            _remove(partial)
+            _remove(damaged)
             partial.mkdir()
             try:
                 build(partial)
-                seal(partial)
+                seal(partial, name)
+                # The old one stays until the new one is whole: other processes may open it at any time.
+                if os.path.lexists(folder):
+                    os.rename(folder, damaged)
                 os.rename(partial, folder)
                 sync(root)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
+            _remove(damaged)
     except OSError as error:
         if error.errno in FULL_DISK:
             raise UserError(
@@ -89,22 +103,62 @@ def _touches(root: Path, name: str) -> bool:
     return name != "" and (Path(name).is_relative_to(root) or root.is_relative_to(name))
 
 
-def is_complete(folder: Path) -> bool:
-    """Return whether `folder` holds a manifest and every file in it, of the size written there."""
+def _remove(path: Path) -> None:
+    """Remove the folder, file or link `path`, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with the prepared `folder` in a few words, or None: each file is as it was written."""
+    manifest = folder / MANIFEST
     try:
-        sizes = json.loads((folder / MANIFEST).read_text())["files"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
-        return False
+        if not manifest.is_file() or manifest.stat().st_size > LARGEST_MANIFEST:
+            return f"{MANIFEST} is missing or none"
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        if (content["version"], content["name"]) != (MANIFEST_VERSION, folder.name):
+            return f"{MANIFEST} is of another version or folder"
+        files = content["files"]
+        # Some file systems add hidden files of their own.
+        present = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {MANIFEST}
+        if different := sorted(present ^ set(files)):
+            return f"{different[0]} is {'missing' if different[0] in files else 'not part of it'}"
+        for name, expected in files.items():
+            if not (folder / name).is_file():
+                return f"{name} is no file"
+            if (folder / name).stat().st_size != expected["size"]:
+                return f"{name} has another size than when it was written"
+            if checksum(folder / name) != expected["xxh3"]:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return f"{MANIFEST} or a file in it cannot be read ({' '.join(str(error).split())})"
+    return None
 
 
-def seal(folder: Path) -> None:
-    """Flush all files of `folder` to the disk, and write the manifest last."""
+def checksum(path: Path) -> str:
+    """Return the 128 bits of xxh3 of the file `path` as hex digits."""
+    digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            digest.update(view[:read])
+    return digest.hexdigest()
+
+
+def seal(folder: Path, name: str) -> None:
+    """Flush all files of `folder` to the disk, and write the manifest last; `name` is what it will be called."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     for file in files:
         sync(file)
+    content = {
+        "version": MANIFEST_VERSION,
+        "name": name,
+        "files": {file.name: {"size": file.stat().st_size, "xxh3": checksum(file)} for file in files},
+    }
     manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"files": {file.name: file.stat().st_size for file in files}}, indent=1))
+    manifest.write_text(json.dumps(content, indent=1), encoding="utf-8")
     sync(manifest)
     sync(folder)
 

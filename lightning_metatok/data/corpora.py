@@ -1,9 +1,10 @@
-"""Documents, through Hugging Face `datasets`: local files, a hub data set, or Python's own sources.
+"""The text to train and to validate on: local files, a hub data set, or Python's own sources.
 
     data.corpus                        train                           validation
     python-stdlib                      95 % of the files               5 % of the files
     notes.txt (one document)           its first 95 %                  its last 5 %, from a line (a word) on
-    docs/, docs/*.jsonl.gz             95 % of the documents           5 % of the documents
+    docs/, docs/*.jsonl.gz, [a, b]     95 % of the documents           5 % of the documents, see `splits`
+    data/ with train.* and valid.*     what is named train             what is named valid
     train.jsonl + validation_corpus    train.jsonl                     validation_corpus
     allenai/c4 + corpus_subset en      its split train                 its split validation
 
@@ -12,58 +13,56 @@ stay on one side and adding a document moves no other. All sources are streamed:
 here.
 """
 
+import functools
 import glob
 import hashlib
 import itertools
 import json
-import logging
 import os
-import sys
-import sysconfig
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import get_args
 
-from lightning_metatok.data.diagnosis import blame
-from lightning_metatok.data.json_documents import json_documents, missing_field
-from lightning_metatok.data.local_files import FORMATS, check_unpacked_size, find_files, format_of
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_metatok.data.local_files import find_files, format_of, left_out
+from lightning_metatok.data.sources import PYTHON_STDLIB, Files, HubSplit, PythonSources, Source, stdlib_names
+from lightning_metatok.data.splits import SPLITS, Division, Named, Split, by_name, divide, is_validation, near
+from lightning_metatok.data.text_documents import TextDocuments
 from lightning_metatok.errors import UserError, nearest
 
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-TextDocuments = Literal["file", "paragraph", "line"]
-
-PYTHON_STDLIB = "python-stdlib"
-NOT_PROSE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled", "pip", "__pycache__"}
-"""Folders of the standard library that are left out: tests, and packages that are not part of it."""
-ROWS = 1024
-"""Rows of a Parquet file read at once; `datasets` takes a whole row group, and fails on an empty one."""
+__all__ = ["SPLITS", "Corpus", "CorpusConfig", "Split", "looks_local", "open_corpus"]
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
     """Where the text comes from."""
 
-    corpus: str = PYTHON_STDLIB
-    """python-stdlib; or a .txt, .jsonl, .json or .parquet file (text ones also gzipped), a folder or a glob
-    of such files; or the name of a data set on the Hugging Face hub"""
+    corpus: list[str] | str = PYTHON_STDLIB
+    """python-stdlib; or a .txt, .md, .jsonl, .ndjson, .json or .parquet file (all but the last also as .gz or .zst),
+    a folder or a glob of such files, or a list of these; or the name of a data set on the Hugging Face hub"""
     corpus_subset: str | None = None
     """configuration of a hub data set, such as 'en' of allenai/c4"""
-    validation_corpus: str | None = None
-    """where the validation text comes from: a path, or, for a hub data set, the name of a split (default:
-    validation)"""
+    validation_corpus: list[str] | str | None = None
+    """where the validation text comes from: a path or a list of paths, or, for a hub data set, the name of a split
+    (default: validation)"""
     text_field: str = "text"
     """field that holds the text of a document, in JSON, Parquet and hub data sets"""
     text_documents: TextDocuments = "file"
     """what a document of a .txt file is: the whole file, a paragraph (up to an empty line), or a line"""
     validation_fraction: float = 0.05
-    """share of the documents that validate, for local corpora without validation_corpus"""
+    """share of the text that validates, for local corpora whose files are not named train and validation"""
     streaming: bool = True
     """read a hub data set over the network as it goes, instead of downloading all of it first"""
     max_documents: int | None = None
     """read at most this many documents of each split"""
+
+    @property
+    def name(self) -> str:
+        """The corpus in a few words."""
+        return self.corpus if isinstance(self.corpus, str) else ", ".join(self.corpus)
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -78,134 +77,17 @@ class CorpusConfig:
             )
 
 
-class Source(Protocol):
-    """An ordered collection of documents."""
-
-    def documents(self) -> Iterator[str]:
-        """Yield the text of each document, empty ones included."""
-
-    def fingerprint(self) -> list[Any]:
-        """Return what the documents follow from, as JSON: equal fingerprints, equal documents."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Local files, read in the order given; `option` is the option that named them."""
-
-    paths: tuple[Path, ...]
-    option: str
-    text_field: str
-    text_documents: TextDocuments
-
-    def documents(self) -> Iterator[str]:
-        for kind, group in itertools.groupby(self.paths, key=format_of):
-            paths = list(group)
-            for path in paths:
-                check_unpacked_size(path)
-            if kind == "json":
-                for path in paths:
-                    yield from json_documents(path, self.text_field)
-            else:
-                yield from self._from_datasets(str(kind), paths)
-
-    def _from_datasets(self, kind: str, paths: list[Path]) -> Iterator[str]:
-        import datasets
-
-        # What it logs about a bad file, `blame` says with the line.
-        logging.getLogger("datasets").setLevel(logging.CRITICAL)
-        sample_by = "document" if self.text_documents == "file" else self.text_documents
-        options: dict[str, Any] = {"sample_by": sample_by} if kind == "text" else {"batch_size": ROWS}
-        files = [glob.escape(str(path)) for path in paths]
-        field = "text" if kind == "text" else self.text_field
-        try:
-            for row in datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options):
-                if not isinstance(row.get(field), str):
-                    raise TypeError(f"field {field!r} of a document holds {type(row.get(field)).__name__}")
-                yield row[field]
-        except StopIteration:  # how `datasets` says that the files are empty
-            return
-        except (ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error) as error:
-            blame(paths, field)
-            named = f"{paths[0]}" if len(paths) == 1 else f"{self.option}: one of {paths[0]} to {paths[-1]}"
-            raise UserError(f"{named}: cannot be read by `datasets` ({' '.join(str(error).split())})") from error
-
-    def fingerprint(self) -> list[Any]:
-        contents = []
-        for path in self.paths:
-            try:
-                with open(path, "rb") as file:
-                    contents.append(hashlib.file_digest(file, "blake2b").hexdigest()[:32])
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror}); expected a file with text") from error
-        return [
-            "files",
-            contents,
-            [format_of(path) for path in self.paths],
-            self.text_field,
-            self.text_documents,
-        ]
-
-
-@dataclass(frozen=True)
-class PythonSources:
-    """Some files of the standard library of the running Python, relative to its folder."""
-
-    names: tuple[str, ...]
-
-    def documents(self) -> Iterator[str]:
-        folder = stdlib_folder()
-        files = tuple(folder / name for name in self.names)
-        return Files(files, f"data.corpus={PYTHON_STDLIB}", "text", "file").documents()
-
-    def fingerprint(self) -> list[Any]:
-        folder = stdlib_folder()
-        return ["python", sys.version, [[name, (folder / name).stat().st_size] for name in self.names]]
-
-
-@dataclass(frozen=True)
-class HubSplit:
-    """One split of a data set on the Hugging Face hub."""
-
-    name: str
-    subset: str | None
-    split: str
-    text_field: str
-    streaming: bool
-
-    def documents(self) -> Iterator[str]:
-        import datasets
-
-        where = f"data.corpus={self.name!r}"
-        try:
-            rows = datasets.load_dataset(self.name, self.subset, split=self.split, streaming=self.streaming)
-        except (OSError, ValueError) as error:  # unreachable, unknown; unknown subset or split
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{where}: neither a file or folder here nor a data set that can be opened on the hub "
-                f"(split {self.split!r}; {reason}){nearest(self.name, [PYTHON_STDLIB])}"
-            ) from error
-        try:
-            for row in rows:
-                if not isinstance(row.get(self.text_field), str):
-                    raise UserError(f"{where}: {missing_field(self.text_field, row)}")
-                yield row[self.text_field]
-        except OSError as error:
-            raise UserError(f"{where}: reading from the hub failed ({' '.join(str(error).split())})") from error
-
-    def fingerprint(self) -> list[Any]:
-        return ["hub", self.name, self.subset, self.split, self.text_field]
-
-
 @dataclass(frozen=True)
 class Corpus:
     """The documents of the splits `train` and `validation`; made by `open_corpus`.
 
-    Without `validation`, a share of the documents of `train` validates instead.
+    Without `validation`, a share of the text of `train` validates instead. `notes` are lines that people should read.
     """
 
     config: CorpusConfig
     train: Source
     validation: Source | None
+    notes: tuple[str, ...] = ()
 
     def documents(self, split: Split) -> Iterator[str]:
         """Yield the texts of `split` that are not empty, always in the same order.
@@ -229,32 +111,55 @@ class Corpus:
         ]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
+    @functools.cached_property
+    def division(self) -> Division:
+        """How the documents of `train` are divided where nothing else validates; the first use reads them all."""
+        return divide(_with_text(self.train), self.config.validation_fraction, self.config.max_documents)
+
+    def remarks(
+        self, n_bytes: Mapping[str, int], digests: Mapping[str, NDArray[np.uint64]]
+    ) -> tuple[list[str], list[str]]:
+        """Return lines about how the text was split, and warnings.
+
+        Args:
+            n_bytes: UTF-8 bytes of each split.
+            digests: a hash of each document of each split.
+        """
+        notes, warnings = [], []
+        asked, share = self.config.validation_fraction, n_bytes["validation"] / sum(n_bytes.values())
+        if self.validation is None:
+            if self.division.cut_above is not None:
+                size, whole = int(self.division.cut_above), self.division.whole_share
+                notes.append(
+                    f"data.validation_fraction={asked}: documents of more than {size:,} characters are cut in two, "
+                    f"as whole ones would give {whole:.1%}"
+                )
+            if self.config.max_documents is None and not near(share, asked):
+                warnings.append(f"data.validation_fraction={asked}: {share:.1%} of the text validates")
+            return notes, warnings
+        shared = int(np.isin(digests["validation"], digests["train"]).sum())
+        if shared and not isinstance(self.train, PythonSources):
+            warnings.append(
+                f"{shared} of {len(digests['validation'])} documents to validate on are in the training text, too: "
+                f"their loss says nothing about new text"
+            )
+        return notes, warnings
+
     def _documents(self, split: Split) -> Iterator[str]:
         if self.validation is not None:
-            yield from filter(str.strip, (self.train if split == "train" else self.validation).documents())
+            yield from _with_text(self.train if split == "train" else self.validation)
             return
-        documents = filter(str.strip, self.train.documents())
-        first, second = next(documents, None), next(documents, None)
-        if first is not None and second is None:
-            yield from self._part_of(first, split)
-            return
-        for document in itertools.chain((d for d in (first, second) if d is not None), documents):
-            if is_validation(document, self.config.validation_fraction) == (split == "validation"):
-                yield document
-
-    def _part_of(self, document: str, split: Split) -> Iterator[str]:
-        """Yield the part of a corpus of one document that belongs to `split`: cut at a line, a blank, or anywhere."""
-        start, end = int(len(document) * (1 - self.config.validation_fraction)), len(document.rstrip())
-        cut = next((found + 1 for found in (document.find(c, start, end) for c in "\n ") if found >= 0), start)
-        part = document[:cut] if split == "train" else document[cut:]
-        if part.strip():
-            yield part
+        division = self.division
+        for document in _with_text(self.train):
+            yield from division.parts(document, split)
 
     def _why_empty(self, split: Split) -> str:
         config = self.config
         if split == "validation" and self.validation is not None and isinstance(self.validation, Files):
+            if config.validation_corpus is None:
+                return f"data.corpus={config.corpus!r}: no document with text in its files named validation"
             return f"data.validation_corpus={config.validation_corpus!r}: no document with text in it"
-        if self.validation is None and any(document.strip() for document in self.train.documents()):
+        if self.validation is None and any(_with_text(self.train)):
             return (
                 f"data.corpus={config.corpus!r}: too small to set {config.validation_fraction:.0%} aside "
                 f"for validation; give data.validation_corpus or a larger data.validation_fraction"
@@ -262,51 +167,53 @@ class Corpus:
         return f"data.corpus={config.corpus!r}: no document with text in it"
 
 
+def _with_text(source: Source) -> Iterator[str]:
+    # `strip` would copy a large document.
+    return (document for document in source.documents() if document and not document.isspace())
+
+
 def open_corpus(config: CorpusConfig) -> Corpus:
     """Return the corpus that `config` names. Text is read later, by `Corpus.documents`.
 
     Raises:
-        UserError: no such file, folder or corpus.
+        UserError: no such file, folder or corpus; nothing is left to train on beside `validation_corpus`.
     """
-    train: Source
-    validation: Source | None = None
     if config.corpus == PYTHON_STDLIB:
-        names = stdlib_names()
-        kept = [is_validation(name, config.validation_fraction) for name in names]
-        train = PythonSources(tuple(name for name, other in zip(names, kept, strict=True) if not other))
-        validation = PythonSources(tuple(name for name, own in zip(names, kept, strict=True) if own))
-    elif looks_local(config.corpus):
-        train = local_files(config.corpus, "data.corpus", config)
-    else:
-
-        def hub_split(split: str) -> HubSplit:
-            return HubSplit(config.corpus, config.corpus_subset, split, config.text_field, config.streaming)
-
-        return Corpus(config, hub_split("train"), hub_split(config.validation_corpus or "validation"))
+        return _open_python(config)
+    if isinstance(config.corpus, str) and not looks_local(config.corpus):
+        return _open_hub(config, config.corpus)
+    named, option = _named(config.corpus, "data.corpus"), f"data.corpus={config.corpus!r}"
+    train, validation, notes = named.train, named.validation, [f"{option}: {named.said}" if named.said else ""]
     if config.validation_corpus is not None:
-        validation = local_files(config.validation_corpus, "data.validation_corpus", config)
+        validation = _paths(config.validation_corpus, "data.validation_corpus")
+        train, note = _without(train, validation, config)
+        notes.append(note)
+    notes.append(_unread(config.corpus, option))
+    sources = [Files(paths, config.text_field, config.text_documents) for paths in (train, validation)]
+    return Corpus(config, sources[0], sources[1] if validation else None, tuple(filter(None, notes)))
+
+
+def _open_python(config: CorpusConfig) -> Corpus:
+    names = stdlib_names()
+    kept = [is_validation(name, config.validation_fraction) for name in names]
+    train = PythonSources(tuple(name for name, other in zip(names, kept, strict=True) if not other))
+    validation: Source = PythonSources(tuple(name for name, own in zip(names, kept, strict=True) if own))
+    if config.validation_corpus is not None:
+        paths = _paths(config.validation_corpus, "data.validation_corpus")
+        validation = Files(paths, config.text_field, config.text_documents)
     return Corpus(config, train, validation)
 
 
-def is_validation(key: str, fraction: float) -> bool:
-    """Return whether the hash of `key` falls into the share `fraction` of all hashes."""
-    digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
-
-
-def stdlib_folder() -> Path:
-    """Return the folder of the running Python's standard library."""
-    return Path(sysconfig.get_paths()["stdlib"])
-
-
-def stdlib_names() -> list[str]:
-    """Return the .py files of the standard library, sorted, without tests and foreign packages."""
-    folder = stdlib_folder()
-    names = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in NOT_PROSE]
-        names += [Path(parent, name).relative_to(folder).as_posix() for name in files if name.endswith(".py")]
-    return sorted(names)
+def _open_hub(config: CorpusConfig, name: str) -> Corpus:
+    split = config.validation_corpus or "validation"
+    if split == "train" or not isinstance(split, str):
+        raise UserError(
+            f"data.validation_corpus={split!r}: expected the name of a split of {name}; train is what it trains on"
+        )
+    train, validation = (
+        HubSplit(name, config.corpus_subset, part, config.text_field, config.streaming) for part in ("train", split)
+    )
+    return Corpus(config, train, validation)
 
 
 def looks_local(name: str) -> bool:
@@ -314,11 +221,53 @@ def looks_local(name: str) -> bool:
     return (
         os.path.lexists(Path(name).expanduser())
         or glob.has_magic(name)
-        or name.endswith(tuple(FORMATS))
+        or format_of(name) is not None
         or name.startswith(("/", "./", "../", "~"))
     )
 
 
-def local_files(name: str, option: str, config: CorpusConfig) -> Files:
-    """Return the files that `name` stands for. Raises as `find_files` does."""
-    return Files(find_files(name, option), option, config.text_field, config.text_documents)
+def _entries(given: list[str] | str, option: str) -> list[str]:
+    """Return the paths, folders and globs in `given`; all that are missing are named at once."""
+    entries = [given] if isinstance(given, str) else given
+    if not entries or not all(isinstance(entry, str) and entry.strip() for entry in entries):
+        raise UserError(f"{option}={given!r}: expected a path, or a list of paths")
+    missing = [e for e in entries if not (os.path.lexists(Path(e).expanduser()) or glob.has_magic(e))]
+    if len(missing) > 1:
+        raise UserError(f"{option}: no such files: {', '.join(map(repr, missing))}")
+    return entries
+
+
+def _paths(given: list[str] | str, option: str) -> tuple[Path, ...]:
+    """Return the files that `given` stands for, each once. Raises as `find_files` does."""
+    return tuple(dict.fromkeys(path for entry in _entries(given, option) for path in find_files(entry, option)))
+
+
+def _named(given: list[str] | str, option: str) -> Named:
+    """Tell the files of `given` apart by name, where folders and globs found them. Raises as `find_files` does."""
+    found: dict[str, tuple[Path, Path]] = {}
+    for entry in _entries(given, option):
+        base = Path(entry).expanduser()
+        parts = list(itertools.takewhile(lambda part: not glob.has_magic(part), base.parts))
+        top = base if os.path.isdir(base) else Path(*parts)
+        for path in find_files(entry, option):
+            # A file that is named itself is what its user says it is.
+            relative = path.relative_to(top) if path != base else Path()
+            found.setdefault(os.path.realpath(path), (path, relative))
+    return by_name(list(found.values()))
+
+
+def _without(train: Sequence[Path], validation: Sequence[Path], config: CorpusConfig) -> tuple[tuple[Path, ...], str]:
+    """Return `train` without the files of `validation`, and a line about it, or ""."""
+    held = {os.path.realpath(path) for path in validation}
+    left = tuple(path for path in train if os.path.realpath(path) not in held)
+    where = f"data.validation_corpus={config.validation_corpus!r}"
+    if not left:
+        raise UserError(f"{where}: holds all of data.corpus={config.corpus!r}; expected other text to validate on")
+    n = len(train) - len(left)
+    return left, f"{where}: {n} file{'s' * (n != 1)} of data.corpus in it, left out of training" if n else ""
+
+
+def _unread(given: list[str] | str, option: str) -> str:
+    entries = [given] if isinstance(given, str) else given
+    line = left_out([entry for entry in entries if not os.path.isfile(Path(entry).expanduser())])
+    return f"{option}: {line}" if line else ""

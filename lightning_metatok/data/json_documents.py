@@ -10,9 +10,10 @@ or nested 50,000 levels deep, and refuses files in which some other field change
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lightning_metatok.data.local_files import readable
+from lightning_metatok.data.text_documents import MARK, decoded_lines
 from lightning_metatok.errors import UserError, nearest
 
 
@@ -23,10 +24,11 @@ def json_documents(path: Path, field: str) -> Iterator[str]:
         UserError: the file cannot be read, is no JSON, or an object has no text there; it names file and line.
     """
     with readable(path) as file:
-        lines = decoded_lines(path, file)
-        number, line = next(((number, line) for number, line in lines if line.strip("\ufeff \t\r\n")), (1, ""))
-        line = line.removeprefix("\ufeff")  # byte order mark
-        if line.lstrip().startswith("[") or (line.strip() == "{" and ".jsonl" not in path.suffixes):
+        # A byte order mark, which files that were joined have at the start of any line.
+        lines = ((number, line.removeprefix(MARK)) for number, line in decoded_lines(path, file))
+        number, line = next(((number, line) for number, line in lines if line.strip(" \t\r\n")), (1, ""))
+        one_a_line = any(suffix.lower() in (".jsonl", ".ndjson") for suffix in path.suffixes)
+        if line.lstrip().startswith("[") or (line.strip() == "{" and not one_a_line):
             value = parsed(line + "".join(rest for _, rest in lines), path, number)
             for index, record in enumerate(value if isinstance(value, list) else [value]):
                 where = f"{path}, item {index + 1}"
@@ -36,20 +38,6 @@ def json_documents(path: Path, field: str) -> Iterator[str]:
             if line.strip():
                 yield text_of(parsed(line.rstrip(), path, number), field, f"{path}, line {number}")
             number, line = next(lines, (0, ""))
-
-
-def decoded_lines(path: Path, file: IO[bytes]) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text). Raises UserError at the first line that is not UTF-8."""
-    offset = 0
-    for number, line in enumerate(file, 1):
-        try:
-            yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: byte 0x{line[error.start]:02x} at offset {offset + error.start} "
-                f"is not UTF-8; expected text in UTF-8"
-            ) from error
-        offset += len(line)
 
 
 def parsed(text: str, path: Path, first_line: int) -> Any:

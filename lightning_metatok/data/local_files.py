@@ -3,16 +3,20 @@
 link in a circle, to nothing    refused, in a folder too: no file is left out in silence
 folder linked into itself       each folder is read once
 pipe, device                    refused: opening it waits for ever, reading it may never end
-gzip bomb                       refused: a megabyte of it becomes a gigabyte
+bomb in .gz or .zst             refused: a megabyte of it becomes a gigabyte
+hidden file or folder           left out, as by `datasets`: notebook checkpoints, .git, what an editor keeps
+other suffix                    left out of a folder or glob, and said in one line
 """
 
 import contextlib
 import glob
 import gzip
+import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -21,15 +25,17 @@ from lightning_metatok.errors import UserError, nearest
 
 FORMATS = {
     ".txt": "text",
-    ".txt.gz": "text",
+    ".md": "text",
     ".py": "text",
     ".json": "json",
-    ".json.gz": "json",
     ".jsonl": "json",
-    ".jsonl.gz": "json",
+    ".ndjson": "json",
     ".parquet": "parquet",
 }
-"""Suffixes of corpus files, and what they hold."""
+"""Suffixes of corpus files, in small or capital letters, and what they hold."""
+PACKED = (".gz", ".zst")
+"""What may follow the suffix of a file of text or JSON."""
+SUFFIXES = f"{', '.join(FORMATS)}; text and JSON also packed as {' or '.join(PACKED)}"
 NO_BOMB = 1 << 26
 """Bytes: files that unpack to less are none."""
 MOST_EXPANSION = 100
@@ -37,9 +43,12 @@ MOST_EXPANSION = 100
 CHUNK = 1 << 20
 
 
-def format_of(path: Path) -> str | None:
+def format_of(path: Path | str) -> str | None:
     """Return what `path` holds, by its suffix: text, json or parquet."""
-    return next((kind for suffix, kind in FORMATS.items() if path.name.endswith(suffix)), None)
+    name = os.path.basename(path).lower()
+    plain = next((name.removesuffix(packed) for packed in PACKED if name.endswith(packed)), name)
+    kind = next((kind for suffix, kind in FORMATS.items() if plain.endswith(suffix)), None)
+    return None if kind == "parquet" and plain != name else kind
 
 
 def find_files(name: str, option: str) -> tuple[Path, ...]:
@@ -61,12 +70,25 @@ def find_files(name: str, option: str) -> tuple[Path, ...]:
             raise UserError(f"{where}: no such file{nearest(path.name, names)}")
     # A glob goes round a folder that is linked into itself some forty times.
     once = {(os.path.realpath(file.parent), file.name): file for file in sorted(found, reverse=True)}
-    files = sorted(file for file in once.values() if format_of(file) and not os.path.isdir(file))
+    there = sorted(file for file in once.values() if not os.path.isdir(file))
+    files = [file for file in there if format_of(file)]
     if not files:
-        raise UserError(f"{where}: expected {expected} in {', '.join(FORMATS)}")
+        raise UserError(f"{where}: expected {expected} in {SUFFIXES}")
     for file in files:
         _check_regular(file)
     return tuple(files)
+
+
+def left_out(names: Sequence[str]) -> str:
+    """Return a line on the files that `find_files` leaves out of the folders and globs `names` by suffix, or ""."""
+    kinds: Counter[str] = Counter()
+    for name in names:
+        path = Path(name).expanduser()
+        found = _below(path, name) if os.path.isdir(path) else map(Path, glob.glob(str(path), recursive=True))
+        kinds.update(file.suffix or file.name for file in found if not os.path.isdir(file) and format_of(file) is None)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    more = f" and {len(kinds) - 5} more kinds" if len(kinds) > 5 else ""
+    return f"not read, for their suffix: {listed}{more}; read are {SUFFIXES}" if kinds else ""
 
 
 def _below(folder: Path, where: str) -> list[Path]:
@@ -77,7 +99,8 @@ def _below(folder: Path, where: str) -> list[Path]:
 
     files, seen = [], {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=fail):
-        files += [Path(parent, name) for name in names]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+        folders[:] = [child for child in folders if not child.startswith(".")]
         for child in sorted(folders):
             real = os.path.realpath(os.path.join(parent, child))
             if real in seen:
@@ -96,9 +119,22 @@ def _check_regular(file: Path) -> None:
         raise UserError(f"{file}: {kind}; expected a regular file")
 
 
+def is_packed(path: Path) -> bool:
+    """Return whether `path` is named as a file that must be unpacked."""
+    return path.name.lower().endswith(PACKED)
+
+
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open `path` for reading, through gzip if its name ends in .gz."""
-    return gzip.open(path, "rb") if path.name.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+    """Open `path` for reading, unpacked if its name ends in .gz or .zst."""
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if name.endswith(".zst"):
+        import pyarrow
+
+        # Unlike most readers of zstd, that of Arrow notices where a file breaks off.
+        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), CHUNK)
+    return open(path, "rb")
 
 
 @contextlib.contextmanager
@@ -108,14 +144,19 @@ def readable(path: Path) -> Iterator[IO[bytes]]:
         with open_bytes(path) as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        hint = "; is it gzipped at all?" if "Not a gzipped file" in str(error) and not _is_gzip(path) else ""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        wanted = "gzipped" if path.name.lower().endswith(".gz") else "packed by zstd"
+        hint = f"; is it {wanted} at all?" if is_packed(path) and not _is_packed_as(path, wanted) else ""
         raise UserError(f"{path}: cannot be read ({reason}){hint}") from error
 
 
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+def _is_packed_as(path: Path, kind: str) -> bool:
+    magic = {"gzipped": b"\x1f\x8b", "packed by zstd": b"\x28\xb5\x2f\xfd"}[kind]
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return True
 
 
 def check_unpacked_size(path: Path) -> None:
@@ -124,7 +165,7 @@ def check_unpacked_size(path: Path) -> None:
     Raises:
         UserError: it is a bomb, or cannot be unpacked.
     """
-    if path.name.endswith(".gz"):
+    if is_packed(path):
         status = os.stat(path)
         _unpack(path, status.st_size, status.st_mtime_ns)
 

@@ -39,8 +39,10 @@ class DataConfig(CorpusConfig):
             )
 
 
-def prepare(config: DataConfig) -> tuple[MetaTokenizer, TokenStore]:
+def prepare(config: DataConfig, say: Callable[[str], None] = print) -> tuple[MetaTokenizer, TokenStore]:
     """Return the tokenizer and the token streams that `config` describes, out of the cache if they are there.
+
+    What people should know about the corpus goes to `say`, see `tell`.
 
     People at a terminal see a progress bar while the first preparation runs.
 
@@ -54,7 +56,15 @@ def prepare(config: DataConfig) -> tuple[MetaTokenizer, TokenStore]:
     corpus = open_corpus(config)
     with progress_bar() as progress:
         tokenizer = get_tokenizer(config, corpus, cache, progress)
-        return tokenizer, prepare_tokens(corpus, tokenizer, cache, progress)
+        store = prepare_tokens(corpus, tokenizer, cache, progress)
+    tell(corpus, store, say)
+    return tokenizer, store
+
+
+def tell(corpus: Corpus, store: TokenStore, say: Callable[[str], None]) -> None:
+    """Give `say` what people should know about the corpus, a line at a time; some begin with "warning: "."""
+    for line in (*corpus.notes, *store.notes, *(f"warning: {line}" for line in store.warnings)):
+        say(line)
 
 
 def get_tokenizer(

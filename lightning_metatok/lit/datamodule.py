@@ -4,12 +4,14 @@ A batch is a pure function of (seed, step, rank): there is no stream whose state
 workers gives the same batches.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -25,6 +27,7 @@ from lightning_metatok.data import (
     TokenStore,
     prepare,
 )
+from lightning_metatok.data.corpora import SPLITS
 from lightning_metatok.data.injection import Length, Placement
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.workers import end_with_parent, start_method
@@ -130,9 +133,10 @@ class MetaTokenDataModule(LightningDataModule):
 
     def summary(self) -> str:
         """The data in one line."""
+        train, validation = (self.store.n_tokens(split) for split in SPLITS)
         return (
-            f"{self.config.corpus}, {self.store.n_tokens('train'):,} train and "
-            f"{self.store.n_tokens('validation'):,} validation tokens, {self.tokenizer.vocab_size:,} ids"
+            f"{self.config.name}, {train:,} train and {validation:,} validation tokens "
+            f"({validation / (train + validation):.1%}), {self.tokenizer.vocab_size:,} ids"
         )
 
     # -- preparation
@@ -140,7 +144,7 @@ class MetaTokenDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Train the tokenizer and write the token streams, unless the cache holds them; one process at a time."""
         if not self._ready:
-            self.tokenizer, self.store = prepare(self.config)
+            self.tokenizer, self.store = prepare(self.config, say_of_data)
             self._ready = True
 
     def setup(self, stage: str) -> None:
@@ -238,6 +242,13 @@ class MetaTokenDataModule(LightningDataModule):
             generator=torch.Generator(),  # else starting an iterator would draw from the global one
             persistent_workers=self.num_workers > 0,
         )
+
+
+@rank_zero_only
+def say_of_data(line: str) -> None:
+    """Print what people should know about their data, once: warnings to stderr."""
+    warning = line.startswith("warning: ")
+    print(f"lightning-metatok: {line}" if warning else line, file=sys.stderr if warning else sys.stdout)
 
 
 def _spread(count: int, end: int) -> NDArray[np.int64]:

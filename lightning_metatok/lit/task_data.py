@@ -23,8 +23,9 @@ from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_c
 from lightning_metatok.data.blocks import prepare_tokens
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.examples import META, Examples
-from lightning_metatok.data.preparation import get_tokenizer, progress_bar
+from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.lit.datamodule import say_of_data
 from lightning_metatok.lit.task_loaders import OnceEach, StepLoader
 from lightning_metatok.tasks import TASKS, Task, build, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
@@ -151,6 +152,8 @@ class TaskDataModule(LightningDataModule):
                 tokenizer = get_tokenizer(self.config, corpus, cache, progress)
             if needs_text:
                 self._store = prepare_tokens(corpus, tokenizer, cache, progress)
+        if needs_text:
+            tell(corpus, self._store, say_of_data)
         return tokenizer
 
     def _build(self, phase: int) -> Task:

@@ -83,12 +83,12 @@ def test_text_documents_says_what_a_document_of_a_text_file_is(tmp_path: Path) -
 
 def test_folders_and_globs_stand_for_their_files(tmp_path: Path) -> None:
     (tmp_path / "sub [1]").mkdir()
-    for name in ("b.txt", "a.txt", "sub [1]/c.txt", "ignored.md"):
+    for name in ("b.txt", "a.txt", "sub [1]/c.txt", "d.md", "ignored.doc"):
         (tmp_path / name).write_text(name)
     (tmp_path / "v.jsonl").write_text('{"text": "v"}\n')
     options = {"validation_corpus": str(tmp_path / "v.jsonl")}
     assert read(tmp_path / "*.txt", **options)[0] == ["a.txt", "b.txt"]
-    assert sorted(read(tmp_path, **options)[0]) == ["a.txt", "b.txt", "sub [1]/c.txt", "v"]
+    assert sorted(read(tmp_path, **options)[0]) == ["a.txt", "b.txt", "d.md", "sub [1]/c.txt"]
 
 
 def test_max_documents_limits_each_split(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_a_corpus_without_text_says_so(tmp_path: Path, name: str, content: bytes
 
 
 def test_a_folder_without_corpus_files_names_the_suffixes(tmp_path: Path) -> None:
-    broken(tmp_path, "a.md", b"text")
+    broken(tmp_path, "a.doc", b"text")
     assert "expected a folder with files that end in .txt" in message_of(tmp_path)
-    assert "expected a file that ends in .txt" in message_of(tmp_path / "a.md")
+    assert "expected a file that ends in .txt" in message_of(tmp_path / "a.doc")
 
 
 def test_a_missing_field_names_file_line_and_the_fields_found(tmp_path: Path) -> None:

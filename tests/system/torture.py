@@ -157,7 +157,7 @@ def _mark_phases(pipe: int) -> None:
 
         setattr(owner, name, marked)
 
-    wrap(cache, "is_complete", "cache")
+    wrap(cache, "damage", "cache")
     wrap(BorderedEpochLoop, "advance", "training")
     wrap(_EvaluationLoop, "run", "validation")
     wrap(RunCheckpoint, "_save", "checkpoint")

@@ -129,7 +129,7 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
         name, placement, usual = data.target.name, data.target.placement, "hint"
         scored = float(count(data.target.examples(SAMPLE, data.seed), ANSWER).mean())
     else:
-        name, placement, usual, scored = data.shown or data.config.corpus, data.rule.placement, "random", length
+        name, placement, usual, scored = data.shown or data.config.name, data.rule.placement, "random", length
     differs = differences(model.config, placement if marks else "none")
     flops = training_flops(model, tokens=length, source_tokens=length - marks, scored=scored, length=length)
     return {

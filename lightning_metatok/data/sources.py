@@ -1,0 +1,130 @@
+"""Sources of documents: local files, Python's own sources, one split of a data set on the Hugging Face hub."""
+
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning_metatok.data.json_documents import json_documents, missing_field
+from lightning_metatok.data.local_files import check_unpacked_size, format_of
+from lightning_metatok.data.parquet_documents import parquet_documents
+from lightning_metatok.data.text_documents import TextDocuments, text_documents
+from lightning_metatok.errors import UserError, nearest
+
+PYTHON_STDLIB = "python-stdlib"
+NOT_PROSE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled", "pip", "__pycache__"}
+"""Folders of the standard library that are left out: tests, and packages that are not part of it."""
+
+
+class Source(Protocol):
+    """An ordered collection of documents."""
+
+    def documents(self) -> Iterator[str]:
+        """Yield the text of each document, empty ones included."""
+
+    def fingerprint(self) -> list[Any]:
+        """Return what the documents follow from, as JSON: equal fingerprints, equal documents."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Local files, read in the order given."""
+
+    paths: tuple[Path, ...]
+    text_field: str
+    text_documents: TextDocuments
+
+    def documents(self) -> Iterator[str]:
+        for path in self.paths:
+            check_unpacked_size(path)
+            kind = format_of(path)
+            if kind == "json":
+                yield from json_documents(path, self.text_field)
+            elif kind == "parquet":
+                yield from parquet_documents(path, self.text_field)
+            else:
+                yield from text_documents(path, self.text_documents)
+
+    def fingerprint(self) -> list[Any]:
+        contents = []
+        for path in self.paths:
+            try:
+                with open(path, "rb") as file:
+                    contents.append(hashlib.file_digest(file, "blake2b").hexdigest()[:32])
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}); expected a file with text") from error
+        return [
+            "files",
+            contents,
+            [format_of(path) for path in self.paths],
+            self.text_field,
+            self.text_documents,
+        ]
+
+
+@dataclass(frozen=True)
+class PythonSources:
+    """Some files of the standard library of the running Python, relative to its folder."""
+
+    names: tuple[str, ...]
+
+    def documents(self) -> Iterator[str]:
+        folder = stdlib_folder()
+        return Files(tuple(folder / name for name in self.names), "text", "file").documents()
+
+    def fingerprint(self) -> list[Any]:
+        folder = stdlib_folder()
+        return ["python", sys.version, [[name, (folder / name).stat().st_size] for name in self.names]]
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """One split of a data set on the Hugging Face hub."""
+
+    name: str
+    subset: str | None
+    split: str
+    text_field: str
+    streaming: bool
+
+    def documents(self) -> Iterator[str]:
+        import datasets
+
+        where = f"data.corpus={self.name!r}"
+        try:
+            rows = datasets.load_dataset(self.name, self.subset, split=self.split, streaming=self.streaming)
+        except (OSError, ValueError) as error:  # unreachable, unknown; unknown subset or split
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{where}: neither a file or folder here nor a data set that can be opened on the hub "
+                f"(split {self.split!r}; {reason}){nearest(self.name, [PYTHON_STDLIB])}"
+            ) from error
+        try:
+            for row in rows:
+                if not isinstance(row.get(self.text_field), str):
+                    raise UserError(f"{where}: {missing_field(self.text_field, row)}")
+                yield row[self.text_field]
+        except OSError as error:
+            raise UserError(f"{where}: reading from the hub failed ({' '.join(str(error).split())})") from error
+
+    def fingerprint(self) -> list[Any]:
+        return ["hub", self.name, self.subset, self.split, self.text_field]
+
+
+def stdlib_folder() -> Path:
+    """Return the folder of the running Python's standard library."""
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def stdlib_names() -> list[str]:
+    """Return the .py files of the standard library, sorted, without tests and foreign packages."""
+    folder = stdlib_folder()
+    names = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in NOT_PROSE]
+        names += [Path(parent, name).relative_to(folder).as_posix() for name in files if name.endswith(".py")]
+    return sorted(names)
