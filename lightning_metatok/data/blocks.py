@@ -168,7 +168,7 @@ def write_stream(
     ends: list[int] = []
     n_tokens = n_bytes = 0
     for batch in batches(corpus.documents(split)):
-        ids_of_pieces = tokenizer.encode_batch([piece for piece, _ in batch])
+        ids_of_pieces = tokenizer.encode_documents([piece for piece, _ in batch])
         for ids, (piece, last) in zip(ids_of_pieces, batch, strict=True):
             n_bytes += len(piece.encode())
             if last:
