@@ -27,6 +27,7 @@ from lightning_metatok.cli.config_files import (
 )
 from lightning_metatok.cli.kinds import KINDS
 from lightning_metatok.cli.training_parser import CONFIG_OPTIONS, Parser, quiet, read_integers_first, trainer_errors
+from lightning_metatok.cli.vocabulary import with_vocabulary
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
@@ -287,7 +288,7 @@ def run_folder_of(checkpoint: str | None) -> Path | None:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb of the Trainer."""
-    argv = with_own_config(verb, list(argv))
+    argv = with_vocabulary(verb, with_own_config(verb, list(argv)))
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)

@@ -71,6 +71,8 @@ class MetaTokenizer:
         given = json.loads(tokenizer.to_str())
         content = settings.switched_off(given)
         self._source, self._family = source, settings.family(content)
+        self.added: tuple[str, ...] = ()
+        """Special tokens that got an id when the tokenizer was read."""
         self.meta_id: int = known[META]
         self.eos_id: int = known[END_OF_TEXT]
         self.vocab_size: int = max(known.values()) + 1
@@ -193,11 +195,13 @@ class MetaTokenizer:
         except Exception as error:  # `tokenizers` raises bare Exception for anything wrong
             reason = " ".join(str(error).split())
             raise UserError(f"{source}: cannot be loaded as a tokenizer.json: {reason}") from error
-        if add:
-            tokenizer.add_special_tokens(list(SPECIALS))
-        elif add_meta and tokenizer.token_to_id(END_OF_TEXT) is not None:
-            tokenizer.add_special_tokens([META])
-        return cls(tokenizer, source)
+        missing = tuple(special for special in SPECIALS if tokenizer.token_to_id(special) is None)
+        added = missing if add or (add_meta and missing == (META,)) else ()
+        if added:
+            tokenizer.add_special_tokens(list(added))
+        read = cls(tokenizer, source)
+        read.added = added
+        return read
 
     def to_json(self) -> str:
         """Return the whole tokenizer as the text of a `tokenizer.json`."""
@@ -257,12 +261,12 @@ class MetaTokenizer:
             encodings = iter(reader.encode_batch_fast(flat, add_special_tokens=False))
         else:
             encodings = iter([reader.encode(piece, add_special_tokens=False) for piece in flat])
-        mark = [reader.token_to_id(f"<0x{byte:02X}>") for byte in settings.BLANK.encode()] if self._splits_marks else []
+        spelled = [reader.token_to_id(f"<0x{byte:02X}>") for byte in settings.BLANK.encode()]
         found: list[list[int]] = []
         for parts in pieces:
             ids = list(next(encodings).ids)
             for _ in parts[1:]:
-                ids += [*mark, *next(encodings).ids]
+                ids += [*spelled, *next(encodings).ids]
             found.append(ids)
         return found
 

@@ -18,8 +18,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from tokenizers import Tokenizer
-
 Json = dict[str, Any]
 Family = Literal["bytes", "fallback"]
 
@@ -58,11 +56,12 @@ PROBES = (
 
 CHILD = """
 import contextlib, json, sys
+from tokenizers import Tokenizer
+print("ready", flush=True)
 with contextlib.suppress(ImportError, ValueError, OSError):
     import resource
     resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))
     resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds}))
-from tokenizers import Tokenizer
 text, probes = json.load(sys.stdin)
 tokenizer = Tokenizer.from_str(text)
 tokenizer.encode_special_tokens = True
@@ -70,6 +69,7 @@ for probe in probes:
     ids = tokenizer.encode(probe, add_special_tokens=False).ids
     print(json.dumps(ids[: 2 * len(probe.encode())]), flush=True)
 """
+"""What the other process runs; more ids than bytes are wrong, however many there are."""
 
 
 def family(content: Json) -> Family | None:
@@ -111,7 +111,7 @@ def switched_off(content: Json) -> Json:
         new["normalizer"] = normalizers[0] if normalizers else None
     else:
         new["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
-    never = {"ByteLevel": {"add_prefix_space": False}, "Metaspace": {"prepend_scheme": "never"}}
+    never: dict[str, Json] = {"ByteLevel": {"add_prefix_space": False}, "Metaspace": {"prepend_scheme": "never"}}
     new["pre_tokenizer"] = _each(content["pre_tokenizer"], lambda part: never.get(part["type"], {}))
     decoder = content["decoder"] or {}
     if kind == "bytes" and decoder.get("type") != "ByteLevel":
@@ -199,7 +199,10 @@ def ids_of_probes(content: Json, texts: Sequence[str], encode: Callable[[str], l
     except subprocess.TimeoutExpired:
         child.kill()
         out, _ = child.communicate()
-    return [json.loads(line) for line in out.decode().splitlines(keepends=True) if line.endswith("\n")]
+    ready, *lines = out.decode().splitlines(keepends=True) or [""]
+    if not ready:  # this Python cannot be started a second time
+        return [encode(text) for text in texts]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def sample(text: str, became: bytes) -> str:
