@@ -190,7 +190,7 @@ class MetaTokenizer:
     @classmethod
     def _checked(cls, load: Callable[[], Tokenizer], source: str, add: bool, add_meta: bool) -> "MetaTokenizer":
         try:
-            with settings.panics():
+            with settings.silence(), settings.panics():
                 tokenizer = load()
         except Exception as error:  # `tokenizers` raises bare Exception for anything wrong
             reason = " ".join(str(error).split())
@@ -261,7 +261,7 @@ class MetaTokenizer:
             encodings = iter(reader.encode_batch_fast(flat, add_special_tokens=False))
         else:
             encodings = iter([reader.encode(piece, add_special_tokens=False) for piece in flat])
-        spelled = [reader.token_to_id(f"<0x{byte:02X}>") for byte in settings.BLANK.encode()]
+        spelled = [reader.token_to_id(f"<0x{byte:02X}>") or 0 for byte in settings.BLANK.encode()]
         found: list[list[int]] = []
         for parts in pieces:
             ids = list(next(encodings).ids)

@@ -216,17 +216,24 @@ def sample(text: str, became: bytes) -> str:
 
 @contextlib.contextmanager
 def panics() -> Iterator[None]:
-    """Raise what makes the library panic as a ValueError, without the trace that it writes to stderr by itself."""
+    """Raise what makes the library panic, which is no Exception, as a ValueError of one line."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep what the library writes to stderr by itself, when it panics, from it."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # it is no Exception
-            raise
-        raise ValueError(" ".join(str(error).split())) from error
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -68,7 +68,12 @@ def words(model: Any, trainer: Any, cut: Any) -> Tokenizer:
 
 def put(**settings: Any) -> Change:
     """A change that assigns settings of the tokenizer."""
-    return lambda tokenizer: [setattr(tokenizer, name, value) for name, value in settings.items()]
+
+    def change(tokenizer: Tokenizer) -> None:
+        for name, value in settings.items():
+            setattr(tokenizer, name, value)
+
+    return change
 
 
 def cut(part: Any) -> Change:

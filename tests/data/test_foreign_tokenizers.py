@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from lightning_metatok.data import tokenizer as module
 from lightning_metatok.data.tokenizer import END_OF_TEXT, META, MetaTokenizer
 from lightning_metatok.errors import UserError
-from tests.data.foreign import KEPT, REFUSED, SWITCHED_OFF, byte_level, cut, llama, p, written
+from tests.data.foreign import KEPT, REFUSED, SWITCHED_OFF, byte_level, cut, llama, p, put, written
 from tests.system.helpers import documents
 
 SPELLINGS = [META, END_OF_TEXT, "<unk>", "<0x41>", " ", "  ", "▁", "Ġ", "\n", "é", "e\u0301", "🙂", " bread ", "zebra"]
@@ -74,7 +75,7 @@ def test_a_file_that_does_not_keep_text_is_refused(name: str, tmp_path: Path) ->
 
 
 def test_pieces_of_a_document_are_the_document(tmp_path: Path) -> None:
-    for text in (llama().to_str(), written(byte_level(), lambda t: setattr(t, "pre_tokenizer", p.ByteLevel()))):
+    for text in (llama().to_str(), written(byte_level(), put(pre_tokenizer=p.ByteLevel()))):
         tokenizer = load(tmp_path, text)
         ids = tokenizer.encode("one two") + tokenizer.encode("three") + tokenizer.encode(" four")
         assert tokenizer.decode(ids) == "one twothree four"
@@ -82,8 +83,6 @@ def test_pieces_of_a_document_are_the_document(tmp_path: Path) -> None:
 
 def test_text_that_a_tokenizer_loses_is_found_in_the_corpus(tmp_path: Path) -> None:
     lossy = written(byte_level(), cut(p.Split("zebra", "removed")))
-    from tokenizers import Tokenizer
-
     tokenizer = MetaTokenizer(Tokenizer.from_str(lossy), "data.tokenizer='mine.json'", check=False)
     tokenizer._plain = Tokenizer.from_str(lossy)  # as if the look at the file had missed it
     assert tokenizer.encode_documents(["a horse", ""])[1] == []
