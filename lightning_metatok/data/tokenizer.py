@@ -77,8 +77,6 @@ class MetaTokenizer:
         self.eos_id: int = known[END_OF_TEXT]
         self.vocab_size: int = max(known.values()) + 1
         self.n_unused: int = self.vocab_size - len(known)
-        marks = json.dumps([content["normalizer"], content["pre_tokenizer"]], ensure_ascii=False)
-        self._splits_marks = self._family == "fallback" and settings.BLANK in marks
         self._plain = _special(tokenizer if content == given else Tokenizer.from_str(json.dumps(content)))
         vocabulary = self._plain.get_vocab(with_added_tokens=False)
         if self._family != "fallback":
@@ -103,8 +101,8 @@ class MetaTokenizer:
             why = f"pre_tokenizer {' and '.join(cutters) or 'null'}, model {content['model']['type']}; "
             why, surely = f"{why}expected a tokenizer that keeps text", False
         texts = settings.probes(content)
-        if self._splits_marks:
-            texts = [piece for text in texts for piece in text.split(settings.BLANK)]
+        if self._family == "fallback":
+            texts = [piece for text in texts for piece in settings.CUTS.split(text)[::2]]
         found = settings.ids_of_probes(content, texts, lambda text: self._ids([text])[0])
         for text, ids in zip(texts, found, strict=False):
             if (became := self._joined(ids)) != text.encode():
@@ -247,26 +245,27 @@ class MetaTokenizer:
         kept = [int(id) for id in ids if not (skip_meta and int(id) == self.meta_id)]
         if self._family is None:  # words, with blanks between them
             return str(self._plain.decode(kept, skip_special_tokens=False))
-        named = {id: added.content.encode() for id, added in self._plain.get_added_tokens_decoder().items()}
-        return b"".join(named.get(id, self._bytes.get(id, b"")) for id in kept).decode(errors="replace")
+        specials = {self.meta_id: META.encode(), self.eos_id: END_OF_TEXT.encode()}
+        return b"".join(specials.get(id, self._bytes.get(id, b"")) for id in kept).decode(errors="replace")
 
     def _ids(
         self, texts: Sequence[str], tokenizer: Tokenizer | None = None, on_all_cores: bool = False
     ) -> list[list[int]]:
-        """The ids of each text. What reads ▁ as a blank must not be given one: it is spelled in bytes."""
-        reader = tokenizer or self._plain
-        pieces = [text.split(settings.BLANK) if self._splits_marks else [text] for text in texts]
-        flat = [piece for parts in pieces for piece in parts]
+        """The ids of each text. What reads ▁ as a blank is never given one: it is spelled in bytes."""
+        reader, cuts = (self._plain, settings.CUTS) if tokenizer is None else (tokenizer, settings.PROMPT_CUTS)
+        # Pieces, and between two of them what parts them: ▁, or nothing.
+        parted = [cuts.split(text) if self._family == "fallback" else [text] for text in texts]
+        pieces = [piece for parts in parted for piece in parts[::2]]
         if on_all_cores:
-            encodings = iter(reader.encode_batch_fast(flat, add_special_tokens=False))
+            encodings = iter(reader.encode_batch_fast(pieces, add_special_tokens=False))
         else:
-            encodings = iter([reader.encode(piece, add_special_tokens=False) for piece in flat])
+            encodings = iter([reader.encode(piece, add_special_tokens=False) for piece in pieces])
         spelled = [reader.token_to_id(f"<0x{byte:02X}>") or 0 for byte in settings.BLANK.encode()]
         found: list[list[int]] = []
-        for parts in pieces:
+        for parts in parted:
             ids = list(next(encodings).ids)
-            for _ in parts[1:]:
-                ids += [*spelled, *next(encodings).ids]
+            for mark in parts[1::2]:
+                ids += [*(spelled if mark else ()), *next(encodings).ids]
             found.append(ids)
         return found
 
@@ -281,18 +280,19 @@ class MetaTokenizer:
 
     @functools.cached_property
     def _bytes(self) -> dict[int, bytes]:
-        """What each id stands for; nothing for special tokens."""
+        """What each id stands for; nothing for <|meta|> and <|endoftext|>."""
         vocabulary = self._plain.get_vocab(with_added_tokens=False)
-        added = {id: token for id, token in self._plain.get_added_tokens_decoder().items()}
+        added = self._plain.get_added_tokens_decoder()
         found = {id: settings.token_bytes(token, self._family) for token, id in vocabulary.items() if id not in added}
-        for id, token in added.items():
-            text = token.content.replace(settings.BLANK, " ") if self._splits_marks else token.content
-            found[id] = b"" if token.special else text.encode()
-        return found
+        return (
+            found
+            | {id: token.content.encode() for id, token in added.items()}
+            | dict.fromkeys((self.eos_id, self.meta_id), b"")
+        )
 
     @functools.cached_property
     def bytes_V(self) -> Tensor:
-        """int64 [V]: how many UTF-8 bytes each id stands for, 0 for special tokens and unused ids.
+        """int64 [V]: how many UTF-8 bytes each id stands for, 0 for <|meta|>, <|endoftext|> and unused ids.
 
         Their sum over `encode(text)` is the length of the text in bytes.
         """

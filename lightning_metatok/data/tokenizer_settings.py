@@ -23,6 +23,10 @@ Family = Literal["bytes", "fallback"]
 
 BLANK = "▁"
 FALLBACK = re.compile("<0x[0-9A-F]{2}>")
+CUTS = re.compile(f"({BLANK})|(?<=<)(?=0x[0-9A-F]{{2}}>|\\|meta\\|>|\\|endoftext\\|>)")
+"""Where text is cut that the family `fallback` could take for something else: ▁ is no blank, <0x41> no A."""
+PROMPT_CUTS = re.compile(f"({BLANK})|(?<=<)(?=0x[0-9A-F]{{2}}>)")
+"""The same where <|meta|> and <|endoftext|> name tokens."""
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 BYTE_OF = {chr(byte): byte for byte in PRINTABLE} | {
     chr(256 + i): byte for i, byte in enumerate(sorted(set(range(256)) - set(PRINTABLE)))

@@ -59,6 +59,15 @@ def unigram(trainer_options: dict[str, Any], cut: Any) -> Tokenizer:
     return tokenizer
 
 
+def fallback(tokenizer: Tokenizer) -> str:
+    """A unigram model with pieces for bytes."""
+    tokenizer.add_special_tokens(SPECIALS)
+    content = json.loads(tokenizer.to_str())
+    pieces = [*content["model"]["vocab"], *([piece, -10.0] for piece in (*SPECIALS, *BYTES))]
+    content["model"].update(vocab=pieces, byte_fallback=True)
+    return json.dumps(content)
+
+
 def words(model: Any, trainer: Any, cut: Any) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = cut
@@ -143,6 +152,7 @@ KEPT: dict[str, Callable[[], str]] = {
         unigram({"initial_alphabet": ALPHABET}, p.ByteLevel(add_prefix_space=False)),
         lambda t: t.add_special_tokens(SPECIALS),
     ),
+    "unigram-fallback": lambda: fallback(unigram({}, p.Metaspace())),
     "llama": lambda: llama().to_str(),
     "metaspace": lambda: written(llama(), put(normalizer=None, pre_tokenizer=p.Metaspace(prepend_scheme="first"))),
     "llama-added": lambda: written(llama(), lambda t: t.add_tokens(["grey heron", "é ü"])),
