@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -215,7 +216,10 @@ def sample(text: str, became: bytes) -> str:
     pairs = enumerate(zip(text, after, strict=False))
     same = next((i for i, (one, other) in pairs if one != other), min(len(text), len(after)))
     start = max(0, same - SAMPLE // 2)
-    return f"text {text[start : same + SAMPLE]!r} becomes {after[start : same + SAMPLE]!r}"
+    before, after = text[start : same + SAMPLE], after[start : same + SAMPLE]
+    look_alike = unicodedata.normalize("NFC", before) == unicodedata.normalize("NFC", after)
+    show = ascii if look_alike else repr
+    return f"text {show(before)} becomes {show(after)}"
 
 
 @contextlib.contextmanager
