@@ -1,6 +1,6 @@
 """`data.tokenizer` in one go: <|meta|> gets an id where it has none, and `model.vocab_size` follows the tokenizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning_metatok.cli.config_files import value_given, values_of
@@ -28,17 +28,15 @@ def with_vocabulary(verb: str, argv: Sequence[str]) -> list[str]:
         return value_given(key, argv, files)
 
     name = given("data.tokenizer")
-    if not isinstance(name, str) or not name or not _reads_text(given):
+    if not isinstance(name, str) or not name or not _reads_text(argv, given):
+        return list(argv)
+    size = given("model.vocab_size")
+    if size not in (None, FOLLOWS) or (size is not None and values_of(argv, ("--data.vocab_size",))):
         return list(argv)
     tokenizer = load_tokenizer(name, given("data.add_special_tokens") is True)
-    size = given("model.vocab_size")
-    said: list[str] = []
-    new: list[str] = []
-    if tokenizer.added:
-        said.append(f"{' and '.join(_added(tokenizer))} added")
-    set_by_hand = size not in (None, FOLLOWS) or (size is not None and values_of(argv, ("--data.vocab_size",)))
-    if not set_by_hand and 2 * tokenizer.n_unused <= tokenizer.vocab_size:
-        n_ids = tokenizer.vocab_size
+    n_ids, new = tokenizer.vocab_size, list[str]()
+    said = [f"{' and '.join(_added(tokenizer))} added"] if tokenizer.added else []
+    if 2 * tokenizer.n_unused <= n_ids:
         new = [f"--data.vocab_size={n_ids}", *([f"--model.vocab_size={n_ids}"] if size is None else [])]
         if given("data.vocab_size") != n_ids:
             said.append(f"model.vocab_size={n_ids} follows")
@@ -48,11 +46,12 @@ def with_vocabulary(verb: str, argv: Sequence[str]) -> list[str]:
     return [*argv, *new]
 
 
-def _reads_text(given: Any) -> bool:
+def _reads_text(argv: Sequence[str], given: Callable[[str], Any]) -> bool:
     """Whether the tokenizer is used at all: tasks in symbols bring their own."""
-    options = given("data.task_options")
-    rendering = options.get("rendering") if isinstance(options, Mapping) else None
-    return given("data.task") is None or "text" in (rendering, given("data.task_options.rendering"))
+    rendering, options = given("data.task_options.rendering"), given("data.task_options")
+    if values_of(argv, ("--data.task_options",)) and isinstance(options, Mapping):
+        rendering = options.get("rendering", rendering)
+    return given("data.task") is None or rendering == "text"
 
 
 def _added(tokenizer: MetaTokenizer) -> list[str]:

@@ -128,9 +128,10 @@ class MetaTokenDataModule(LightningDataModule):
 
     def summary(self) -> str:
         """The data in one line."""
+        added = f" ({' and '.join(self.tokenizer.added)} added)" if self.tokenizer.added else ""
         return (
             f"{self.config.corpus}, {self.store.n_tokens('train'):,} train and "
-            f"{self.store.n_tokens('validation'):,} validation tokens, {self.tokenizer.vocab_size:,} ids"
+            f"{self.store.n_tokens('validation'):,} validation tokens, {self.tokenizer.vocab_size:,} ids{added}"
         )
 
     # -- preparation

@@ -79,7 +79,9 @@ def test_a_size_that_the_user_set_and_that_is_too_small_is_refused(fit: list[str
 
 @pytest.mark.parametrize("option", ["--model.vocab_size=448", "--data.vocab_size=448"])
 def test_a_size_that_the_user_set_stays(fit: list[str], option: str, tmp_path: Path) -> None:
-    assert "follows" not in succeed(*fit, option)
+    out = succeed(*fit, option)
+    assert "follows" not in out
+    assert "401 ids (<|meta|> added)\n" in out
     assert sizes(tmp_path / "run")[0] == 448
 
 
@@ -97,8 +99,9 @@ def test_a_model_of_mostly_unused_rows_is_not_built(fit: list[str], given: Path)
 
 
 def test_symbols_of_a_task_read_no_tokenizer(repository: Path) -> None:
-    argv = [f"--config={repository / 'conf' / 'task' / 'list_recall_nano.yaml'}", "--data.tokenizer=nowhere.json"]
-    assert with_vocabulary("fit", argv) == argv
-    for text in ("--data.task_options.rendering=text", "--data.task_options={rendering: text}"):
+    argv = [f"--config={repository / 'conf' / 'task' / 'list_recall.yaml'}", "--data.tokenizer=nowhere.json"]
+    for symbols in ("--data.task_options.rendering=symbols", "--data.task_options={rendering: symbols}"):
+        assert with_vocabulary("fit", [*argv, symbols]) == [*argv, symbols]
+    for text in ([], ["--data.task_options.rendering=text"], ["--data.task_options={rendering: text}"]):
         with pytest.raises(UserError, match=r"data\.tokenizer='nowhere\.json': no such file"):
-            with_vocabulary("fit", [*argv, text])
+            with_vocabulary("fit", [*argv, *text])
