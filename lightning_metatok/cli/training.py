@@ -36,6 +36,7 @@ from lightning_metatok.cli.training_parser import (
     read_integers_first,
     trainer_errors,
 )
+from lightning_metatok.cli.vocabulary import with_vocabulary
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
@@ -328,6 +329,7 @@ def _warn(message: str) -> None:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb of the Trainer."""
     argv, foreign = with_own_config(verb, list(argv))
+    argv = with_vocabulary(verb, argv)
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)

@@ -192,7 +192,7 @@ def write_stream(
             yield document
 
     for batch in batches(documents()):
-        ids_of_pieces = tokenizer.encode_batch([piece for piece, _ in batch])
+        ids_of_pieces = tokenizer.encode_documents([piece for piece, _ in batch])
         for ids, (piece, last) in zip(ids_of_pieces, batch, strict=True):
             n_bytes += len(piece.encode())
             if last:

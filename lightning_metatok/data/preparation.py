@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning_metatok.data.blocks import PIECE, TokenStore, pieces, prepare_tokens
 from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, open_corpus
-from lightning_metatok.data.tokenizer import SMALLEST_VOCABULARY, MetaTokenizer
+from lightning_metatok.data.tokenizer import LONGEST_WORD, SMALLEST_VOCABULARY, MetaTokenizer
 from lightning_metatok.errors import UserError
 
 TOKENIZER = "tokenizer.json"
@@ -24,9 +24,9 @@ class DataConfig(CorpusConfig):
     """none to train a byte-level BPE on the train split; else the path of a tokenizer.json, or the name of a
     repository on the Hugging Face hub"""
     vocab_size: int = 4096
-    """ids of the tokenizer to train, special tokens and all 256 bytes included"""
+    """ids of the tokenizer to train, special tokens and all 256 bytes included; of a given one, what it has"""
     add_special_tokens: bool = False
-    """give <|meta|> and <|endoftext|> new ids in a given tokenizer that lacks them"""
+    """give <|endoftext|>, too, a new id in a given tokenizer that lacks it; <|meta|> gets one anyway"""
     cache_dir: str | None = None
     """folder for prepared data (default: $LIGHTNING_METATOK_CACHE, else ~/.cache/lightning-metatok)"""
 
@@ -72,8 +72,7 @@ def get_tokenizer(
 ) -> MetaTokenizer:
     """Return the tokenizer that `config.tokenizer` names, or one trained on `corpus` and kept in `cache`."""
     if config.tokenizer is not None:
-        load = MetaTokenizer.from_file if looks_like_file(config.tokenizer) else MetaTokenizer.from_hub
-        return load(config.tokenizer, config.add_special_tokens)
+        return load_tokenizer(config.tokenizer, config.add_special_tokens)
 
     def build(folder: Path) -> None:
         progress("training the tokenizer", 0)
@@ -86,9 +85,16 @@ def get_tokenizer(
         "corpus": corpus.fingerprint(),
         "vocab_size": config.vocab_size,
         "longest_piece": 4 * PIECE,
+        "longest_word": LONGEST_WORD,
     }
     folder = prepared(cache, f"tokenizer-{fingerprint(inputs)}", build)
     return MetaTokenizer.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+
+
+def load_tokenizer(name: str, add_special_tokens: bool) -> MetaTokenizer:
+    """Return the tokenizer `name` of `DataConfig.tokenizer`; <|meta|> is added where it alone is missing."""
+    load = MetaTokenizer.from_file if looks_like_file(name) else MetaTokenizer.from_hub
+    return load(name, add_special_tokens, add_meta=True)
 
 
 def looks_like_file(name: str) -> bool:

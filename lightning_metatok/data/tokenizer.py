@@ -3,8 +3,10 @@
 Two ways in: `encode` treats its text as plain text, even where it spells `<|meta|>` (a corpus must not be
 able to write meta-tokens); `encode_prompt` reads such spellings as the tokens they name.
 
-Every id of a byte-level tokenizer stands for a fixed number of UTF-8 bytes, `bytes_V`, which turns a loss per
-token into bits per byte, the figure that can be compared between vocabularies.
+Every id stands for a fixed number of UTF-8 bytes, `bytes_V`, which turns a loss per token into bits per byte, the
+figure that can be compared between vocabularies. The bytes of the ids of a text are those of the text, which is checked
+when a tokenizer is read, and for every document of a corpus; what a tokenizer.json says against that is switched off
+or refused, see `tokenizer_settings`.
 Source: Sennrich et al. 2016 (BPE); Radford et al. 2019, section 2.2 (byte level).
 """
 
@@ -19,6 +21,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from lightning_metatok.data import tokenizer_settings as settings
 from lightning_metatok.errors import UserError
 
 META = "<|meta|>"
@@ -28,20 +31,26 @@ SMALLEST_VOCABULARY = 256 + len(SPECIALS)
 PUNCTUATION = tuple(".,;:!?\n")
 LARGEST_ID = (1 << 24) - 1
 """Tables have a row for every id up to the largest; the largest vocabularies there are stay below a million."""
+LARGEST_FILE = 1 << 27
+"""Bytes of a tokenizer.json; a vocabulary of 262,144 takes 33 million."""
+LONGEST_WORD = 1 << 10
+"""Bytes of a run without a place to cut, such as a line of base64, that training reads at once: the time that merges
+take is quadratic in it."""
 
 
 class MetaTokenizer:
     """Text to ids and back, with `<|meta|>` (`meta_id`) and `<|endoftext|>` (`eos_id`).
 
     Args:
-        tokenizer: a byte-level tokenizer that has both special tokens.
+        tokenizer: a tokenizer of bytes, or one that falls back to bytes, that has both special tokens.
         source: what error messages call it.
+        check: False for one that was checked before, or that reads words alone.
 
     Raises:
-        UserError: a special token is missing, or some token is not made of bytes.
+        UserError: a special token is missing, or some text does not come back from its ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, source: str = "tokenizer") -> None:
+    def __init__(self, tokenizer: Tokenizer, source: str = "tokenizer", *, check: bool = True) -> None:
         known = tokenizer.get_vocab(with_added_tokens=True)
         missing = [special for special in SPECIALS if special not in known]
         if missing:
@@ -59,17 +68,50 @@ class MetaTokenizer:
                 f"{source}: tokens {first[known[token]]!r} and {token!r} have the same id {known[token]}; "
                 "expected different ids"
             )
-        specials = [AddedToken(special, special=True, normalized=False) for special in SPECIALS]
-        tokenizer.add_special_tokens(specials)
-        tokenizer.encode_special_tokens = True
-        self._plain = tokenizer
+        given = json.loads(tokenizer.to_str())
+        content = settings.switched_off(given)
+        self._source, self._family = source, settings.family(content)
+        self.added: tuple[str, ...] = ()
+        """Special tokens that got an id when the tokenizer was read."""
         self.meta_id: int = known[META]
         self.eos_id: int = known[END_OF_TEXT]
         self.vocab_size: int = max(known.values()) + 1
-        alphabet = set(pre_tokenizers.ByteLevel.alphabet())
-        for token in tokenizer.get_vocab(with_added_tokens=False):
-            if token not in SPECIALS and not alphabet.issuperset(token):
-                raise UserError(f"{source}: token {token!r} is not made of bytes; expected a byte-level tokenizer")
+        self.n_unused: int = self.vocab_size - len(known)
+        self._plain = _special(tokenizer if content == given else Tokenizer.from_str(json.dumps(content)))
+        vocabulary = self._plain.get_vocab(with_added_tokens=False)
+        if self._family != "fallback":
+            added = {token.content for token in self._plain.get_added_tokens_decoder().values()}
+            for token in vocabulary:
+                if token not in added and not settings.ALPHABET.issuperset(token):
+                    raise UserError(f"{source}: token {token!r} is not made of bytes; expected a byte-level tokenizer")
+        if check:
+            self._check(content, vocabulary)
+        if (cuts := settings.cuts_only(content)) != content:
+            self._plain = _special(Tokenizer.from_str(json.dumps(cuts)))
+
+    def _check(self, content: settings.Json, vocabulary: dict[str, int]) -> None:
+        """Raise UserError unless every text keeps its bytes, as far as the settings and `PROBES` tell."""
+        surely = True
+        if self._family is not None and (missing := settings.bytes_without_id(vocabulary, self._family)):
+            why = f"{len(missing)} of 256 bytes have no id; expected a vocabulary with every byte"
+        elif changing := settings.changing_normalizers(content):
+            why = f"normalizer {' and '.join(changing)}; expected none that changes text"
+        else:
+            cutters = [part["type"] for part in settings.parts(content["pre_tokenizer"])]
+            why = f"pre_tokenizer {' and '.join(cutters) or 'null'}, model {content['model']['type']}; "
+            why, surely = f"{why}expected a tokenizer that keeps text", False
+        texts = settings.probes(content)
+        if self._family == "fallback":
+            texts = [piece for text in texts for piece in settings.CUTS.split(text)[::2]]
+        found = settings.ids_of_probes(content, texts, lambda text: self._ids([text])[0])
+        for text, ids in zip(texts, found, strict=False):
+            if (became := self._joined(ids)) != text.encode():
+                raise UserError(f"{self._source}: {settings.sample(text, became)} ({why})")
+        if len(found) < len(texts):
+            start = texts[len(found)][: settings.SAMPLE]
+            raise UserError(f"{self._source}: text {start!r}... takes too much time or memory to read ({why})")
+        if surely:
+            raise UserError(f"{self._source}: {why}")
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> "MetaTokenizer":
@@ -88,6 +130,8 @@ class MetaTokenizer:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
+        byte_level = tokenizer.pre_tokenizer
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([byte_level, pre_tokenizers.FixedLength(LONGEST_WORD)])
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=list(SPECIALS),
@@ -95,7 +139,8 @@ class MetaTokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(documents, trainer)
-        return cls(tokenizer)
+        tokenizer.pre_tokenizer = byte_level
+        return cls(tokenizer, check=False)
 
     @classmethod
     def from_words(cls, words: Sequence[str]) -> "MetaTokenizer":
@@ -107,39 +152,54 @@ class MetaTokenizer:
         assert len(vocabulary) == len(SPECIALS) + len(words), "words must be different"
         tokenizer = Tokenizer(models.WordLevel(vocabulary))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return cls(tokenizer)
+        return cls(tokenizer, check=False)
 
     @classmethod
-    def from_file(cls, path: str | Path, add_special_tokens: bool = False) -> "MetaTokenizer":
-        """Return the tokenizer of a `tokenizer.json`; with `add_special_tokens`, missing specials get ids.
+    def from_file(
+        cls, path: str | Path, add_special_tokens: bool = False, *, add_meta: bool = False
+    ) -> "MetaTokenizer":
+        """Return the tokenizer of a `tokenizer.json`.
+
+        Args:
+            add_special_tokens: give missing special tokens ids.
+            add_meta: give <|meta|> an id where it alone is missing.
 
         Raises:
             UserError: no such file, not a tokenizer, or what the constructor raises.
         """
+        source = f"data.tokenizer={str(path)!r}"
         if not os.path.isfile(path):
-            raise UserError(f"data.tokenizer={str(path)!r}: no such file")
-        return cls._checked(lambda: Tokenizer.from_file(str(path)), str(path), add_special_tokens)
+            raise UserError(f"{source}: no such file")
+        if (size := os.path.getsize(path)) > LARGEST_FILE:
+            raise UserError(f"{source}: {size:,} bytes; expected at most {LARGEST_FILE:,}")
+        return cls._checked(lambda: Tokenizer.from_file(str(path)), source, add_special_tokens, add_meta)
 
     @classmethod
-    def from_hub(cls, name: str, add_special_tokens: bool = False) -> "MetaTokenizer":
+    def from_hub(cls, name: str, add_special_tokens: bool = False, *, add_meta: bool = False) -> "MetaTokenizer":
         """Return the tokenizer of the Hugging Face repository `name`. Raises as `from_file` does."""
-        return cls._checked(lambda: Tokenizer.from_pretrained(name), name, add_special_tokens)
+        source = f"data.tokenizer={name!r}"
+        return cls._checked(lambda: Tokenizer.from_pretrained(name), source, add_special_tokens, add_meta)
 
     @classmethod
     def from_json(cls, text: str) -> "MetaTokenizer":
         """Return the tokenizer that `to_json` wrote."""
-        return cls(Tokenizer.from_str(text))
+        return cls(Tokenizer.from_str(text), check=False)
 
     @classmethod
-    def _checked(cls, load: Callable[[], Tokenizer], source: str, add: bool) -> "MetaTokenizer":
+    def _checked(cls, load: Callable[[], Tokenizer], source: str, add: bool, add_meta: bool) -> "MetaTokenizer":
         try:
-            tokenizer = load()
+            with settings.silence(), settings.panics():
+                tokenizer = load()
         except Exception as error:  # `tokenizers` raises bare Exception for anything wrong
             reason = " ".join(str(error).split())
-            raise UserError(f"data.tokenizer={source!r}: cannot be loaded as a tokenizer.json: {reason}") from error
-        if add:
-            tokenizer.add_special_tokens(list(SPECIALS))
-        return cls(tokenizer, f"data.tokenizer={source!r}")
+            raise UserError(f"{source}: cannot be loaded as a tokenizer.json: {reason}") from error
+        missing = tuple(special for special in SPECIALS if tokenizer.token_to_id(special) is None)
+        added = missing if add or (add_meta and missing == (META,)) else ()
+        if added:
+            tokenizer.add_special_tokens(list(added))
+        read = cls(tokenizer, source)
+        read.added = added
+        return read
 
     def to_json(self) -> str:
         """Return the whole tokenizer as the text of a `tokenizer.json`."""
@@ -151,20 +211,67 @@ class MetaTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, read as plain text: never `meta_id`, never `eos_id`."""
-        return list(self._plain.encode(text, add_special_tokens=False).ids)
+        return self._ids([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return `encode` of each text, on all cores."""
-        return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        return self._ids(texts, on_all_cores=True)
+
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return `encode_batch` of `texts`, after a look at each: its ids stand for its bytes.
+
+        Raises:
+            UserError: the ids of a text stand for another one, or its patterns take too many steps.
+        """
+        try:
+            with settings.panics():
+                ids_of_texts = self.encode_batch(texts)
+        except ValueError as error:
+            raise UserError(f"{self._source}: cannot read text that starts {texts[0][:40]!r}: {error}") from error
+        for text, ids in zip(texts, ids_of_texts, strict=True):
+            if (became := self._joined(ids)) != text.encode():
+                raise UserError(
+                    f"{self._source}: {settings.sample(text, became)}, in data.corpus; "
+                    "expected a tokenizer that keeps text"
+                )
+        return ids_of_texts
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of `text`, in which `<|meta|>` and `<|endoftext|>` name the special tokens."""
-        return list(self._parsing.encode(text, add_special_tokens=False).ids)
+        return self._ids([text], self._parsing)[0]
 
     def decode(self, ids: Iterable[int], skip_meta: bool = True) -> str:
         """Return the text of `ids`; meta-tokens are left out unless `skip_meta` is False."""
         kept = [int(id) for id in ids if not (skip_meta and int(id) == self.meta_id)]
-        return str(self._plain.decode(kept, skip_special_tokens=False))
+        if self._family is None:  # words, with blanks between them
+            return str(self._plain.decode(kept, skip_special_tokens=False))
+        specials = {self.meta_id: META.encode(), self.eos_id: END_OF_TEXT.encode()}
+        return b"".join(specials.get(id, self._bytes.get(id, b"")) for id in kept).decode(errors="replace")
+
+    def _ids(
+        self, texts: Sequence[str], tokenizer: Tokenizer | None = None, on_all_cores: bool = False
+    ) -> list[list[int]]:
+        """The ids of each text. What reads ▁ as a blank is never given one: it is spelled in bytes."""
+        reader, cuts = (self._plain, settings.CUTS) if tokenizer is None else (tokenizer, settings.PROMPT_CUTS)
+        # Pieces, and between two of them what parts them: ▁, or nothing.
+        parted = [cuts.split(text) if self._family == "fallback" else [text] for text in texts]
+        pieces = [piece for parts in parted for piece in parts[::2]]
+        if on_all_cores:
+            encodings = iter(reader.encode_batch_fast(pieces, add_special_tokens=False))
+        else:
+            encodings = iter([reader.encode(piece, add_special_tokens=False) for piece in pieces])
+        spelled = [reader.token_to_id(f"<0x{byte:02X}>") or 0 for byte in settings.BLANK.encode()]
+        found: list[list[int]] = []
+        for parts in parted:
+            ids = list(next(encodings).ids)
+            for mark in parts[1::2]:
+                ids += [*(spelled if mark else ()), *next(encodings).ids]
+            found.append(ids)
+        return found
+
+    def _joined(self, ids: Iterable[int]) -> bytes:
+        """The bytes that `ids` stand for."""
+        return b"".join(map(self._bytes.__getitem__, ids))
 
     @functools.cached_property
     def _parsing(self) -> Tokenizer:
@@ -172,26 +279,42 @@ class MetaTokenizer:
         return Tokenizer.from_str(self.to_json())
 
     @functools.cached_property
-    def bytes_V(self) -> Tensor:
-        """int64 [V]: how many UTF-8 bytes each id stands for, 0 for special tokens and unused ids.
+    def _bytes(self) -> dict[int, bytes]:
+        """What each id stands for; nothing for <|meta|> and <|endoftext|>."""
+        vocabulary = self._plain.get_vocab(with_added_tokens=False)
+        added = self._plain.get_added_tokens_decoder()
+        found = {id: settings.token_bytes(token, self._family) for token, id in vocabulary.items() if id not in added}
+        return (
+            found
+            | {id: token.content.encode() for id, token in added.items()}
+            | dict.fromkeys((self.eos_id, self.meta_id), b"")
+        )
 
-        Their sum over `encode(text)` is the length of the text in bytes, unless the tokenizer normalises
-        text.
+    @functools.cached_property
+    def bytes_V(self) -> Tensor:
+        """int64 [V]: how many UTF-8 bytes each id stands for, 0 for <|meta|>, <|endoftext|> and unused ids.
+
+        Their sum over `encode(text)` is the length of the text in bytes.
         """
         bytes_V = torch.zeros(self.vocab_size, dtype=torch.int64)
-        for token, id in self._plain.get_vocab(with_added_tokens=False).items():
-            bytes_V[id] = len(token)  # each character of a byte-level token stands for one byte
-        for id, added in self._plain.get_added_tokens_decoder().items():
-            bytes_V[id] = 0 if added.special else len(added.content.encode())
+        for id, content in self._bytes.items():
+            bytes_V[id] = len(content)
         return bytes_V
 
     @functools.cached_property
     def punctuation_ids(self) -> tuple[int, ...]:
         """The ids whose text ends in one of `. , ; : ! ?` or a line break: places for meta-tokens."""
-        texts = self._plain.decode_batch([[id] for id in range(self.vocab_size)], skip_special_tokens=True)
-        return tuple(id for id, text in enumerate(texts) if text.endswith(PUNCTUATION))
+        ends = tuple(mark.encode() for mark in PUNCTUATION)
+        return tuple(id for id, content in sorted(self._bytes.items()) if content.endswith(ends))
 
     def fingerprint(self) -> str:
         """32 hex digits that stand for everything the tokenizer does."""
         canonical = json.dumps(json.loads(self.to_json()), sort_keys=True)
         return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def _special(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with special tokens that no text spells."""
+    tokenizer.add_special_tokens([AddedToken(special, special=True, normalized=False) for special in SPECIALS])
+    tokenizer.encode_special_tokens = True
+    return tokenizer

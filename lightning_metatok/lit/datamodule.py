@@ -133,10 +133,11 @@ class MetaTokenDataModule(LightningDataModule):
 
     def summary(self) -> str:
         """The data in one line."""
+        added = f" ({' and '.join(self.tokenizer.added)} added)" if self.tokenizer.added else ""
         train, validation = (self.store.n_tokens(split) for split in SPLITS)
         return (
             f"{self.config.name}, {train:,} train and {validation:,} validation tokens "
-            f"({validation / (train + validation):.1%}), {self.tokenizer.vocab_size:,} ids"
+            f"({validation / (train + validation):.1%}), {self.tokenizer.vocab_size:,} ids{added}"
         )
 
     # -- preparation

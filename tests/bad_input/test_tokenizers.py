@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from lightning_metatok.data.tokenizer import LARGEST_ID, MetaTokenizer
 from tests.bad_input.conftest import Refused
+from tests.data import foreign
 from tests.system.helpers import documents
 
 GOOD = MetaTokenizer.train(documents(3), 300).to_json()
@@ -73,3 +74,24 @@ def test_a_tokenizer_without_meta_tokens_is_refused(fit: list[str], refused: Ref
     assert "plain.json" in line
     assert "<|meta|>" in line
     assert "--data.add_special_tokens=true" in line
+
+
+@pytest.mark.parametrize(
+    "name", ["no-alphabet", "lowercase", "rare-pattern", "bomb", "backtracking", "whitespace", "word-level"]
+)
+def test_a_tokenizer_that_loses_text_is_refused(name: str, fit: list[str], refused: Refused, tmp_path: Path) -> None:
+    text, expected = foreign.REFUSED[name]
+    (tmp_path / "mine.json").write_text(text(), encoding="utf-8")
+    line = refused(*fit, f"--data.tokenizer={tmp_path / 'mine.json'}")
+    assert f"data.tokenizer='{tmp_path / 'mine.json'}': " in line
+    assert expected in line
+
+
+def test_patterns_that_do_not_end_on_the_corpus_are_refused(fit: list[str], refused: Refused, tmp_path: Path) -> None:
+    cut = foreign.cut(pre_tokenizers.Split(Regex("(z+)+$"), "isolated"))
+    (tmp_path / "mine.json").write_text(foreign.written(foreign.byte_level(), cut), encoding="utf-8")
+    (tmp_path / "sleep.txt").write_text("".join(f"line {i}: {'z' * 64}!\n" for i in range(300)))
+    options = ("--data.text_documents=line", f"--data.corpus={tmp_path / 'sleep.txt'}")
+    line = refused(*fit, *options, f"--data.tokenizer={tmp_path / 'mine.json'}")
+    assert f"data.tokenizer='{tmp_path / 'mine.json'}': cannot read text that starts 'line " in line
+    assert "retry-limit-in-match over" in line

@@ -12,6 +12,7 @@ import pytest
 from lightning_metatok.data.corpora import CorpusConfig
 from lightning_metatok.data.preparation import DataConfig, prepare
 from lightning_metatok.errors import UserError
+from tests.data import foreign
 
 
 def options(corpus_file: Path, cache: Path, **others: object) -> DataConfig:
@@ -66,3 +67,27 @@ def test_every_option_has_a_line_of_help() -> None:
             if isinstance(field, ast.AnnAssign) and isinstance(following, ast.Expr):
                 documented.add(ast.unparse(field.target))
     assert documented == {field.name for field in dataclasses.fields(DataConfig)}
+
+
+@pytest.mark.parametrize("setting", ["truncation", "truncation-left", "padding", "padding-multiple", "template"])
+def test_settings_stored_in_a_tokenizer_change_no_token_of_a_corpus(
+    setting: str, corpus_file: Path, tmp_path: Path
+) -> None:
+    stores = []
+    for name, change in (("plain", lambda tokenizer: None), (setting, foreign.SWITCHED_OFF[setting])):
+        path = tmp_path / f"{name}.json"
+        path.write_text(foreign.written(foreign.byte_level(), change), encoding="utf-8")
+        stores.append(prepare(options(corpus_file, tmp_path / name, tokenizer=str(path)))[1])
+    plain, other = (store.stream("train").tolist() for store in stores)
+    assert plain == other
+
+
+def test_what_a_tokenizer_loses_is_found_in_the_corpus(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(foreign.written(foreign.byte_level(), foreign.normalize(foreign.n.Lowercase())), encoding="utf-8")
+    monkeypatch.setattr("lightning_metatok.data.tokenizer.MetaTokenizer._check", lambda *_: None)
+    with pytest.raises(UserError, match=r"mine\.json': text '.*' becomes '.*', in data\.corpus"):
+        prepare(options(corpus_file, tmp_path / "cache", tokenizer=str(path)))
+    assert not list((tmp_path / "cache").rglob("*.bin"))

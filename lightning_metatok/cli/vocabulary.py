@@ -1,0 +1,59 @@
+"""`data.tokenizer` in one go: <|meta|> gets an id where it has none, and `model.vocab_size` follows the tokenizer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lightning_metatok.cli.config_files import value_given, values_of
+from lightning_metatok.cli.training_parser import CONFIG_OPTIONS
+from lightning_metatok.data import MetaTokenizer
+from lightning_metatok.data.preparation import load_tokenizer
+from lightning_metatok.lit.ranks import rank
+
+FOLLOWS = "${data.vocab_size}"
+"""How `model.vocab_size` is given where it is not a number of the user's."""
+
+
+def with_vocabulary(verb: str, argv: Sequence[str]) -> list[str]:
+    """Return `argv` with the sizes that a given tokenizer has; `fit` says in a line what that changes.
+
+    A size that the user set stays, and so does one where most ids of the tokenizer are unused; what cannot hold the
+    ids is refused where the model meets the data.
+
+    Raises:
+        UserError: what reading the tokenizer raises.
+    """
+    files = values_of(argv, CONFIG_OPTIONS)
+
+    def given(key: str) -> Any:
+        return value_given(key, argv, files)
+
+    name = given("data.tokenizer")
+    if not isinstance(name, str) or not name or not _reads_text(argv, given):
+        return list(argv)
+    size = given("model.vocab_size")
+    if size not in (None, FOLLOWS) or (size is not None and values_of(argv, ("--data.vocab_size",))):
+        return list(argv)
+    tokenizer = load_tokenizer(name, given("data.add_special_tokens") is True)
+    n_ids, new = tokenizer.vocab_size, list[str]()
+    said = [f"{' and '.join(_added(tokenizer))} added"] if tokenizer.added else []
+    if 2 * tokenizer.n_unused <= n_ids:
+        new = [f"--data.vocab_size={n_ids}", *([f"--model.vocab_size={n_ids}"] if size is None else [])]
+        if given("data.vocab_size") != n_ids:
+            said.append(f"model.vocab_size={n_ids} follows")
+    asks = any(argument.startswith(("-h", "--help", "--print_config")) for argument in argv)
+    if said and verb == "fit" and not asks and rank() == 0:
+        print(f"data.tokenizer={name}: {'; '.join(said)}")
+    return [*argv, *new]
+
+
+def _reads_text(argv: Sequence[str], given: Callable[[str], Any]) -> bool:
+    """Whether the tokenizer is used at all: tasks in symbols bring their own."""
+    rendering, options = given("data.task_options.rendering"), given("data.task_options")
+    if values_of(argv, ("--data.task_options",)) and isinstance(options, Mapping):
+        rendering = options.get("rendering", rendering)
+    return given("data.task") is None or rendering == "text"
+
+
+def _added(tokenizer: MetaTokenizer) -> list[str]:
+    ids = {"<|meta|>": tokenizer.meta_id, "<|endoftext|>": tokenizer.eos_id}
+    return [f"{token} (id {ids[token]})" for token in tokenizer.added]
