@@ -1,12 +1,14 @@
 """`data.tokenizer` in one go: <|meta|> gets an id where it has none, and `model.vocab_size` follows the tokenizer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from lightning_metatok.cli.config_files import value_given, values_of
-from lightning_metatok.cli.training_parser import CONFIG_OPTIONS
+from lightning_metatok.cli.config_files import values_of
+from lightning_metatok.cli.layers import last_value, read_layers
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.preparation import load_tokenizer
+from lightning_metatok.errors import UserError
 from lightning_metatok.lit.ranks import rank
 
 FOLLOWS = "${data.vocab_size}"
@@ -22,13 +24,12 @@ def with_vocabulary(verb: str, argv: Sequence[str]) -> list[str]:
     Raises:
         UserError: what reading the tokenizer raises.
     """
-    files = values_of(argv, CONFIG_OPTIONS)
-
-    def given(key: str) -> Any:
-        return value_given(key, argv, files)
-
+    try:
+        given = partial(last_value, read_layers(argv, ()))
+    except UserError:  # the parser says more about a file that cannot be read
+        return list(argv)
     name = given("data.tokenizer")
-    if not isinstance(name, str) or not name or not _reads_text(argv, given):
+    if not isinstance(name, str) or not name or not _reads_text(given):
         return list(argv)
     size = given("model.vocab_size")
     if size not in (None, FOLLOWS) or (size is not None and values_of(argv, ("--data.vocab_size",))):
@@ -46,12 +47,9 @@ def with_vocabulary(verb: str, argv: Sequence[str]) -> list[str]:
     return [*argv, *new]
 
 
-def _reads_text(argv: Sequence[str], given: Callable[[str], Any]) -> bool:
+def _reads_text(given: Callable[[str], Any]) -> bool:
     """Whether the tokenizer is used at all: tasks in symbols bring their own."""
-    rendering, options = given("data.task_options.rendering"), given("data.task_options")
-    if values_of(argv, ("--data.task_options",)) and isinstance(options, Mapping):
-        rendering = options.get("rendering", rendering)
-    return given("data.task") is None or rendering == "text"
+    return given("data.task") is None or given("data.task_options.rendering") == "text"
 
 
 def _added(tokenizer: MetaTokenizer) -> list[str]:
