@@ -5,7 +5,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.yaml_files import Reader, read_text, value_of
+from lightning_metatok.yaml_files import Reader, as_text, followed, in_one_line, read_text, value_of
 
 VALUES = [
     ("1e-3", 0.001),
@@ -69,3 +69,34 @@ def test_the_reader_is_the_one_in_c_where_there_is_one() -> None:
 def test_depth_does_not_reach_the_stack(text: str) -> None:
     with pytest.raises(UserError, match="levels deep"):
         read_text(text, "f")
+
+
+@pytest.mark.parametrize(("text", "value"), VALUES)
+def test_what_is_written_is_read_back(text: str, value: object) -> None:
+    for content in ({"a": value}, {"a": text}, {"a": [text, {"b": value}]}):
+        for written in (as_text(content), in_one_line(content)):
+            assert read_text(written, "f") == content
+    assert "\n" not in in_one_line({"a": ["x" * 200, "y y " * 50]})
+
+
+def test_references_are_followed() -> None:
+    content = {
+        "a": {"b": "${c.d}", "e": "${.b}", "f": "${c}", "g": "x ${c.d}", "l": ["${c.d}"]},
+        "c": {"d": 3, "n": None},
+        "env": "${oc.env:HOME}",
+        "of_env": "${env}",
+        "nothing": "${c.n}",
+        "missing": "${c.m}",
+        "circle": "${back}",
+        "back": "${circle}",
+    }
+    assert followed(content) == {
+        "a": {"b": 3, "e": 3, "f": {"d": 3, "n": None}, "g": "x ${c.d}", "l": ["${c.d}"]},
+        "c": {"d": 3, "n": None},
+        "env": "${oc.env:HOME}",
+        "of_env": "${oc.env:HOME}",
+        "nothing": None,
+        "missing": "${c.m}",
+        "circle": "${back}",
+        "back": "${circle}",
+    }

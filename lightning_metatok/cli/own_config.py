@@ -1,17 +1,18 @@
 """The configuration that a checkpoint brings, and what a command line says before there is a parser for it."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
-from lightning_metatok.cli.config_files import values_of
+from lightning_metatok.cli.config_files import values_of, without_options
 from lightning_metatok.cli.layers import CONFIG_OPTIONS, last_value, read_layers
 from lightning_metatok.cli.trust import OPTION
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.run_folder import CONFIG
+from lightning_metatok.lit.run_folder import CHECKPOINTS, CONFIG
 from lightning_metatok.yaml_files import value_of
 
 AUTO = "auto"
@@ -69,3 +70,11 @@ def names_a_task(argv: Sequence[str]) -> bool:
 def _describes_itself(argv: Sequence[str]) -> bool:
     """Whether options say what the model is, or nothing is going to be built."""
     return any(argument.startswith(("--model.", "-h", "--help", "--print_config")) for argument in argv)
+
+
+def going_on(verb: str, argv: Sequence[str], folder: Path) -> str:
+    """Return what to type to go on with the run in `folder`, which was started with `argv`."""
+    if any((folder / CHECKPOINTS).glob("*.ckpt")):
+        kept = without_options(argv, ("--run_dir", "--ckpt_path"))
+        return shlex.join(["lightning-metatok", verb, *kept, f"--run_dir={folder}", f"--ckpt_path={AUTO}"])
+    return shlex.join(["lightning-metatok", verb, *argv])  # nothing was made, so nothing is lost

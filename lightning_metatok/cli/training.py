@@ -6,7 +6,6 @@ data: a recall task if `data.task` names one, else text.
 """
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,13 +20,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_metatok import signals
 from lightning_metatok.cli.bounds import check_bounds, check_machine
-from lightning_metatok.cli.config_files import (
-    without_options,
-)
 from lightning_metatok.cli.interpolations import config_text, kept_config
 from lightning_metatok.cli.kinds import KINDS
 from lightning_metatok.cli.memory import check_memory
-from lightning_metatok.cli.own_config import AUTO, names_a_task, run_folder_of, with_own_config
+from lightning_metatok.cli.own_config import AUTO, going_on, names_a_task, run_folder_of, with_own_config
 from lightning_metatok.cli.training_parser import (
     MODE,
     Parser,
@@ -42,7 +38,13 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
 from lightning_metatok.lit.callbacks.checkpoint import stop
-from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
+from lightning_metatok.lit.checkpoint_contents import (
+    TOKENIZER_KEY,
+    check_resumable,
+    check_weights,
+    read_otherwise,
+    weights_of,
+)
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
 from lightning_metatok.lit.launch import check_launch
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
@@ -184,6 +186,8 @@ class TrainingCLI(LightningCLI):
         if self.checkpoint:
             source = f"--ckpt_path={self.config.ckpt_path}"
             check_weights(self.model.model.state_dict(), weights_of(self.checkpoint), source)
+            if rank() == 0:
+                print(*(f"{line}\n" for line in read_otherwise(self.checkpoint, self.model.config)), sep="", end="")
         if self.verb == "fit" and self.checkpoint:
             check_resumable(self.checkpoint, self.model, source)
         if self.verb == "fit" and self.checkpoint:
@@ -225,7 +229,7 @@ class TrainingCLI(LightningCLI):
         try:
             self._run()
         except signals.Stopped as stopped:
-            stopped.command = self._command()
+            stopped.command = going_on(self.verb, self.argv, self.folder)
             raise
 
     def _run(self) -> None:
@@ -312,13 +316,6 @@ class TrainingCLI(LightningCLI):
 
     def _kept(self) -> dict[str, Any]:
         return kept_config(self.parser, self.config)
-
-    def _command(self) -> str:
-        """What to type to go on with this run."""
-        if any((self.folder / CHECKPOINTS).glob("*.ckpt")):
-            kept = without_options(self.argv, ("--run_dir", "--ckpt_path"))
-            return shlex.join(["lightning-metatok", self.verb, *kept, f"--run_dir={self.folder}", "--ckpt_path=auto"])
-        return shlex.join(["lightning-metatok", self.verb, *self.argv])  # nothing was lost, nothing was made
 
 
 def _warn(message: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model.positions import all_options
 
 TOKENIZER_KEY = "tokenizer"
 KINDS: Mapping[str, type] = {
@@ -121,3 +122,17 @@ def check_weights(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], sour
             raise UserError(f"{source}: weights {name} have shape {shapes}")
         if not weight.is_meta and not torch.isfinite(weight).all():
             raise UserError(f"{source}: weights {name} are not finite; expected a checkpoint from before that")
+
+
+def read_otherwise(checkpoint: Mapping[str, Any], config: TransformerConfig) -> list[str]:
+    """Return a line for each option of positions that may change after training, and has: it is another model now."""
+    saved, name = checkpoint.get("hyper_parameters", {}), config.position
+    if saved.get("position") != name:
+        return []
+    theirs, ours = (all_options(name, dict(of)) for of in (saved.get("position_options", {}), config.position_options))
+    return [
+        f"model.position_options.{key}={ours[key]}, trained with {theirs.get(key)}: the checkpoint is read with "
+        "other positions than those it learned"
+        for key in ours
+        if ours[key] != theirs.get(key)
+    ]

@@ -162,3 +162,30 @@ def test_classes_of_this_package_and_its_libraries_are_not_asked_about(fitted: P
     content["trainer"]["callbacks"] = [{"class_path": "lightning.pytorch.callbacks.Timer"}]
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     assert run("validate", "--ckpt_path", folder / "checkpoints" / "last.ckpt").code == 0
+
+
+def test_a_checkpoint_that_is_read_with_another_base_says_so(quick: list[str], tmp_path: Path) -> None:
+    """The checkpoint is a layer, too: what its run was given stays, and what differs is named."""
+    succeed("fit", *quick, "--model.position_options.base=20000", f"--run_dir={tmp_path / 'run'}")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    plain = succeed("validate", "--ckpt_path", last)
+    assert "other positions" not in plain
+    scaled = succeed("validate", "--ckpt_path", last, "--model.position_options={scaling: linear, factor: 4.0}")
+    assert "model.position_options.scaling=linear, trained with none" in scaled
+    assert "model.position_options.base" not in scaled
+    other = succeed("validate", *quick, "--ckpt_path", last)
+    assert "model.position_options.base=10000.0, trained with 20000: the checkpoint is read with other" in other
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
+def test_every_precision_that_is_offered_trains(
+    precision: str, kind: torch.dtype, quick: list[str], tmp_path: Path
+) -> None:
+    options = *quick, f"--trainer.precision={precision}", f"--run_dir={tmp_path / 'run'}"
+    assert run("fit", *options, "--trainer.max_steps=10", "--model.optimizer.decay_steps=20").code == 0
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert {w.dtype for w in torch.load(last, weights_only=True)["state_dict"].values() if w.is_floating_point()} == {
+        kind
+    }
+    assert run("fit", "--ckpt_path", last, "--trainer.max_steps=20").code == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 20

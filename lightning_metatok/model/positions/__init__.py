@@ -61,11 +61,15 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     _options.check_options(name, FAMILIES[name], options)
 
 
+def all_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an encoding, defaults filled in."""
+    return {**_options.defaults(FAMILIES[name]), **options}
+
+
 def fixed_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options that a trained checkpoint fixes, defaults filled in; those that extend its context are left out."""
-    family = FAMILIES[name]
-    filled = {**_options.defaults(family), **options}
-    return {key: value for key, value in filled.items() if key not in family.free_after_training}
+    free = FAMILIES[name].free_after_training
+    return {key: value for key, value in all_options(name, options).items() if key not in free}
 
 
 __all__ = [
@@ -80,6 +84,7 @@ __all__ = [
     "SinusoidalPositions",
     "Sizes",
     "XPosPositions",
+    "all_options",
     "build",
     "check_options",
     "fixed_options",
