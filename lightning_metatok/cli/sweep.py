@@ -11,6 +11,8 @@ A finished run is never done again; a run that was stopped goes on where it was.
 configuration and the same code.
 """
 
+import argparse
+import os
 import signal
 import sys
 import time
@@ -25,6 +27,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import lightning_metatok
+from lightning_metatok.cli.bounds import PATH
 from lightning_metatok.cli.option_names import option_names
 from lightning_metatok.cli.sweep_exec import execute
 from lightning_metatok.cli.sweep_values import check_seeds, check_values
@@ -34,7 +37,7 @@ from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import all_configs, code_version
-from lightning_metatok.sweep.local import run_locally
+from lightning_metatok.sweep.local import environment, run_locally
 from lightning_metatok.sweep.processes import Process, parent_of
 from lightning_metatok.sweep.record import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State
 from lightning_metatok.yaml_files import read_config
@@ -71,10 +74,17 @@ def build_parser() -> OptionParser:
     )
     parser.add_argument("--on", default="local", metavar="local|slurm", help="where to run (local)")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, on local (1)")
-    parser.add_argument("--folder", type=Path, help=f"where the sweep lives ({ROOT}/NAME)")
-    parser.add_argument("--out", type=Path, help="collect: a .csv or .parquet file (table.csv in the folder)")
+    parser.add_argument("--folder", type=_path, help=f"where the sweep lives ({ROOT}/NAME)")
+    parser.add_argument("--out", type=_path, help="collect: a .csv or .parquet file (table.csv in the folder)")
     parser.add_argument("--all", action="store_true", help="plan, status: every run, however many")
     return parser
+
+
+def _path(text: str) -> Path:
+    valid, expected = PATH
+    if not text.strip() or not valid(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
+    return Path(text)
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
@@ -114,14 +124,18 @@ def read_sweep(file: Path, folder: Path | None) -> Sweep:
     Raises:
         UserError: no such file, or a mistake in it.
     """
-    if not file.is_file():
-        siblings = [str(path) for path in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+    if not os.path.isfile(file):
+        siblings = [str(path) for path in file.parent.glob("*.y*ml")] if os.path.isdir(file.parent) else []
         raise UserError(f"{file}: no such file{nearest(str(file), siblings)}; expected a sweep file")
     spec = read_spec(read_config(str(file)), str(file))
     check_seeds(file, spec.seeds)
     code = code_version(PACKAGE)
     runs = expand(spec, code, lambda path: _read_part(file, path))
-    return Sweep(file, spec, runs, SweepFolder(folder or Path(spec.folder or ROOT / file.stem)), code)
+    folder = folder or Path(spec.folder or ROOT / file.stem)
+    valid, expected = PATH
+    if not valid(folder):
+        raise UserError(f"folder={str(folder)!r}: expected {expected}")
+    return Sweep(file, spec, runs, SweepFolder(folder), code)
 
 
 def check_keys(sweep: Sweep) -> None:
@@ -150,8 +164,9 @@ def as_started(sweep: Sweep) -> Sweep:
 
 
 def _read_part(file: Path, path: str) -> dict[str, object]:
-    if not Path(path).is_file():
-        siblings = [str(p) for p in Path(path).parent.glob("*.y*ml")] if Path(path).parent.is_dir() else []
+    if not os.path.isfile(path):
+        folder = Path(path).parent
+        siblings = [str(p) for p in folder.glob("*.y*ml")] if os.path.isdir(folder) else []
         raise UserError(f"{file}: configs: {path}: no such file{nearest(path, siblings)}")
     return dict(read_config(path))
 
@@ -205,9 +220,13 @@ def plan(sweep: Sweep, *, everything: bool) -> int:
 def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: bool) -> int:
     """Run everything whose state is one of `kinds`; `fresh`: what the file and the code say now, else as started."""
     folder, console = sweep.folder, Console(stderr=True)
-    if on == "slurm":  # what a script cannot hold is refused before anything is written
-        slurm.script(folder, sweep.spec.resources, folder.path, 1, folder.code(sweep.code))
     folder.check_file(sweep.file)
+    code, partition = folder.code(sweep.code), sweep.spec.resources.partition
+    collecting = ["sweep", "collect", str(sweep.file.resolve()), f"--folder={folder.path.resolve()}"]
+    environment(code, 1)
+    if on == "slurm":  # what a script cannot hold is refused before anything is written
+        slurm.script(folder, sweep.spec.resources, folder.path, 1, code)
+        slurm.after_command(folder, "0", code, collecting, partition)
     with folder.held():
         if fresh:
             text = sweep.file.read_text(encoding="utf-8")
@@ -215,7 +234,6 @@ def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: boo
             copies = folder.take_snapshot(PACKAGE, sweep.configs, sweep.code)
             for planned in sweep.runs:
                 folder.write_spec(planned, sweep.code, copies)
-        code = folder.code(sweep.code)
         states = _states(sweep, ask_slurm=True)
         wanted = [run for run in sweep.runs if states[run.name].state in kinds]
         done = sum(state.state == DONE for state in states.values())
@@ -226,8 +244,7 @@ def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: boo
             return _verdict(states)
         if on == "slurm":
             submission = slurm.submit(folder, sweep.spec.resources, [run.name for run in wanted], code)
-            collect_arguments = ["sweep", "collect", str(sweep.file.resolve()), f"--folder={folder.path.resolve()}"]
-            after = slurm.submit_after(folder, submission.job, code, collect_arguments, sweep.spec.resources.partition)
+            after = slurm.submit_after(folder, submission.job, code, collecting, partition)
             _say(
                 console,
                 f"array job {submission.job}: {len(wanted)} runs; job {after} collects when all have ended\n"

@@ -218,3 +218,37 @@ def test_a_table_that_cannot_be_written_is_a_line(started: Sweep, capsys: pytest
     Path("folder.csv").mkdir()
     assert f"--out={out}: " in refused(capsys, "collect", started.file, f"--out={out}")
     assert not list(Path().glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_path_that_no_file_system_has_is_a_line(
+    started: Sweep, capsys: pytest.CaptureFixture[str], verb: str, repository: Path, tmp_path: Path
+) -> None:
+    for option in ("--folder=", "--folder= ", f"--folder={'x' * 300}", f"--folder={'x/' * 2100}", "--out="):
+        assert "expected a path that a file system can have" in refused(capsys, verb, started.file, option)
+    assert "no such file" in refused(capsys, verb, "x" * 300)
+    assert "no such file" in refused(capsys, verb, started.file / "x" / "y.yaml")
+    for folder in ("a\0b", "x" * 300):
+        file = write(tmp_path, repository)
+        file.write_text(file.read_text() + f"folder: {json.dumps(folder)}\n")
+        assert "expected a path that a file system can have" in refused(capsys, verb, file)
+    file = write(tmp_path, repository, configs=["x" * 300])
+    assert "no such file" in refused(capsys, verb, file)
+
+
+def test_a_folder_that_python_cannot_search_is_refused_before_anything_is_written(
+    started: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for on, name in (("local", "a:b"), ("slurm", "a:b"), ("slurm", "a\\b"), ("slurm", "a\nb")):
+        assert "expected a " in refused(capsys, "run", started.file, f"--folder={tmp_path / name}", f"--on={on}")
+        assert not (tmp_path / name).exists()
+
+
+def test_a_plan_is_shown_where_slurm_would_refuse_the_folder(
+    started: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "plan", str(started.file), f"--folder={tmp_path / '[/b]%:smile:'}"]) == 0
+    out = capsys.readouterr().out
+    assert "4 runs in" in " ".join(out.split())
+    assert "refused: folder=" in out
+    assert "[/b]%:smile:" in out

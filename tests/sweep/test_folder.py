@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from lightning_metatok.errors import UserError
@@ -79,6 +80,24 @@ def test_a_failure_shows_the_last_line_and_missing_metrics_are_one(tmp_path: Pat
     assert folder.state(run.name, ["answers/full_1x"]).why == "did not log answers/full_1x"
 
 
+def test_the_reason_of_a_failure_is_kept_and_asked_of_the_log_where_none_was_written(tmp_path: Path) -> None:
+    folder, (run,) = make(tmp_path)
+    folder.log(run.name).write_text("last word\n")
+    folder.write_state(run.name, State("failed", 1, why="written"))
+    assert folder.state(run.name).why == "written"
+    folder.write_state(run.name, State("failed", 1))
+    assert folder.state(run.name).why == "last word"
+
+
+def test_a_folder_belongs_to_the_sweep_file_of_that_name(tmp_path: Path) -> None:
+    folder, runs = make(tmp_path)
+    folder.check_file(Path("any.yaml"))  # an older plan does not say
+    folder.write_plan(runs, "", "c", [], "x.yaml")
+    folder.check_file(Path("elsewhere/x.yaml"))
+    with pytest.raises(UserError, match=r"the sweep of x.yaml lives here; expected a folder of y.yaml"):
+        folder.check_file(Path("y.yaml"))
+
+
 def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     folder, runs = make(tmp_path, 2)
     for run in runs:
@@ -133,9 +152,13 @@ def test_the_table_has_a_row_a_run_and_the_last_value_of_each_metric(tmp_path: P
     assert table["loss/val"].isna().sum() == 2
     with pytest.raises(UserError, match="did you mean 'loss/val'"):
         collect(folder, runs, [], ["los/val"])
-    for ending in (".csv", ".parquet"):
+    for ending, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
         write_table(table, tmp_path / f"t{ending}")
         assert (tmp_path / f"t{ending}").stat().st_size
+        assert list(read(tmp_path / f"t{ending}").columns) == list(table.columns)
+    everything = list(collect(folder, runs, [], []).columns)
+    assert everything.count("step") == 1
+    assert everything.index("step") < everything.index("loss/val")
     with pytest.raises(UserError, match=r"expected a file that ends in \.csv or \.parquet"):
         write_table(table, tmp_path / "t.xls")
 

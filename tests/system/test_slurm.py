@@ -125,6 +125,23 @@ def test_an_array_of_eight_runs_finishes_on_two_nodes_and_is_collected(tmp_path:
     assert not nodes or set(nodes) == {"vn1", "vn2"}
 
 
+def test_a_folder_and_a_file_of_unusual_names_work(tmp_path: Path, repository: Path) -> None:
+    folder = tmp_path / 'two  words, it\'s "x" #1 $HOME `id` 100% %A'
+    comment = '--comment="for it\'s #1"'
+    resources = {"partition": "main", "minutes": 5, "signal_lead_s": 30, "cpus_per_task": 2, "sbatch": [comment]}
+    file = write(tmp_path / "it's a #sweep $x.yaml", repository, resources=resources, collect=["loss/val"])
+    outcome = run("sweep", "run", file, f"--folder={folder}", "--on=slurm")
+    assert outcome.code == 0, outcome
+    job = json.loads((folder / "submissions" / "1.json").read_text())["job"]
+    shown = slurm("scontrol", "show", "job", job)
+    assert "Comment=for it's #1" in shown
+    assert f"JobName=metatok-{folder.name}" in shown
+    assert "CpusPerTask=2" in shown or "CPUs/Task=2" in shown
+    table = wait_for(lambda: (folder / "table.csv").is_file() and (folder / "table.csv").read_text(), 420)
+    assert ",done,1," in table.splitlines()[1]
+    assert (folder / "logs" / f"slurm-{job}_0.log").is_file()
+
+
 def test_a_run_that_is_preempted_goes_on_as_if_nothing_had_been(
     undisturbed: Path, tmp_path: Path, repository: Path
 ) -> None:
