@@ -27,6 +27,7 @@ from typing import Any
 
 from cosmic_ray.commands import init
 from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome
 
@@ -53,15 +54,7 @@ def main() -> int:
         sources = sorted(Path(PACKAGE, room).rglob("*.py")) or [Path(PACKAGE, f"{room}.py")]
         if missing := [name for name in (*map(str, sources), *tests) if not Path(name.partition("::")[0]).exists()]:
             parser.error(f"{missing[0]}: no such file or folder")
-        print(f"{' '.join(tests)} without a fault: ", end="", flush=True)
-        start = time.monotonic()
-        done = subprocess.run(shlex.split(command(tests)), check=False, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(f"failed\n{done.stdout}")
-            return 1
-        limit = 30 + 3 * (time.monotonic() - start)
-        print(f"passed; a mutant has {limit:.0f} s")
-        asked = ask(drawn(sources, arguments.n, arguments.seed), tests, limit, results)
+        asked = ask(drawn(sources, arguments.n, arguments.seed), tests, results)
     return report(asked)
 
 
@@ -120,17 +113,34 @@ def annotations(source: str) -> list[tuple[Place, Place]]:
     return found
 
 
-def ask(mutants: list[MutationSpec], tests: list[str], limit: float, results: Path) -> list[dict[str, Any]]:
+def time_limit(tests: list[str]) -> float:
+    """Return how many seconds a mutant has: three times what the tests take without a fault, and 30.
+
+    Raises:
+        SystemExit: they fail without a fault.
+    """
+    print(f"{' '.join(tests)} without a fault: ", end="", flush=True)
+    start = time.monotonic()
+    outcome, said = run_tests(command(tests), None)
+    if outcome != TestOutcome.SURVIVED:
+        raise SystemExit(f"failed\n{said}")
+    limit = 30 + 3 * (time.monotonic() - start)
+    print(f"passed; a mutant has {limit:.0f} s", flush=True)
+    return limit
+
+
+def ask(mutants: list[MutationSpec], tests: list[str], results: Path) -> list[dict[str, Any]]:
     """Return what became of each mutant, written down as soon as it is known."""
     results.parent.mkdir(exist_ok=True)
     lines = results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
     known = {one["id"]: one for one in map(json.loads, lines)}
-    asked = []
+    limit, asked = None, []
     for number, mutant in enumerate(mutants, 1):
         path = Path(mutant.module_path)
         named = f"{path} {mutant.operator_name} {mutant.occurrence}".encode()
         identity = hashlib.sha256(named + path.read_bytes() + " ".join(tests).encode()).hexdigest()[:16]
         if identity not in known:
+            limit = limit or time_limit(tests)
             start = time.monotonic()
             mirror = Path("tests", path.relative_to(PACKAGE).parent, f"test_{path.name}")
             first = (
