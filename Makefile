@@ -6,13 +6,19 @@
 PYTHON ?= python3
 TORCH_ARGS ?=
 
+# ROOM, N, SEED, TESTS  of `make mutate`: where, how many, which, and what runs (tests/ROOM)
+ROOM ?= analysis
+N ?= 20
+SEED ?= 0
+TESTS ?=
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_MARKERS := not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture fuzz lint format bench clean
+.PHONY: help install demo test torture fuzz mutate lint format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +46,10 @@ torture: $(STAMP)  ## kill runs 60 times and stop them 20 times: 4 minutes and m
 
 fuzz: $(STAMP)  ## look longer for input that breaks a reader: FUZZ_EXAMPLES of each kind
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --hypothesis-show-statistics
+
+mutate: $(STAMP)  ## put N one-line faults into ROOM of the package, in a copy: which do its tests not see?
+	@$(BIN)/python -c 'import cosmic_ray' 2>/dev/null || $(BIN)/pip install --quiet --constraint constraints.txt cosmic-ray
+	$(BIN)/python -m tests.mutate $(ROOM) --n $(N) --seed $(SEED) --tests '$(TESTS)'
 
 lint: $(STAMP)  ## check style, format, types and who imports whom
 	$(BIN)/ruff check .

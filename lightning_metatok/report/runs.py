@@ -51,7 +51,7 @@ OF_THE_TRAINER = {
     f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
 }
 
-FREE_KEYS = ("task_options", "position_options")
+WHOLE = ("task_options", "position_options")
 """Mappings in which a key that is missing is a value too: its default."""
 
 FloatArray = NDArray[np.float64]
@@ -225,7 +225,7 @@ def conditions(runs: list[Run]) -> list[Condition]:
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; what is free in its keys stays one value."""
     for key, value in nested.items():
-        if isinstance(value, Mapping) and key not in FREE_KEYS:
+        if isinstance(value, Mapping) and key not in WHOLE:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
