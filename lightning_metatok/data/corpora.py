@@ -117,7 +117,7 @@ class Corpus:
         return divide(_with_text(self.train), self.config.validation_fraction, self.config.max_documents)
 
     def remarks(
-        self, n_bytes: Mapping[str, int], digests: Mapping[str, NDArray[np.uint64]]
+        self, n_bytes: Mapping[Split, int], digests: Mapping[Split, NDArray[np.uint64]]
     ) -> tuple[list[str], list[str]]:
         """Return lines about how the text was split, and warnings.
 

@@ -152,7 +152,7 @@ class TaskDataModule(LightningDataModule):
                 tokenizer = get_tokenizer(self.config, corpus, cache, progress)
             if needs_text:
                 self._store = prepare_tokens(corpus, tokenizer, cache, progress)
-        if needs_text:
+        if self._store is not None:
             tell(corpus, self._store, say_of_data)
         return tokenizer
 

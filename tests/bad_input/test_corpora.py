@@ -9,12 +9,15 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
+from lightning_metatok.cli import main
 from lightning_metatok.data import blocks, local_files
 from lightning_metatok.data.corpora import CorpusConfig, open_corpus
 from lightning_metatok.data.preparation import DataConfig, prepare
 from tests.bad_input.conftest import Refused
-from tests.system.helpers import documents
+from tests.system.helpers import documents, run
 
 DOCUMENTS = list(documents(20))
 LINES = "".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS).encode()
@@ -235,3 +238,54 @@ def test_an_empty_file_among_others_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").touch()
     (tmp_path / "d.txt").touch()
     assert read(tmp_path, validation_fraction=0.5) == sorted(DOCUMENTS)
+
+
+NUMBERS = ["1e5", "2024", "1e-3", "1_000", "007", ".5", "1.5", "0x1F", "-3", "+1e+5", "true", "~"]
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_text_that_looks_like_a_number_stays_text(
+    text: str, debug: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *debug, f"--data.text_field={text}", f"--data.corpus={text}", "--print_config"])
+    printed = capsys.readouterr().out
+    # As this program and as others read it.
+    for loaded in (yaml.safe_load(printed), OmegaConf.to_container(OmegaConf.create(printed))):
+        assert loaded["data"]["text_field"] == loaded["data"]["corpus"] == text
+
+
+def test_a_run_on_a_list_of_files_with_odd_names_can_be_validated(
+    debug: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024/1e5.JSONL", "b.ndjson"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(LINES.replace(b'"text"', b'"1e5"'))
+    listed = run(
+        "fit", *debug, "--data.corpus=[2024/1e5.JSONL, b.ndjson]", "--data.text_field=1e5", "--run_dir=listed",
+        f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.max_steps=1", "--model.optimizer.warmup_steps=0",
+    )  # fmt: skip
+    assert listed.code == 0, listed
+    assert "data: 2024/1e5.JSONL, b.ndjson, " in listed.out
+    Path("more.yaml").write_text("data:\n  corpus:\n  - '2024'\n  - b.ndjson\n  text_field: '1e5'\n")
+    again = run(
+        "fit", *debug, "--config=more.yaml", "--run_dir=again", f"--data.cache_dir={tmp_path / 'cache'}",
+        "--trainer.max_steps=1", "--model.optimizer.warmup_steps=0",
+    )  # fmt: skip
+    assert again.code == 0, again
+    checkpoint = next(Path("listed/checkpoints").glob("step-*.ckpt"))
+    validated = run("validate", f"--ckpt_path={checkpoint}")
+    assert validated.code == 0, validated
+
+
+def test_missing_files_of_a_list_are_all_named(fit: list[str], refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "there.jsonl").write_bytes(LINES)
+    names = [str(tmp_path / name) for name in ("there.jsonl", "gone.txt", "lost.txt")]
+    expected = f"data.corpus: no such files: '{names[1]}', '{names[2]}'"
+    assert expected in refused(*fit, f"--data.corpus=[{','.join(names)}]")
+    assert "data.corpus=[]: expected a file, a folder, a list of these" in refused(*fit, "--data.corpus=[]")
+    same = f"--data.validation_corpus={names[0]}"
+    assert "holds all of data.corpus=" in refused(*fit, f"--data.corpus={names[0]}", same)
