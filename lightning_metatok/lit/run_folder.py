@@ -45,14 +45,15 @@ class Claim:
 
     def watch(self, folder: Path) -> None:
         """Remember what of `folder` and above it is not there yet; call it before any of that is made."""
+        self._wanted = folder
         self._made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
 
     def take(self, folder: Path) -> None:
         """`folder` is the one; where it holds something that this run did not make, it is left alone."""
         if not folder.is_dir() or not any(folder.iterdir()):
             self.folder = folder
-            if not self._made or self._made[0] != folder:  # beside the one that was asked for: it is taken
-                self._made = [folder, *(path for path in self._made if path in folder.parents)]
+            if folder != self._wanted:  # that holds a run; this one was made beside it
+                self._made = [folder]
 
     def __enter__(self) -> "Claim":
         return self

@@ -1,4 +1,4 @@
-"""Logs that were damaged after a checkpoint are what they were, as far as it knows them; the rest is a gap that is said."""
+"""Logs damaged after a checkpoint are what they were, as far as it knows them; the rest is a gap that is said."""
 
 import json
 import shutil

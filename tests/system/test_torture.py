@@ -21,7 +21,7 @@ from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.checkpoint_io import fault_of, link_last, newest_valid, read_state
 from tests.system import damage
 from tests.system.helpers import lines
-from tests.system.torture import PHASES, Child, Undisturbed, differences, launch
+from tests.system.torture import PHASES, Child, Undisturbed, differences, events, launch
 
 CASES = 30
 """Runs of the whole torture, killed 1, 2 or 3 times each: 60 kills."""
@@ -224,6 +224,21 @@ def test_damaged_logs_are_mended_and_it_is_said(
     assert "Traceback" not in said
     assert differences(run, undisturbed("task")[0]) == []
     report.add(f"logs-{kind}", {"damaged": 1})
+
+
+def test_a_gap_that_cannot_be_mended_is_marked_in_both_logs(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """The events of a text run hold pictures: damage lies before what a checkpoint carries of them."""
+    run, command = tmp_path / "run", [*undisturbed.commands["text"], "--model.optimizer.decay_steps=12"]
+    child = launch([*command, "--trainer.max_steps=8", f"--run_dir={run}"], tmp_path / "log")
+    assert child.wait() == 0, child.log.read_text()
+    damage.scramble(damage.event_file(run), damage.EARLY)
+    child = launch([*command, f"--run_dir={run}", "--ckpt_path=auto"], tmp_path / "log")
+    assert child.wait() == 0, child.log.read_text()
+    assert "the gap is marked" in child.log.read_text()
+    assert [line["step"] for line in lines(run) if line.get("log/lost_bytes", 0) > 0] == [8]
+    found = events(damage.event_file(run))
+    assert [step for step, tag, _ in found if tag == "log/lost_bytes/text_summary"] == [8]
+    assert max(step for step, tag, _ in found if tag == "loss/train") == 12, "TensorBoard shows what came after"
 
 
 @pytest.mark.parametrize("kind", damage.CHECKPOINTS)
