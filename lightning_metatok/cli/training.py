@@ -199,7 +199,7 @@ class TrainingCLI(LightningCLI):
             self.lock.take(self.folder)
             if not (self.folder / CONFIG).exists():
                 write_atomically(self.folder / CONFIG, self._config_text())
-            self.datamodule.tokenizer.save(self.folder / "tokenizer.json")
+            write_atomically(self.folder / "tokenizer.json", self.datamodule.tokenizer.to_json())
             self._go_back()
             print(self._summary())
         step, number = int(self.checkpoint.get("global_step", 0)), signals.received()

@@ -50,7 +50,7 @@ def install(trainer: lightning.Trainer) -> None:
 
 
 def stand_at(trainer: lightning.Trainer, step: int) -> None:
-    """Let verbs that only read log at the `step` of their checkpoint: Lightning then takes the weights alone from it."""
+    """Let verbs that only read log at the `step` of their checkpoint: Lightning takes the weights alone from it."""
     epochs = trainer.fit_loop.epoch_loop
     epochs.automatic_optimization.optim_progress.optimizer.step.total.completed = step
     epochs._batches_that_stepped = step
