@@ -245,12 +245,20 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def newest_valid(folder: Path, warn: Callable[[str], object]) -> Path | None:
     """The newest checkpoint in `folder` that counts; `warn` hears of every newer one that does not."""
-    for path in checkpoints(folder):
-        fault = fault_of(path)
-        if fault is None:
-            return path
+    found, faults = look_through(folder)
+    for path, fault in faults.items():
         warn(f"{path} is skipped: {fault}")
-    return None
+    return found
+
+
+def look_through(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint in `folder` that counts, and why every newer one does not."""
+    faults: dict[Path, str] = {}
+    for path in checkpoints(folder):
+        if (fault := fault_of(path)) is None:
+            return path, faults
+        faults[path] = fault
+    return None, faults
 
 
 def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.checkpoint_io import LAST, checkpoints, fault_of, forget_after, unfinished
+from lightning_metatok.lit.checkpoint_io import LAST, forget_after, look_through, unfinished
 from lightning_metatok.lit.log_state import mend_logs
 from lightning_metatok.lit.run_folder import CHECKPOINTS
 
@@ -21,8 +21,7 @@ def newest_to_go_on_from(run_dir: Path, warn: Callable[[str], object]) -> Path |
         UserError: there are some, and none of them counts. To begin again would cost them and the logs.
     """
     folder = run_dir / CHECKPOINTS
-    faults: dict[Path, str] = {}
-    found = next((path for path in checkpoints(folder) if not _faulty(path, faults)), None)
+    found, faults = look_through(folder)
     lost = [f"{path.name}: {fault}" for path, fault in faults.items() if not unfinished(path)]
     if found is None and not lost and os.path.lexists(folder / LAST):
         last = folder / LAST
@@ -37,12 +36,6 @@ def newest_to_go_on_from(run_dir: Path, warn: Callable[[str], object]) -> Path |
     for path, fault in faults.items():
         warn(f"{path} is skipped: {fault}")
     return found
-
-
-def _faulty(path: Path, faults: dict[Path, str]) -> bool:
-    if (fault := fault_of(path)) is not None:
-        faults[path] = fault
-    return fault is not None
 
 
 def go_back(folder: Path, step: int, saved: Mapping[str, Any], warn: Callable[[str], object]) -> tuple[int, list[str]]:
