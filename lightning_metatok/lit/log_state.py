@@ -90,13 +90,13 @@ def mend_logs(
             if len(content) > size:
                 os.truncate(path, size)
             continue
-        kept = whole if whole is not None else _readable(content or b"", name, step)
+        kept = whole if whole is not None else _readable(content or b"", name, size, step)
         said = "missing" if content is None else "damaged" if len(content) >= size else f"{size - len(content)} B short"
         if content is not None and not kept.startswith(content):
             said += f", the old file is now {put_aside(path, copy=bool(kept))}"
         if kept:
             write_file(path, lambda target, kept=kept: target.write_bytes(kept))  # type: ignore[misc]
-        if whole is not None:
+        if whole is not None or (end is not None and hashlib.sha256(kept).hexdigest() == end["sha256"]):
             warn(f"{path} was {said}; mended from the checkpoint of step {step}")
             continue
         lost += size - min(len(kept), size)
@@ -116,10 +116,10 @@ def _mended(content: bytes, size: int, end: Mapping[str, Any] | None) -> bytes |
     return None
 
 
-def _readable(content: bytes, name: str, step: int) -> bytes:
-    """What can be read of a damaged log, up to `step`."""
+def _readable(content: bytes, name: str, size: int, step: int) -> bytes:
+    """What can be read of a damaged log of `size` bytes, up to `step`."""
     if name != METRICS:
-        return content[: whole_records(content)]
+        return content[: whole_records(content[:size])]
     lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
     rows = [(row, line) for line in lines if (row := row_of(line)) is not None]
     # A mark of this very step is made anew.

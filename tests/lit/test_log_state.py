@@ -116,6 +116,35 @@ def test_damage_anywhere_leaves_what_can_be_read_and_the_old_file(
     assert again == []
 
 
+def test_lines_are_kept_around_bytes_that_came_between(logs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, saved = logs
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    whole = (folder / METRICS).read_bytes()
+    (run / METRICS).write_bytes(b"\xff\x00\n[1]\n" + whole + b'{"step": 2001}\n')
+    said: list[str] = []
+    assert mend_logs(run, saved, STEP, said.append) == (0, [])
+    assert (run / METRICS).read_bytes() == whole
+    assert "mended" in said[0]
+
+
+def test_events_behind_the_checkpoint_go_where_those_before_it_are_not_what_they_were(
+    logs: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, saved = logs
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    other = EventFile(tmp_path / "other")  # whole records, but others
+    for step in range(1, 2 * STEP):
+        value = Summary.Value(tag="loss/train", simple_value=0.0)
+        other.add_event(Event(step=step, summary=Summary(value=[value])))
+    other.close()
+    shutil.copyfile(other.path, damage.event_file(run))
+    mend_logs(run, saved, STEP, lambda _: None)
+    content = damage.event_file(run).read_bytes()
+    assert whole_records(content) == len(content) <= saved["logs"][damage.event_file(run).name]
+
+
 def test_a_gap_is_marked_once_however_often_a_run_begins_there(tmp_path: Path) -> None:
     path, saved = tmp_path / METRICS, {"logs": {METRICS: 1000}}  # as checkpoints before this: lengths alone
     path.write_text('{"step": 1, "loss/val": 3.0}\n{"step": 2, "loss/va')
