@@ -3,11 +3,12 @@
 import os
 import re
 import socket
+import struct
 import time
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.summary.writer.record_writer import RecordWriter, masked_crc32c
 
 PATTERN = "events.out.tfevents.*"
 
@@ -15,6 +16,24 @@ PATTERN = "events.out.tfevents.*"
 def exactly(tag: str) -> str:
     """A custom-scalars pattern for one tag: TensorBoard matches patterns as prefixes otherwise."""
     return f"^{re.escape(tag)}$"
+
+
+def whole_records(content: bytes) -> int:
+    """Bytes up to the first record of an event file that is cut or is not what its checksums say."""
+    at = 0
+    while len(content) >= at + 12:
+        head = content[at : at + 8]
+        (length,) = struct.unpack("<Q", head)
+        data, sums = content[at + 12 : at + 12 + length], content[at + 8 : at + 12]
+        end = at + 16 + length
+        if sums != _checksum(head) or len(content) < end or content[end - 4 : end] != _checksum(data):
+            break
+        at = end
+    return at
+
+
+def _checksum(content: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(content))
 
 
 class EventFile:

@@ -80,6 +80,9 @@ def explain(message: str, known: Sequence[str]) -> str:
         if wanted:
             kind = (wanted[1] or wanted[2]).replace("typing.", "").replace("Literal", "one of ")
             return f"{key}={wanted[3]}: expected {kind}"
+        missing = re.search(r"arguments are required: (\w+).*class_path='(?:\w+\.)*(\w+)'", rest)
+        if missing:
+            return f"{key}={missing[2]}: {missing[1]} is missing; expected --{key}.{missing[1]}=VALUE, too"
         group = re.match(r"Unable to load config '(.*?)' - ", rest)
         if group:
             return f"{key}={group[1]}: expected keys and values, as in --{key}.NAME=VALUE"

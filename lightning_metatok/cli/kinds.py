@@ -15,6 +15,7 @@ from lightning_metatok.lit.callbacks import (
     EmbeddingAblation,
     Environment,
     LengthGeneralisation,
+    Memory,
     NonFinite,
     PlacementAblation,
     PositionAblation,
@@ -59,7 +60,7 @@ KINDS = {
             "predict": [],
             "probe": [],
         },
-        always={"fit": [ArmCard, Environment]},
+        always={"fit": [ArmCard, Environment, Memory]},
     ),
     "task": Kind(
         TaskDataModule,
@@ -79,6 +80,6 @@ KINDS = {
             "predict": [],
             "probe": [],
         },
-        always={"fit": [ArmCard, Environment, Curriculum, AnswerStudy], "test": [AnswerStudy]},
+        always={"fit": [ArmCard, Environment, Curriculum, AnswerStudy, Memory], "test": [AnswerStudy]},
     ),
 }

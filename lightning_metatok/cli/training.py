@@ -7,9 +7,7 @@ data: a recall task if `data.task` names one, else text.
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from lightning_metatok.cli.training_parser import (
 from lightning_metatok.cli.vocabulary import with_vocabulary
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
+from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
 from lightning_metatok.lit.callbacks.checkpoint import stop
@@ -45,12 +44,14 @@ from lightning_metatok.lit.checkpoint_contents import (
     read_otherwise,
     weights_of,
 )
-from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
+from lightning_metatok.lit.checkpoint_io import read_state
+from lightning_metatok.lit.going_on import go_back, newest_to_go_on_from
 from lightning_metatok.lit.launch import check_launch
-from lightning_metatok.lit.loggers import cut_logs, run_loggers
-from lightning_metatok.lit.ranks import Meeting, RankLog, rank
+from lightning_metatok.lit.loggers import run_loggers
+from lightning_metatok.lit.loops import stand_at
+from lightning_metatok.lit.ranks import Meeting, RankLog, rank, warn
 from lightning_metatok.lit.resume import check_same_run, flat_config
-from lightning_metatok.lit.run_folder import CHECKPOINTS, claim_run_folder, write_config
+from lightning_metatok.lit.run_folder import CHECKPOINTS, Claim, check_places, claim_run_folder, write_config
 from lightning_metatok.lit.run_lock import RunLock
 from lightning_metatok.lit.sharded import NAME as SHARDED
 from lightning_metatok.lit.workers import name_dead_worker
@@ -74,9 +75,11 @@ class TrainingCLI(LightningCLI):
         lock: RunLock | None = None,
         rank_log: RankLog | None = None,
         foreign: str | None = None,
+        claim: Claim | None = None,
     ) -> None:
         """`foreign`: a configuration in `args` that comes with a checkpoint, and may import nothing of its own."""
-        self.verb, self.lock, self.rank_log = verb, lock or RunLock(), rank_log or RankLog()
+        self.verb, self.claim = verb, claim or Claim()
+        self.lock, self.rank_log = lock or RunLock(), rank_log or RankLog()
         self.argv, self.foreign = list(args), foreign
         self.kind = KINDS["task" if names_a_task(args) else "text"]
         super().__init__(
@@ -126,7 +129,7 @@ class TrainingCLI(LightningCLI):
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
         assert isinstance(parser, Parser), "parser_class"
-        parser.say, parser.foreign = _warn, self.foreign
+        parser.say, parser.foreign = warn, self.foreign
         keep_text()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -156,7 +159,7 @@ class TrainingCLI(LightningCLI):
         with self.meeting.tells_errors():
             self._take_lock()  # before its newest checkpoint is looked for
             if self.auto:
-                found = newest_valid(Path(self.config.run_dir) / CHECKPOINTS, _warn)
+                found = newest_to_go_on_from(Path(self.config.run_dir), warn)
                 self.config.ckpt_path = None if found is None else str(found)
             if self.config.ckpt_path is None and self.verb != "fit" and self.config.model.init_from is None:
                 raise UserError(f"--ckpt_path: expected a checkpoint to {self.verb}, as `fit` writes them")
@@ -202,22 +205,17 @@ class TrainingCLI(LightningCLI):
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         callbacks: list[Callback] = [*(given if isinstance(given, list) else [given]), TokenProgress(), self.meeting]
         if self.verb == "fit":
-            callbacks += [Dashboard(self._config_text(), self._kept()), RunState(self._flat_config())]
+            self.run_state = RunState(self._flat_config())
+            callbacks += [Dashboard(self._config_text(), self._kept()), self.run_state]
         callbacks += [callback() for callback in self.kind.always.get(self.verb, ())]
         if self.verb == "predict":
             callbacks.append(PredictionWriter(self.folder))
-        logger = self._get(self.config_init, "trainer").get("logger")
-        if logger in (None, True):
-            logger = run_loggers(self.folder) if self.verb != "predict" else False
         given_options = dict(self._get(self.config_init, "trainer"))
-        options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
-        try:
-            with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError):
-                trainer = super().instantiate_trainer(**options, **kwargs)
-        except UserError:
-            with suppress(OSError):
-                self.folder.rmdir()  # it goes only if it is empty, as a new one is
-            raise
+        options = {"callbacks": callbacks, "default_root_dir": str(self.folder)}
+        options["logger"] = run_loggers(self.folder, given_options.get("logger"), logs=self.verb != "predict")
+        with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError):
+            trainer = super().instantiate_trainer(**options, **kwargs)
+        self.claim.steps = lambda: trainer.global_step
         # Last, so that it prints what the others found.
         trainer.callbacks.append(FinalTable())  # type: ignore[attr-defined]
         if self.checkpoint:
@@ -236,13 +234,15 @@ class TrainingCLI(LightningCLI):
         if self.verb == "fit" and self.trainer.is_global_zero:
             self.lock.take(self.folder)
             write_config(self.folder, self._config_text(), int(self.checkpoint.get("global_step", 0)))
-            self.datamodule.tokenizer.save(self.folder / "tokenizer.json")
+            write_atomically(self.folder / "tokenizer.json", self.datamodule.tokenizer.to_json())
             self._go_back()
             print(self._summary())
         step, number = int(self.checkpoint.get("global_step", 0)), signals.received()
         only_ends = step == self.trainer.max_steps and number == signal.SIGUSR1
         if self.verb == "fit" and self.trainer.world_size == 1 and number and not only_ends:
             stop(number, step)  # before a step is made nothing can be lost
+        if self.verb != "fit":
+            stand_at(self.trainer, step)
         # FinalTable prints what Lightning would, in this project's units.
         quiet_options = {
             "predict": {"return_predictions": False},
@@ -262,6 +262,8 @@ class TrainingCLI(LightningCLI):
         """Nobody else may train in the folder that this run goes on in; a new one is taken once it is made."""
         given = None if self.auto else run_folder_of(self.config.ckpt_path)
         folder = Path(self.config.run_dir)
+        if folder.is_dir():
+            check_places(folder)
         goes_on = self.auto or (given is not None and given.resolve() == folder.resolve())
         if self.verb == "fit" and goes_on and folder.is_dir() and rank() == 0:
             self.lock.take(folder)
@@ -270,9 +272,8 @@ class TrainingCLI(LightningCLI):
         """Where this run goes on in its folder, nothing there is younger than the checkpoint; run by rank 0."""
         goes_on = self.config.ckpt_path is not None and run_folder_of(self.config.ckpt_path) == self.folder
         if goes_on or self.auto:
-            forget_after(self.folder / CHECKPOINTS, int(self.checkpoint.get("global_step", 0)))
-            if "logs" in self._saved() or not self.checkpoint:
-                cut_logs(self.folder, self._saved().get("logs", {}))
+            step = int(self.checkpoint.get("global_step", 0))
+            self.run_state.lost = go_back(self.folder, step, self._saved(), warn)
 
     def _saved(self) -> dict[str, Any]:
         """What RunState left in the checkpoint."""
@@ -301,10 +302,15 @@ class TrainingCLI(LightningCLI):
         if self.heard is not None:
             return Path(self.heard["folder"])
         if self.verb != "fit":
-            return (run_folder_of(checkpoint) or Path(wanted)) / self.verb
+            folder = (run_folder_of(checkpoint) or Path(wanted)) / self.verb
+            check_places(folder)
+            self.claim.watch(folder)
+            return folder
         if os.environ.get(RUN_DIR_VARIABLE):  # a process that rank 0 launched goes where rank 0 went
             return Path(os.environ[RUN_DIR_VARIABLE])
+        self.claim.watch(Path(wanted))
         folder = claim_run_folder(wanted, resume_from=Path(wanted) / CHECKPOINTS if self.auto else checkpoint)
+        self.claim.take(folder)
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[RUN_DIR_VARIABLE] = str(folder)
         if folder != Path(wanted):
@@ -318,11 +324,6 @@ class TrainingCLI(LightningCLI):
         return kept_config(self.parser, self.config)
 
 
-def _warn(message: str) -> None:
-    if rank() == 0:  # the processes of other ranks would say it again
-        print(f"lightning-metatok: warning: {message}", file=sys.stderr)
-
-
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb of the Trainer."""
     argv, foreign = with_own_config(verb, list(argv))
@@ -330,6 +331,6 @@ def main(verb: str, argv: Sequence[str]) -> int:
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
-    with RunLock() as lock, RankLog() as rank_log:
-        TrainingCLI(verb, argv, lock, rank_log, foreign).run()
+    with RunLock() as lock, RankLog() as rank_log, Claim() as claim:
+        TrainingCLI(verb, argv, lock, rank_log, foreign, claim).run()
     return 0

@@ -8,7 +8,8 @@
 Every file is written under a temporary name beside its target, flushed to the disk, and renamed, and so is the link.
 With `trainer.strategy=fsdp2` a folder of `shards` holds the tensors, instead of the safetensors file.
 A checkpoint without a manifest that fits its files does not count: killed between any two system calls, a run has the
-checkpoints that it had before, or one more.
+checkpoints that it had before, or one more. While one is written, `.tmp-step-300` stands there: what a kill left half
+done is told by it from what lost its manifest in another way, which is never deleted.
 """
 
 import errno
@@ -31,6 +32,7 @@ from torch import Tensor
 from lightning_metatok.data.cache import sync
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import shards
+from lightning_metatok.lit.aside import put_aside
 from lightning_metatok.lit.checkpoint_contents import check_kinds
 
 LAST = "last.ckpt"
@@ -63,15 +65,16 @@ class RunCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write the state, the weights and, last, the manifest; `storage_options` may hold the validation `loss`."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        manifest, weights = path.with_suffix(".json"), path.with_suffix(".safetensors")
-        manifest.unlink(missing_ok=True)  # what it describes is about to go
-        if path.with_suffix(shards.SUFFIX).exists():
-            shutil.rmtree(path.with_suffix(shards.SUFFIX))
-        write_state(checkpoint, path)
-        write_file(weights, lambda target: _save_weights(checkpoint["state_dict"], target))
-        write_manifest(checkpoint, path, [path, weights], (storage_options or {}).get("loss"))
+        path, weights = Path(path), Path(path).with_suffix(".safetensors")
+        begin(path)
+        try:
+            write_state(checkpoint, path)
+            write_file(weights, lambda target: _save_weights(checkpoint["state_dict"], target))
+            write_manifest(checkpoint, path, [path, weights], (storage_options or {}).get("loss"))
+        except BaseException:
+            self.remove_checkpoint(path)
+            _mark(path).unlink(missing_ok=True)
+            raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the state, whatever is asked for with weights_only=True."""
@@ -86,6 +89,18 @@ class RunCheckpointIO(CheckpointIO):
             Path(path).with_suffix(suffix).unlink(missing_ok=True)
         if (folder := Path(path).with_suffix(shards.SUFFIX)).exists():
             shutil.rmtree(folder)
+
+
+def begin(path: Path) -> None:
+    """Say that a checkpoint is being written, and make room for it; `write_manifest` ends it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _mark(path).touch()
+    sync(path.parent)
+    RunCheckpointIO().remove_checkpoint(path)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{path.stem}")
 
 
 def write_state(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -109,6 +124,7 @@ def write_manifest(
     description = {"step": int(checkpoint["global_step"]), "loss": loss, "files": {**described, **(known or {})}}
     text = json.dumps(description, indent=1) + "\n"
     write_file(path.with_suffix(".json"), lambda target: target.write_text(text))
+    _mark(path).unlink(missing_ok=True)
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -132,6 +148,8 @@ def link_last(path: Path) -> None:
     temporary = path.with_name(f"{TEMPORARY}{LAST}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(path.name)
+    if path.with_name(LAST).exists() and not path.with_name(LAST).is_symlink():
+        put_aside(path.with_name(LAST))  # a copy that followed links: it may be the only one of its step
     os.replace(temporary, path.with_name(LAST))
     sync(path.parent)
 
@@ -147,7 +165,7 @@ def read_state(path: Path, *, key: str, assemble: bool = True, verify: bool = Tr
         UserError: there is no such file, it is damaged, or no checkpoint of this project; `key` is what the user typed.
     """
     if not os.path.isfile(path):
-        raise UserError(f"{key}={path}: no such file")
+        raise UserError(f"{key}={path}: {'expected a file, this is a folder' if path.is_dir() else 'no such file'}")
     if verify and path.resolve().with_suffix(".json").exists() and (fault := fault_of(path.resolve())) is not None:
         raise UserError(f"{key}={path}: {fault}; --ckpt_path=auto takes the newest valid checkpoint")
     try:
@@ -208,10 +226,15 @@ def fault_of(path: Path) -> str | None:
             if sha256(file) != expected["sha256"]:
                 return f"{name} is not what its manifest says (SHA-256)"
     except FileNotFoundError:
-        return "it has no manifest: its writing never ended"
+        return "its writing never ended" if unfinished(path) else f"{path.with_suffix('.json').name} is missing"
     except (OSError, ValueError) as error:
         return f"{path.with_suffix('.json').name} cannot be read ({type(error).__name__})"
     return None
+
+
+def unfinished(path: Path) -> bool:
+    """Whether a kill interrupted the writing of the checkpoint `path`, so that it never counted."""
+    return _mark(path).exists() and not path.with_suffix(".json").exists()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -222,12 +245,20 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def newest_valid(folder: Path, warn: Callable[[str], object]) -> Path | None:
     """The newest checkpoint in `folder` that counts; `warn` hears of every newer one that does not."""
-    for path in checkpoints(folder):
-        fault = fault_of(path)
-        if fault is None:
-            return path
+    found, faults = look_through(folder)
+    for path, fault in faults.items():
         warn(f"{path} is skipped: {fault}")
-    return None
+    return found
+
+
+def look_through(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint in `folder` that counts, and why every newer one does not."""
+    faults: dict[Path, str] = {}
+    for path in checkpoints(folder):
+        if (fault := fault_of(path)) is None:
+            return path, faults
+        faults[path] = fault
+    return None, faults
 
 
 def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
@@ -246,15 +277,24 @@ def prune(folder: Path, *, keep_last: int, keep_best: int) -> None:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Remove checkpoints of steps after `step`, and what kills left: a run that goes on at `step` makes them anew."""
+    """Remove checkpoints of steps after `step`, and what kills left: a run that goes on at `step` makes them anew.
+
+    Later ones that do not count although their writing ended are put aside.
+    """
     start = folder / f"step-{step}.ckpt"
     if start.exists():  # first, so that last.ckpt never points at nothing
         link_last(start)
     elif (folder / LAST).is_symlink():
         (folder / LAST).unlink()
     for path in checkpoints(folder):
-        if int(path.stem.removeprefix("step-")) > step:
+        if int(path.stem.removeprefix("step-")) <= step:
+            continue
+        if unfinished(path) or fault_of(path) is None:
             RunCheckpointIO().remove_checkpoint(path)
+        else:
+            for name in _names(folder):
+                if NAME.fullmatch(name) and name.partition(".")[0] == path.stem:
+                    put_aside(folder / name)
     for name in _names(folder):
         if name.startswith(TEMPORARY):
             if (folder / name).is_dir():  # shards

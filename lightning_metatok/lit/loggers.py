@@ -1,9 +1,11 @@
-"""The two loggers of every run: TensorBoard events, and the same numbers as lines of metrics.jsonl."""
+"""The loggers of a run: metrics.jsonl, always, and TensorBoard events, or those that `trainer.logger` asks for.
+
+`compare`, `report` and pictures read metrics.jsonl: a run without it would be none for them.
+"""
 
 import json
-import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
-from lightning_metatok.data.cache import sync
-from lightning_metatok.event_file import PATTERN
 from lightning_metatok.lit.event_file import EventWriter
-
-METRICS = "metrics.jsonl"
+from lightning_metatok.lit.log_state import METRICS, row_of
 
 
 class JsonlLogger(Logger):
@@ -46,8 +45,9 @@ class JsonlLogger(Logger):
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """Every line written so far."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        """Every line written so far that is one."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        return [row for row in map(row_of, lines) if row is not None]
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Hyperparameters stand in config.yaml."""
@@ -79,9 +79,18 @@ class EventLogger(TensorBoardLogger):
         """Lightning would write hparams.yaml beside config.yaml; one runnable copy is enough."""
 
 
-def run_loggers(folder: str | Path) -> list[Logger]:
-    """The loggers of a run in `folder`."""
-    return [EventLogger(folder), JsonlLogger(folder)]
+def run_loggers(
+    folder: str | Path, given: Logger | Iterable[Logger] | bool | None = None, *, logs: bool = True
+) -> list[Logger]:
+    """The loggers of a run in `folder`: those `given`, TensorBoard events for True and None; always metrics.jsonl.
+
+    `logs`: without it, as for `predict`, there are only those given.
+    """
+    if given is None or isinstance(given, bool):
+        theirs: list[Logger] = [EventLogger(folder)] if logs and given is not False else []
+    else:
+        theirs = [given] if isinstance(given, Logger) else list(given)
+    return [*theirs, JsonlLogger(folder)] if logs else theirs
 
 
 def _in_order(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -89,28 +98,9 @@ def _in_order(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted((name, value) for name, value in metrics.items() if name != "epoch")
 
 
-def lengths_of_logs(folder: Path) -> dict[str, int]:
-    """Bytes of metrics.jsonl and of the event file in `folder`, once these bytes are on the disk."""
-    lengths = {}
-    for path in [folder / METRICS, *folder.glob(PATTERN)]:
-        if path.exists():
-            sync(path)
-            lengths[path.name] = path.stat().st_size
-    return lengths
-
-
-def cut_logs(folder: Path, lengths: Mapping[str, int]) -> None:
-    """Cut these files to the `lengths` that they had at a checkpoint; a file that it did not know goes."""
-    for path in [folder / METRICS, *folder.glob(PATTERN)]:
-        if path.name not in lengths:
-            path.unlink(missing_ok=True)
-        elif path.exists() and path.stat().st_size > lengths[path.name]:
-            os.truncate(path, lengths[path.name])
-
-
 def log_folder(trainer: Trainer) -> Path | None:
-    """Where the events of this run go; None without them. `trainer.log_dir` asks all ranks, so rank 0 alone may not."""
-    return next((Path(lg.log_dir) for lg in trainer.loggers if isinstance(lg, TensorBoardLogger)), None)
+    """Where the records of this run go; None without any. `trainer.log_dir` asks all ranks, so rank 0 alone may not."""
+    return next((logger.path.parent for logger in trainer.loggers if isinstance(logger, JsonlLogger)), None)
 
 
 @rank_zero_only

@@ -49,6 +49,13 @@ def install(trainer: lightning.Trainer) -> None:
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 
+def stand_at(trainer: lightning.Trainer, step: int) -> None:
+    """Let verbs that only read log at the `step` of their checkpoint: Lightning takes the weights alone from it."""
+    epochs = trainer.fit_loop.epoch_loop
+    epochs.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+    epochs._batches_that_stepped = step
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Random numbers drawn inside leave no trace outside."""

@@ -34,6 +34,12 @@ def rank() -> int:
     return _get_rank() or 0
 
 
+def warn(message: str) -> None:
+    """Say it on stderr, once: the processes of other ranks would say it again."""
+    if rank() == 0:
+        print(f"lightning-metatok: warning: {message}", file=sys.stderr)
+
+
 class Meeting(Callback):
     """Where rank 0 leaves its decision for the other processes of one `srun`; without several of them it does nothing.
 

@@ -39,6 +39,8 @@ class RunLock:
             return
         import fcntl
 
+        if path.is_dir():
+            raise UserError(f"run_dir={folder}: {LOCK}: expected a file, this is a folder")
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         patience = time.monotonic() + (REQUEUE_WAIT_S if os.environ.get("SLURM_RESTART_COUNT") else 0.0)
         while True:

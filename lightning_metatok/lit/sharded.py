@@ -24,7 +24,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit import shards
 from lightning_metatok.lit.checkpoint_io import (
     TEMPORARY,
-    RunCheckpointIO,
+    begin,
     read_state,
     sha256,
     write_manifest,
@@ -82,8 +82,7 @@ class ShardedStrategy(ModelParallelStrategy):
         folder, temporary = path.with_suffix(shards.SUFFIX), path.with_name(f"{TEMPORARY}{path.stem}{shards.SUFFIX}")
         rest, tensors = shards.taken_apart(checkpoint)
         if self.is_global_zero:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            RunCheckpointIO().remove_checkpoint(path)
+            begin(path)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
         self.barrier()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.event_file import PATTERN
 from lightning_metatok.report.budgets import band
 from lightning_metatok.report.events import Events, Value, lines, margins
 from lightning_metatok.report.figures import panels
@@ -44,7 +45,7 @@ def write_dashboard(study: Study, out: Path, *, with_probes: bool = False) -> No
     Raises:
         UserError: `out` holds something else, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / SUMMARY).is_dir())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_ours(out))):
         raise UserError(f"--out={out}: expected a new folder, or one that `dashboard` wrote")
     page, asked = report(study, with_probes=with_probes), question(study)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
@@ -56,6 +57,11 @@ def write_dashboard(study: Study, out: Path, *, with_probes: bool = False) -> No
         raise UserError(f"--out={out}: cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nothing but event files lies in a folder: all of it can be made again."""
+    return (folder / SUMMARY).is_dir() and all(path.is_dir() or path.match(PATTERN) for path in folder.rglob("*"))
 
 
 def replace_folder(new: Path, target: Path) -> None:

@@ -7,6 +7,7 @@ pictures-HASH/       ... a folder that is written first, and whose name changes 
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from lightning_metatok.report.markdown import markdown
 from lightning_metatok.report.page import Page
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures-"
+OURS = re.compile(rf"{PICTURES}[0-9a-f]{{10}}")
+"""Folders of earlier reports, which go; nobody else's."""
 
 
 def write(page: Page, out: Path) -> None:
@@ -44,7 +47,7 @@ def write(page: Page, out: Path) -> None:
         write_atomically(out / HTML, html(page))
         write_atomically(out / MARKDOWN, markdown(page, folder.name))
         for old in out.glob(f"{PICTURES}*"):
-            if old != folder:
+            if old != folder and OURS.fullmatch(old.name):
                 shutil.rmtree(old)
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written: {error.strerror}") from error

@@ -33,6 +33,72 @@ def test_a_mistake_says_one_line_in_a_fresh_process(locale: str, repository: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+PLACES = ["run.lock", "metrics.jsonl", "config.yaml", "tokenizer.json", "arm.json", "environment.json", "run.png",
+          "events.out.tfevents.1.host.2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_folder_where_a_file_of_the_run_belongs_is_named(
+    name: str, fit: list[str], refused: Refused, tmp_path: Path
+) -> None:
+    folder = tmp_path / "there"
+    (folder / name).mkdir(parents=True)
+    line = refused(*fit, f"--run_dir={folder}", "--ckpt_path=auto")
+    assert f"run_dir={folder}: {name}: expected a file, this is a folder" in line
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "nonfinite", "logs", "put-aside"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_or_a_dead_link_where_a_folder_of_the_run_belongs_is_named(
+    name: str, link: bool, fit: list[str], refused: Refused, tmp_path: Path
+) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / name).symlink_to("/nowhere/at/all") if link else (folder / name).touch()
+    line = refused(*fit, f"--run_dir={folder}", "--ckpt_path=auto")
+    what = "a link to /nowhere/at/all, which is missing" if link else "a file"
+    assert f"run_dir={folder}: {name}: expected a folder, this is {what}" in line
+
+
+def test_a_folder_where_a_checkpoint_belongs_is_named(fit: list[str], refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "there" / "checkpoints" / "step-99.ckpt"
+    path.mkdir(parents=True)
+    assert "expected a file, this is a folder" in refused(*fit, f"--ckpt_path={path}")
+    (tmp_path / "there" / "run.lock").touch()  # every run has one, and keeps it
+    assert "step-99.json is missing" in refused(*fit, f"--run_dir={tmp_path / 'there'}", "--ckpt_path=auto")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--trainer.precision=16x",
+        "--trainer.devices=99999999999",
+        "--trainer.limit_val_batches=1.5",
+        "--trainer.gradient_clip_algorithm=median",
+        "--trainer.logger=CSVLogger",
+        "--data.corpus=nowhere.txt",
+    ],
+)
+@pytest.mark.parametrize("auto", [False, True])
+def test_nothing_stays_of_a_run_that_is_refused_not_even_the_folders_above(
+    option: str, auto: bool, fit: list[str], refused: Refused, tmp_path: Path
+) -> None:
+    refused(*fit, f"--run_dir={tmp_path / 'a' / 'b' / 'c'}", option, *(["--ckpt_path=auto"] if auto else []))
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "a" / "empty").mkdir(parents=True)  # what was there before stays
+    refused(*fit, f"--run_dir={tmp_path / 'a' / 'empty'}", option)
+    assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a" / "empty"]
+
+
+def test_a_refused_run_beside_another_one_leaves_that_one_alone(
+    fit: list[str], refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "a" / "x").mkdir(parents=True)
+    (tmp_path / "a" / "x" / "config.yaml").write_text("mine")
+    refused(*fit, f"--run_dir={tmp_path / 'a' / 'x'}", "--trainer.limit_val_batches=1.5")
+    assert [path.name for path in (tmp_path / "a").rglob("*")] == ["x", "config.yaml"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 kB."""

@@ -22,6 +22,7 @@ from lightning_metatok.lit.checkpoint_io import (
     prune,
     read_state,
 )
+from lightning_metatok.lit.going_on import newest_to_go_on_from
 
 
 def save(folder: Path, step: int, loss: float | None = None, size: int = 10) -> Path:
@@ -86,6 +87,66 @@ def test_a_kill_at_any_moment_of_a_write_leaves_a_valid_checkpoint(tmp_path: Pat
         assert not list(tmp_path.glob(".tmp-*"))
 
 
+def test_a_kill_during_the_very_first_write_lets_a_run_begin_again(tmp_path: Path) -> None:
+    """What a kill left half done is no damage: nothing was ever saved."""
+    begun = 0
+    for attempt in range(24):
+        folder = tmp_path / str(attempt) / "checkpoints"
+        child = os.fork()
+        if child == 0:
+            save(folder, 7, size=300_000)
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not folder.is_dir():
+            time.sleep(0.0005)
+        time.sleep(0.0005 * attempt)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found = newest_to_go_on_from(folder.parent, lambda _: None)
+        if found is None:
+            begun += bool(os.listdir(folder))
+            forget_after(folder, 0)
+            assert os.listdir(folder) == []
+        else:
+            assert fault_of(found) is None
+    assert begun > 0, "no kill came early enough"
+
+
+@pytest.mark.parametrize("lost", [".json", ".ckpt", ".safetensors"])
+def test_what_a_complete_checkpoint_lost_is_never_taken_for_a_write_that_a_kill_ended(
+    lost: str, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "checkpoints", 7)
+    path.with_suffix(lost).unlink()
+    with pytest.raises(UserError, match=r"no checkpoint .*step-7.* is missing.*to start over, move"):
+        newest_to_go_on_from(tmp_path, lambda _: None)
+
+
+def test_many_damaged_ones_are_counted_and_the_line_stays_short(tmp_path: Path) -> None:
+    for step in range(1, 10):
+        save(tmp_path / "checkpoints", step).with_suffix(".json").unlink()
+    with pytest.raises(UserError, match=r"step-9.json is missing; .*; .* and 6 more\)"):
+        newest_to_go_on_from(tmp_path, lambda _: None)
+
+
+def test_a_last_checkpoint_that_is_no_link_is_put_aside_before_one_takes_its_name(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"the only copy")
+    link_last(save(tmp_path, 2))
+    assert (tmp_path / "put-aside" / "last.ckpt").read_bytes() == b"the only copy"
+    assert (tmp_path / "last.ckpt").resolve() == tmp_path / "step-2.ckpt"
+
+
+def test_going_back_takes_later_ones_that_count_and_puts_aside_those_that_do_not(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    (tmp_path / "step-3.ckpt").write_bytes(b"torn")
+    for _ in range(2):  # a second of the same name is put aside, too
+        forget_after(tmp_path, 1)
+        assert [path.name for path in checkpoints(tmp_path)] == ["step-1.ckpt"]
+        assert (tmp_path / "put-aside" / "step-3.ckpt").read_bytes() == b"torn"
+        save(tmp_path, 3).with_suffix(".json").write_text("{}")
+    assert (tmp_path / "put-aside" / "step-3.json-2").read_text() == "{}"
+
+
 def test_the_newest_and_the_best_stay_and_the_last_link_is_never_broken(tmp_path: Path) -> None:
     for step, loss in enumerate((3.0, 1.0, 2.0, 4.0, 5.0)):
         link_last(save(tmp_path, step, loss))
@@ -111,7 +172,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RuntimeError, match="no such thing"):
         save(tmp_path, 2)
     assert newest_valid(tmp_path, lambda _: None) == old
-    assert not list(tmp_path.glob(".tmp-*"))
+    assert sorted(os.listdir(tmp_path)) == ["step-1.ckpt", "step-1.json", "step-1.safetensors"]
 
 
 def fail(*_: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.report.dashboard import write_dashboard
 from lightning_metatok.report.html import html
 from lightning_metatok.report.markdown import markdown, table
 from lightning_metatok.report.page import Heading, Lead, Listing, Page, Paragraph, Table
@@ -125,6 +126,23 @@ def test_a_second_report_takes_the_place_of_the_first(study: Study, tmp_path: Pa
         == ["curves.png", "differences.png", "lengths.png"]
     )
     assert "old" not in (out / "report.html").read_text()[:2000]
+
+
+def test_a_report_takes_nobody_elses_pictures_away(study: Study, tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "pictures-holiday"
+    mine.mkdir(parents=True)
+    write(report(study), mine.parent)
+    assert mine.is_dir()
+
+
+def test_a_dashboard_takes_the_place_of_nothing_but_event_files(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        write_dashboard(study, out)
+    (out / "summary" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="expected a new folder, or one that `dashboard` wrote"):
+        write_dashboard(study, out)
+    assert (out / "summary" / "notes.txt").read_text() == "mine"
 
 
 def test_out_that_is_a_file_is_refused(study: Study, tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ def test_a_damaged_shard_is_refused_and_the_one_before_is_taken(sharded: Path, t
     outcome = run("generate", f"--ckpt_path={newest}", "--prompt=x")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
     forget_after(folder, 3)
-    assert sorted(os.listdir(folder)) == ["last.ckpt", "step-3.ckpt", "step-3.json", "step-3.shards"]
+    assert sorted(os.listdir(folder)) == ["last.ckpt", "put-aside", "step-3.ckpt", "step-3.json", "step-3.shards"]
+    assert sorted(os.listdir(folder / "put-aside")) == ["step-6.ckpt", "step-6.shards"]
 
 
 def test_taken_apart_and_put_together_is_the_same() -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.checkpoint_io import fault_of, newest_valid, read_state
+from lightning_metatok.lit.checkpoint_io import fault_of, link_last, newest_valid, read_state
+from tests.system import damage
 from tests.system.helpers import lines
-from tests.system.torture import PHASES, Child, Undisturbed, differences, launch
+from tests.system.torture import PHASES, Child, Undisturbed, differences, events, launch
 
 CASES = 30
 """Runs of the whole torture, killed 1, 2 or 3 times each: 60 kills."""
@@ -183,6 +185,114 @@ def test_twenty_signals(case: int, undisturbed: Undisturbed, report: Report, tmp
     phase = PHASES[case // 4 % 4]
     took = stopped_run(undisturbed, kind, number, phase, case, tmp_path)
     report.add(name, {"signals": 1, "where": [phase, signal.Signals(number).name], "seconds to stop": took})
+
+
+# -- damaged logs and checkpoints
+
+
+@pytest.fixture(scope="module")
+def stopped_at_8(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the task that stopped after step 8 of 12, with checkpoints of steps 4 and 8."""
+    run = tmp_path_factory.mktemp("damage") / "run"
+    options = ["--model.optimizer.decay_steps=12", "--trainer.max_steps=8", f"--run_dir={run}"]
+    child = launch([*undisturbed.commands["task"], *options], run.with_name("log"))
+    assert child.wait() == 0, child.log.read_text()
+    return run
+
+
+def go_on(undisturbed: Undisturbed, run: Path) -> tuple[int, str]:
+    """Let the run go on to step 12; exit code, and what it said."""
+    child = launch([*undisturbed.commands["task"], f"--run_dir={run}", "--ckpt_path=auto"], run.with_name("log"))
+    return child.wait(), child.log.read_text()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, by its name alone."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", damage.LOGS)
+def test_damaged_logs_are_mended_and_it_is_said(
+    kind: str, stopped_at_8: Path, undisturbed: Undisturbed, report: Report, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped_at_8, run, symlinks=True)
+    damage.LOGS[kind](run)
+    code, said = go_on(undisturbed, run)
+    assert code == 0, said
+    assert "lightning-metatok: warning: " in said
+    assert "Traceback" not in said
+    assert differences(run, undisturbed("task")[0]) == []
+    report.add(f"logs-{kind}", {"damaged": 1})
+
+
+def test_a_gap_that_cannot_be_mended_is_marked_in_both_logs(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """The events of a text run hold pictures: damage lies before what a checkpoint carries of them."""
+    run, command = tmp_path / "run", [*undisturbed.commands["text"], "--model.optimizer.decay_steps=12"]
+    child = launch([*command, "--trainer.max_steps=8", f"--run_dir={run}"], tmp_path / "log")
+    assert child.wait() == 0, child.log.read_text()
+    damage.scramble(damage.event_file(run), damage.EARLY)
+    child = launch([*command, f"--run_dir={run}", "--ckpt_path=auto"], tmp_path / "log")
+    assert child.wait() == 0, child.log.read_text()
+    assert "the gap is marked" in child.log.read_text()
+    assert [line["step"] for line in lines(run) if line.get("log/lost_bytes", 0) > 0] == [8]
+    found = events(damage.event_file(run))
+    assert [step for step, tag, _ in found if tag == "log/lost_bytes/text_summary"] == [8]
+    assert max(step for step, tag, _ in found if tag == "loss/train") == 12, "TensorBoard shows what came after"
+
+
+@pytest.mark.parametrize("kind", damage.CHECKPOINTS)
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_taken(
+    kind: str, stopped_at_8: Path, undisturbed: Undisturbed, report: Report, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped_at_8, run, symlinks=True)
+    damage.CHECKPOINTS[kind](run)
+    left = {path.name: contents(path) if path.is_dir() else path.read_bytes()
+            for path in (run / "checkpoints").glob("step-8.*")}  # fmt: skip
+    code, said = go_on(undisturbed, run)
+    assert code == 0, said
+    assert "step-8.ckpt is skipped: " in said
+    assert "Traceback" not in said
+    assert differences(run, undisturbed("task")[0]) == []
+    aside = run / "checkpoints" / "put-aside"
+    assert {path.name: contents(path) if path.is_dir() else path.read_bytes() for path in aside.iterdir()} == left
+    report.add(f"checkpoints-{kind}", {"damaged": 1})
+
+
+@pytest.mark.parametrize("kind", [*damage.CHECKPOINTS, "only last.ckpt", "only a link to nothing", "a missing disk"])
+def test_where_no_checkpoint_is_valid_nothing_is_deleted(
+    kind: str, stopped_at_8: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped_at_8, run, symlinks=True)
+    folder = run / "checkpoints"
+    if kind == "a missing disk":
+        shutil.rmtree(folder)
+        folder.symlink_to(tmp_path / "not-mounted")
+    elif kind.startswith("only"):
+        content = (folder / "last.ckpt").read_bytes()
+        for path in folder.glob("step-*"):
+            path.unlink()
+        if kind == "only last.ckpt":  # a copy that followed links
+            (folder / "last.ckpt").unlink()
+            (folder / "last.ckpt").write_bytes(content)
+    else:
+        for step in (8, 4):
+            link_last(folder / f"step-{step}.ckpt")
+            damage.CHECKPOINTS[kind](run)
+    before = contents(run)
+    code, said = go_on(undisturbed, run)
+    assert (code, len(said.splitlines())) == (2, 1), said
+    assert str(folder) in said or "not-mounted" in said
+    assert contents(run) == before
+    if kind != "only a link to nothing":
+        return
+    assert "to start over, move " in said
+    folder.rename(tmp_path / "moved")  # what the line says
+    code, said = go_on(undisturbed, run)
+    assert code == 0, said
+    assert differences(run, undisturbed("task")[0]) == []
 
 
 # -- a full disk

@@ -11,6 +11,7 @@ from lightning_metatok.lit.callbacks.embedding_ablation import EmbeddingAblation
 from lightning_metatok.lit.callbacks.environment import Environment
 from lightning_metatok.lit.callbacks.final_table import FinalTable
 from lightning_metatok.lit.callbacks.length_generalisation import LengthGeneralisation
+from lightning_metatok.lit.callbacks.memory import Memory
 from lightning_metatok.lit.callbacks.nonfinite import NonFinite
 from lightning_metatok.lit.callbacks.placement_ablation import PlacementAblation
 from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
@@ -31,6 +32,7 @@ __all__ = [
     "Environment",
     "FinalTable",
     "LengthGeneralisation",
+    "Memory",
     "NonFinite",
     "PlacementAblation",
     "PositionAblation",

@@ -37,7 +37,7 @@ class Dashboard(Callback):
         """Lay out the Custom Scalars tab."""
         scores_answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
         layout = _task_layout() if scores_answers else _text_layout(trainer)
-        if any(writer.goes_on for writer in _writers(trainer)):
+        if any(getattr(writer, "goes_on", False) for writer in _writers(trainer)):
             return  # all this stands in the event file already
         for writer in _writers(trainer):
             writer.add_custom_scalars(layout)
@@ -52,7 +52,7 @@ class Dashboard(Callback):
         for writer in _writers(trainer):
             # Straight to the run's own event file: add_hparams would open a second run named after the time.
             for summary in hparams_summary(self._shown(), metrics):
-                writer.file_writer.add_summary(summary)
+                writer._get_file_writer().add_summary(summary)
             for name, value in metrics.items():
                 writer.add_scalar(name, value, trainer.global_step)
             writer.flush()

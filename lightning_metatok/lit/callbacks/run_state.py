@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_metatok.lit.loggers import lengths_of_logs, log_folder
+from lightning_metatok.lit.log_state import LOST, LogState
+from lightning_metatok.lit.loggers import log_folder, log_text
 from lightning_metatok.lit.optim import follow
 from lightning_metatok.lit.random_state import random_state, set_random_state
 
 
 class RunState(Callback):
-    """Random generators, how long the logs were, the latest metrics, the configuration and the time spent.
+    """Random generators, what the logs were, the latest metrics, the configuration and the time spent.
 
     Args:
         config: the configuration of the run, flat: what a resumed run is compared with.
@@ -21,7 +22,10 @@ class RunState(Callback):
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.seconds = 0.0
+        self.lost: tuple[int, list[str]] = 0, []
+        """What `mend_logs` could not mend: bytes and what to say."""
         self._loaded: dict[str, Any] = {}
+        self._logs = LogState()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Metrics that are not logged again are those of the checkpoint."""
@@ -32,6 +36,11 @@ class RunState(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw on where the checkpoint stood; here, because what came before may have drawn."""
+        (lost, gaps), self.lost = self.lost, (0, [])
+        if gaps and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics({LOST: lost}, step=trainer.global_step)
+            log_text(trainer, LOST, "\n\n".join(gaps))
         if "random" in self._loaded:
             set_random_state(self._loaded["random"])
         theirs = self._loaded.get("config", self.config)
@@ -43,10 +52,10 @@ class RunState(Callback):
     def state_dict(self) -> dict[str, Any]:
         """All of it, in plain types. The logs are on the disk before a checkpoint says how long they are."""
         metrics = {name: float(value) for name, value in self._trainer.callback_metrics.items()}
-        folder = log_folder(self._trainer)
+        folder = log_folder(self._trainer) if self._trainer.is_global_zero else None
         return {
             "random": random_state(),
-            "logs": lengths_of_logs(folder) if folder is not None else {},
+            **(self._logs(folder) if folder is not None else {"logs": {}, "log_ends": {}}),
             "metrics": metrics,
             "config": self.config,
             "world_size": self._trainer.world_size,
