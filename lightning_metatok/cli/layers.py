@@ -10,11 +10,13 @@ Options belong to the name beside them: `position_options` to `position`, `task_
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser
 
+from lightning_metatok.errors import UserError
 from lightning_metatok.yaml_files import in_one_line, read_config, value_of
 
 CONFIG_OPTIONS = ("--config", "-c")
@@ -28,8 +30,8 @@ Layer = list[tuple[str, Any]]
 """A file, or the options between two files: values by dotted key, as they stand there."""
 
 
-def read_layers(argv: Sequence[str], known: Sequence[str]) -> list[Layer]:
-    """Return the layers of a command line; `known`: names of all options.
+def read_layers(argv: Sequence[str], known: Sequence[str], *, skip_unreadable: bool = False) -> list[Layer]:
+    """Return the layers of a command line; `known`: names of all options. Files that cannot be read may be skipped.
 
     A value that is no YAML is left as text: whoever reads the option refuses it.
 
@@ -39,7 +41,8 @@ def read_layers(argv: Sequence[str], known: Sequence[str]) -> list[Layer]:
     options, layers = leaves(known), [Layer()]
     for name, value in _arguments(argv):
         if name in CONFIG_OPTIONS:
-            layers += [list(dotted(read_config(value), options)), Layer()]
+            with suppress(UserError) if skip_unreadable else nullcontext():
+                layers += [list(dotted(read_config(value), options)), Layer()]
         elif name.startswith("--"):
             layers[-1] += dotted({name[2:]: _value(value)}, options)
     return [layer for layer in layers if layer]
@@ -96,7 +99,7 @@ def _plain(
     for layer in layers:
         names = [new for k, new in layer if k == name != key]
         if names and names[-1] != current:
-            if value:
+            if value and (key, {}) not in layer:  # {} says that it is known
                 say(f"{name}={names[-1]}, {current} before: {key}={in_one_line(value)} belonged to that and is dropped")
             dropped, value, current = dropped or bool(value), {}, names[-1]
         for new in _given(layer, key):

@@ -3,7 +3,6 @@
 import os
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -58,9 +57,7 @@ def names_a_task(argv: Sequence[str]) -> bool:
 
     Files that cannot be read are left to `check_config_files`.
     """
-    task = None
-    with suppress(UserError):
-        task = last_value(read_layers(argv, ()), "data.task")
+    task = last_value(read_layers(argv, (), skip_unreadable=True), "data.task")
     try:
         return task is not None and value_of(str(task)) is not None
     except yaml.YAMLError as error:

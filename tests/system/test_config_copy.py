@@ -184,8 +184,7 @@ def test_every_precision_that_is_offered_trains(
     options = *quick, f"--trainer.precision={precision}", f"--run_dir={tmp_path / 'run'}"
     assert run("fit", *options, "--trainer.max_steps=10", "--model.optimizer.decay_steps=20").code == 0
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert {w.dtype for w in torch.load(last, weights_only=True)["state_dict"].values() if w.is_floating_point()} == {
-        kind
-    }
+    weights = torch.load(last, weights_only=True)["state_dict"].values()
+    assert {weight.dtype for weight in weights if weight.is_floating_point()} == {kind}
     assert run("fit", "--ckpt_path", last, "--trainer.max_steps=20").code == 0
     assert torch.load(last, weights_only=True)["global_step"] == 20
