@@ -19,6 +19,7 @@ How often each really covers the truth is simulated in tests/analysis/test_seeds
 """
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -168,7 +169,8 @@ def kaplan_meier(steps_n: ArrayLike, solved_n: ArrayLike, confidence: float = 0.
     if not np.asarray(solved_n, dtype=bool).any():  # no step at which the share falls
         none = np.ones_like(sf.quantiles)
         return Survival(sf.quantiles, sf.probabilities, none * math.nan, none * math.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where no run is left the interval is NaN, as it should be
         ends = sf.confidence_interval(confidence, method="log-log")
     return Survival(sf.quantiles, sf.probabilities, ends.low.probabilities, ends.high.probabilities)
 

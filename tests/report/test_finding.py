@@ -71,15 +71,15 @@ def test_few_runs_decide_nothing(tmp_path: Path) -> None:
 
 def test_with_two_axes_the_sides_are_named(tmp_path: Path) -> None:
     values: Values = {}
-    for position, change, sign in (("rotary", -0.5, 1), ("alibi", 0.5, -1), ("fire", 0.0, 1)):
+    for position, change, sign in (("rotary", -0.5, 1), ("alibi", 0.5, -1), ("fire", 0.0, 2)):
         for seed, noise in enumerate((0.01, -0.01, 0.005, -0.008, 0.004, -0.002)):
             values.setdefault(("kept", position), {})[seed] = ablation(3.0 + seed, 9)
             values.setdefault(("dropped", position), {})[seed] = ablation(9, 3.0 + seed + change + sign * noise)
     text = said(sweep(tmp_path, ["arm", "model.position"], values))
     assert text.startswith(
-        "At 1× **dropped** against **kept**: on average not told apart (−0.000 [−0.003, +0.003]) "
-        "(6 seeds find 0.004 in 80%), better with rotary, worse with alibi, "
-        "not told apart with fire (6 seeds find 0.011 in 80%);"
+        "At 1× **dropped** against **kept**: on average not told apart (−0.000 [−0.006, +0.005]) "
+        "(6 seeds find 0.008 in 80%), better with rotary, worse with alibi, "
+        "not told apart with fire (6 seeds find 0.023 in 80%);"
     )
     assert "best" not in text
     assert text.endswith("beyond chance ahead of all others: **dropped, rotary** (5.000 [3.038, 6.961]).")
