@@ -1,5 +1,6 @@
 """The short table at the end of `fit` and `test`: context lengths with positions kept and dropped, and speed."""
 
+import math
 import os
 import shutil
 import sys
@@ -47,6 +48,7 @@ class FinalTable(Callback):
         loss, bits = (trainer.callback_metrics.get(f"{unit}/{split}") for unit in ("loss", "bits_per_byte"))
         if loss is not None and bits is not None:
             line = f"{split} loss {float(loss):.4f} nats per source token, {float(bits):.4f} bits per byte"
+            line += f" (text of {bytes_per_target(float(loss), float(bits)):.3f} bytes a target)"
             if isinstance(bigram, BigramBaseline) and bigram.values:
                 against = bigram.values["loss/bigram"]
                 verdict = "beaten" if loss < against else "NOT beaten"
@@ -84,9 +86,22 @@ def tensorboard_command() -> str:
     return os.path.relpath(Path(sys.executable).with_name("tensorboard"))
 
 
+def bytes_per_target(nats: float, bits_per_byte: float) -> float:
+    """Bytes of text that stand behind a scored target, on average: what tells text of two losses apart."""
+    return nats / math.log(2) / bits_per_byte if bits_per_byte else math.nan
+
+
 def ablation_table(cells: list[Cell]) -> Table:
-    """One row a context length; loss with positions kept and dropped at meta slots."""
-    table = Table(title="nats per source token (bits per byte)")
+    """One row a context length; loss with positions kept and dropped at meta slots.
+
+    Its text is other text than that of the validation, so its bits per byte are no measure against those.
+    """
+    sizes = sorted(bytes_per_target(cell.nats, cell.bits_per_byte) for cell in cells)
+    shown = " to ".join(dict.fromkeys(f"{size:.3f}" for size in (sizes[0], sizes[-1])))
+    table = Table(
+        title="nats per source token (bits per byte)",
+        caption=f"Text of {shown} bytes a target, other text than the validation's: compare within this table.",
+    )
     for name in ("context", "positions kept", "dropped at meta", "dropped - kept"):
         table.add_column(name, justify="right", no_wrap=True)
     for multiple in sorted({cell.multiple for cell in cells}):
