@@ -180,7 +180,7 @@ class TrainingCLI(LightningCLI):
         given_options = dict(self._get(self.config_init, "trainer"))
         options = {"callbacks": callbacks, "logger": logger, "default_root_dir": str(self.folder)}
         try:
-            with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError):
+            with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError, ImportError):
                 trainer = super().instantiate_trainer(**options, **kwargs)
         except UserError:
             with suppress(OSError):
@@ -212,7 +212,8 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with trainer_errors(self._get(self.config_init, "trainer"), MisconfigurationException), name_dead_worker():
+        given_options = dict(self._get(self.config_init, "trainer"))
+        with trainer_errors(given_options, MisconfigurationException, ImportError), name_dead_worker():
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )

@@ -1,5 +1,6 @@
 """Lightning's Trainer with one more precision: `auto`, what this machine computes fastest."""
 
+import re
 from typing import Any
 
 import lightning
@@ -28,8 +29,20 @@ class Trainer(lightning.Trainer):
             use_distributed_sampler: Leave it off; see above.
 
         Raises:
-            UserError: an unknown precision, or validations (and their checkpoints) between accumulated micro-batches.
+            UserError: an unknown precision, validations (and their checkpoints) between accumulated micro-batches, or
+                a share of training batches, which have no end.
         """
+        for name in ("val_check_interval", "limit_train_batches"):
+            if isinstance(kwargs.get(name), float) and kwargs[name] != 1.0:
+                raise UserError(
+                    f"trainer.{name}={kwargs[name]}: expected a whole number, as training batches have no end to take "
+                    "a share of"
+                )
+        if kwargs.get("overfit_batches"):
+            raise UserError(
+                f"trainer.overfit_batches={kwargs['overfit_batches']}: expected 0, as batches are a function of the "
+                "step; to learn a few by heart, give data.corpus or data.train_examples little to learn"
+            )
         interval, accumulate = kwargs.get("val_check_interval"), kwargs.get("accumulate_grad_batches") or 1
         if isinstance(interval, int) and interval % accumulate:
             raise UserError(
@@ -43,11 +56,20 @@ class Trainer(lightning.Trainer):
             kwargs["strategy"], precision = ShardedStrategy(precision), "32-true"
         elif isinstance(strategy, str) and strategy.startswith("fsdp"):
             raise UserError(f"trainer.strategy={strategy!r}: expected {NAME}")
+        elif isinstance(strategy, str) and re.search(r"spawn|fork|notebook", strategy):
+            # They copy this process with what it holds, and bring back weights alone, not a run.
+            raise UserError(f"trainer.strategy={strategy!r}: expected ddp, which starts its processes anew")
         plugins = kwargs.get("plugins") or []
         self.checkpoint_io = RunCheckpointIO()
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), self.checkpoint_io]
         super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
+        # A batch holds ids and masks: no number in it has a precision, and it is not to be copied or changed.
+        self.precision_plugin.convert_input = _as_it_is  # type: ignore[method-assign]
         install(self)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def micro_step(trainer: lightning.Trainer, batch_idx: int) -> int:
