@@ -84,6 +84,8 @@ def what_the_machine_refuses(error: Exception) -> str | None:
                 return place + str(one.strerror)
         if isinstance(one, MemoryError):
             return LIMITS[errno.ENOMEM]
+        if isinstance(one, RuntimeError | KeyError) and re.search(r"home directory|uid not found", str(one)):
+            return f"user {os.getuid()} has no home folder; set HOME, or LIGHTNING_METATOK_CACHE for prepared data"
         if isinstance(one, UnicodeEncodeError) and one.reason == "surrogates not allowed":
             return f"{one.object[:200]!r}: expected text in UTF-8"
         if isinstance(one, RuntimeError | ImportError | OSError):

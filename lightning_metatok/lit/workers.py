@@ -13,7 +13,6 @@ import shutil
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,13 +64,16 @@ class Loader(DataLoader):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    def check_worker_number_rationality(self) -> None:
+        """Leave out torch's warning about more workers than cores: a container may have one, and batches are cheap."""
+
     def _check_room(self) -> None:
         needed = self.num_workers * (self.prefetch_factor or 1) * _shared_bytes(self._first())
         free = shutil.disk_usage(SHARED_MEMORY).free
         if free < needed:
             raise WorkerError(
-                f"{SHARED_MEMORY} has {free / 2**20:.1f} MB free, and batches of {self.num_workers} workers take "
-                f"{needed / 2**20:.1f} MB; free some, give a container more (--shm-size), or take --data.num_workers=0"
+                f"{SHARED_MEMORY} has {free / 1024:,.0f} kB free, and the batches of {self.num_workers} workers take "
+                f"{needed / 1024:,.0f} kB; free some, give a container more (--shm-size), or take --data.num_workers=0"
             )
 
     def _first(self) -> Any:
@@ -79,21 +81,16 @@ class Loader(DataLoader):
 
 
 def make_loader(dataset: Any, num_workers: int, *, sends_tensors: bool = True, **options: Any) -> Loader:
-    """Return a loader of `dataset`, whose items are batches, with `num_workers` processes; `options` are DataLoader's.
-
-    More workers than cores are fine: any number gives the same batches, so torch's advice about that is left out.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
-        loader = Loader(
-            dataset,
-            batch_size=None,
-            num_workers=num_workers,
-            multiprocessing_context=start_method(num_workers),
-            worker_init_fn=end_with_parent if num_workers else None,
-            generator=torch.Generator(),  # else starting an iterator would draw from the global one
-            **options,
-        )
+    """Return a loader of `dataset`, whose items are batches, with `num_workers` processes; `options` are DataLoader's."""
+    loader = Loader(
+        dataset,
+        batch_size=None,
+        num_workers=num_workers,
+        multiprocessing_context=start_method(num_workers),
+        worker_init_fn=end_with_parent if num_workers else None,
+        generator=torch.Generator(),  # else starting an iterator would draw from the global one
+        **options,
+    )
     loader.sends_tensors = sends_tensors
     return loader
 
