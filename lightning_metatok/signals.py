@@ -23,8 +23,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 class Stopped(BaseException):
     """The run was asked to stop, and its checkpoint is complete. No error, so no `except Exception` takes it."""
 
-    def __init__(self, number: int, step: int, where: str = "") -> None:
-        super().__init__(f"{signal.Signals(number).name} at step {step}{where and f', {where}'}")
+    def __init__(self, number: int, step: int, lost: str = "") -> None:
+        super().__init__(f"{signal.Signals(number).name} at step {step}{lost and f' ({lost})'}")
         self.number, self.step = number, step
 
     @property
@@ -61,14 +61,13 @@ def received() -> int:
     return _state["received"]
 
 
-def heed(lost: str, *, but: tuple[int, ...] = ()) -> None:
-    """Between two units of work: end it if a signal came, unless it is one of `but`.
+def heed(lost: str) -> None:
+    """Between two units of work before training: end it if a signal came.
 
     Raises:
         Asked: one came; `lost` says what is done again.
     """
-    number = received()
-    if number and number not in but:
+    if number := received():
         raise Asked(number, lost)
 
 

@@ -32,7 +32,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
-from lightning_metatok.lit.callbacks.checkpoint import stop
+from lightning_metatok.lit.callbacks.checkpoint import stop, stops_at
 from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, check_resumable, check_weights, weights_of
 from lightning_metatok.lit.checkpoint_io import forget_after, newest_valid, read_state
 from lightning_metatok.lit.loggers import cut_logs, run_loggers
@@ -112,7 +112,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
         check_accelerator(str(self.config.trainer.accelerator))
-        with self.meeting.tells_errors():
+        with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
             super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
@@ -213,7 +213,8 @@ class TrainingCLI(LightningCLI):
         }
         options = quiet_options.get(self.verb, {})
         given_options = dict(self._get(self.config_init, "trainer"))
-        with trainer_errors(given_options, MisconfigurationException, ImportError), name_dead_worker():
+        kinds = MisconfigurationException, ImportError
+        with trainer_errors(given_options, *kinds), name_dead_worker(), stops_at(lambda: self.trainer.global_step):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )

@@ -81,7 +81,7 @@ class Loader(DataLoader):
 
 
 def make_loader(dataset: Any, num_workers: int, *, sends_tensors: bool = True, **options: Any) -> Loader:
-    """Return a loader of `dataset`, whose items are batches, with `num_workers` processes; `options` are DataLoader's."""
+    """Return a loader of `dataset`, whose items are batches, in `num_workers` processes; `options` are DataLoader's."""
     loader = Loader(
         dataset,
         batch_size=None,
