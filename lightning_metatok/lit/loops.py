@@ -81,6 +81,11 @@ class BorderedFitLoop(_FitLoop):
         """Whether there is nothing to do, not even an end."""
         return super().skip and not self.restarting
 
+    @property
+    def done(self) -> bool:
+        """Whether the last step is made, and the validation behind it."""
+        return super().done and not self.epoch_loop.owes_validation  # type: ignore[attr-defined]
+
 
 def install(trainer: lightning.Trainer) -> None:
     """Give the trainer these loops, and take Lightning's own signal handlers, which save in the middle of a step."""
