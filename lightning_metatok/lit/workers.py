@@ -28,11 +28,12 @@ from lightning_metatok.errors import WorkerError
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when the one that made it dies."""
 SHARED_MEMORY = Path("/dev/shm")
-NO_ROOM, CANNOT_SEND = 74, 75
-"""Exit codes of a worker whose batch found no room in shared memory, or could not be sent for another reason."""
+NO_ROOM, TOO_MANY_FILES, CANNOT_SEND = 74, 75, 76
+"""Exit codes of a worker whose batch could not be sent, by the reason."""
 SENDING = f"; batches are sent through {SHARED_MEMORY}"
 FATES = {
     NO_ROOM: f"found no room for a batch{SENDING}",
+    TOO_MANY_FILES: "has too many open files; `ulimit -n` allows no more",
     CANNOT_SEND: "could not send a batch",
 }
 
@@ -130,10 +131,12 @@ def _obey(parent: int) -> None:
 
 
 def _cannot_send(error: BaseException, batch: Any) -> None:
-    full = "No space left on device" in str(error) or "shared memory" in str(error)
-    if not full:
-        print(f"data worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    os._exit(NO_ROOM if full else CANNOT_SEND)
+    if "Too many open files" in str(error):
+        os._exit(TOO_MANY_FILES)
+    if "No space left on device" in str(error):
+        os._exit(NO_ROOM)
+    print(f"data worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    os._exit(CANNOT_SEND)
 
 
 @contextmanager

@@ -153,7 +153,7 @@ def test_what_stands_before_training_is_left_without_a_trace(
 
 def asked(folder: Path) -> set[str]:
     """How many prompts each condition was asked."""
-    return {row["n"] for row in csv.DictReader((folder / "answers.csv").open())}
+    return {row["n"] for row in csv.DictReader((folder / "answers.csv").read_text().splitlines())}
 
 
 def test_a_short_run_is_asked_few_questions_and_an_option_wins(undisturbed: Undisturbed, tmp_path: Path) -> None:
