@@ -168,7 +168,7 @@ def test_shared_memory_that_is_full_is_said(
     script.write_text(f"run={tmp_path}/run; tool='{sys.executable} -m lightning_metatok'\n{around}\n{fit} {options}\n")
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("no mounts of its own here")
-    done = subprocess.run(["unshare", "-m", "bash", str(script)], capture_output=True, text=True, timeout=120,
+    done = subprocess.run(["unshare", "-m", "bash", str(script)], capture_output=True, text=True, timeout=600,
                           check=False, cwd=Path(__file__).parents[2])  # fmt: skip
     assert done.returncode == code, done
     assert line in done.stderr.splitlines()[-1]
