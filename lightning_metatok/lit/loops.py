@@ -44,7 +44,7 @@ class BorderedEpochLoop(_TrainingEpochLoop):
             with undisturbed():
                 super().on_advance_end(data_fetcher)
         except signals.Asked:
-            trainer.training = True  # type: ignore[attr-defined]
+            trainer.training = True
             self._tell("on_interrupted_validation", before)
             raise
         self.owes_validation = False

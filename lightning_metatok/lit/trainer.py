@@ -64,7 +64,7 @@ class Trainer(lightning.Trainer):
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), self.checkpoint_io]
         super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
         # A batch holds ids and masks: no number in it has a precision, and it is not to be copied or changed.
-        self.precision_plugin.convert_input = _as_it_is  # type: ignore[method-assign]
+        self.precision_plugin.convert_input = _as_it_is  # type: ignore[method-assign, assignment]
         install(self)
 
 
