@@ -36,7 +36,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
-from lightning_metatok.lit.callbacks.checkpoint import stop
+from lightning_metatok.lit.callbacks.checkpoint import stop, stops_at
 from lightning_metatok.lit.checkpoint_contents import (
     TOKENIZER_KEY,
     check_resumable,
@@ -141,7 +141,7 @@ class TrainingCLI(LightningCLI):
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
         check_machine(self.config)
         check_memory(self.config.as_dict(), trains=self.verb == "fit")
-        with self.meeting.tells_errors():
+        with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
             super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
@@ -213,7 +213,7 @@ class TrainingCLI(LightningCLI):
         given_options = dict(self._get(self.config_init, "trainer"))
         options = {"callbacks": callbacks, "default_root_dir": str(self.folder)}
         options["logger"] = run_loggers(self.folder, given_options.get("logger"), logs=self.verb != "predict")
-        with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError):
+        with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError, ImportError):
             trainer = super().instantiate_trainer(**options, **kwargs)
         self.claim.steps = lambda: trainer.global_step
         # Last, so that it prints what the others found.
@@ -250,10 +250,9 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with (
-            trainer_errors(dict(self._get(self.config_init, "trainer")), MisconfigurationException),
-            name_dead_worker(),
-        ):
+        given_options = dict(self._get(self.config_init, "trainer"))
+        kinds = MisconfigurationException, ImportError
+        with trainer_errors(given_options, *kinds), name_dead_worker(), stops_at(lambda: self.trainer.global_step):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )

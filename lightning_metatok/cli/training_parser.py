@@ -36,6 +36,8 @@ def _load(text: str) -> Any:
 
 
 set_loader(MODE, _load, (yaml.YAMLError,))
+NEED_PACKAGES = ("accelerator", "strategy", "precision", "profiler")
+"""Options of the trainer with values that need a package of their own."""
 
 
 class Parser(LightningArgumentParser):
@@ -113,7 +115,10 @@ def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Itera
         named = {key: match.start() for key in options if (match := re.search(rf"\b{key}\b", line))}
         # Some messages show the value alone.
         shown = [key for key, value in options.items() if isinstance(value, str) and f"'{value}'" in line]
-        key = next(iter((*sorted(named, key=named.__getitem__), *shown)), None)
+        # What needs another package does not say which option asked for it.
+        chosen = [key for key in NEED_PACKAGES if str(options.get(key)) not in ("None", "auto", "cpu")]
+        needs = chosen if isinstance(error, ImportError) else []
+        key = next(iter((*sorted(named, key=named.__getitem__), *shown, *needs)), None)
         raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
 
 

@@ -9,7 +9,7 @@ scored as if that one had been right, so token accuracy is that of teacher forci
 several questions, each is answered after the right answers to those before, and exact means all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,7 @@ def ask(
     drop_positions: str | None = None,
     zero_meta_embedding: bool = False,
     max_tokens: int = 32768,
+    after_batch: Callable[[int], None] = lambda prompts: None,
 ) -> Answers:
     """Return what `pl_module.model` answers to `examples`, in their order.
 
@@ -67,6 +68,7 @@ def ask(
         examples: prompts with at least one answer token each, see `lightning_metatok.tasks`.
         drop_positions, zero_meta_embedding: as in `MetaTransformer.forward`.
         max_tokens: of a batch, filling included; one prompt at least.
+        after_batch: called with the number of prompts that this rank has just asked; may raise to end it.
 
     Raises:
         UserError: the prompts are too long for the model's position table.
@@ -82,6 +84,7 @@ def ask(
             for chosen in batches[trainer.global_rank :: trainer.world_size]:
                 places, given = _answered(trainer, pl_module, examples, chosen, drop_positions, zero_meta_embedding)
                 given_A[np.searchsorted(places_A, places)] = given
+                after_batch(len(chosen))
     finally:
         pl_module.train(was_training)
     return _score(examples, places_A, _sum_over_ranks(trainer, pl_module, given_A))

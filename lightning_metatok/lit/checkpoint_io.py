@@ -127,6 +127,13 @@ def write_manifest(
     _mark(path).unlink(missing_ok=True)
 
 
+def add_loss(path: Path, loss: float) -> None:
+    """Let the manifest of a checkpoint say the validation `loss`, which was measured after it was written."""
+    manifest = path.with_suffix(".json")
+    described = {**json.loads(manifest.read_text(encoding="utf-8")), "loss": loss}
+    write_file(manifest, lambda target: target.write_text(json.dumps(described, indent=1), encoding="utf-8"))
+
+
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, flush it to the disk and give it its name; on failure nothing stays."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}")

@@ -30,7 +30,7 @@ from lightning_metatok.data import (
 from lightning_metatok.data.corpora import SPLITS
 from lightning_metatok.data.injection import Length, Placement
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.workers import end_with_parent, start_method
+from lightning_metatok.lit.workers import make_loader
 from lightning_metatok.tasks.stream import Counts
 
 
@@ -232,15 +232,11 @@ class MetaTokenDataModule(LightningDataModule):
         )
 
     def _loader(self, dataset: StepDataset, sampler: StepSampler) -> DataLoader:
-        return DataLoader(
+        return make_loader(
             dataset,
+            self.num_workers,
             sampler=sampler,
-            batch_size=None,
-            num_workers=self.num_workers,
-            multiprocessing_context=start_method(self.num_workers),
-            worker_init_fn=end_with_parent,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else starting an iterator would draw from the global one
             persistent_workers=self.num_workers > 0,
         )
 

@@ -23,7 +23,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
-from lightning_metatok.signals import Stopped
+from lightning_metatok.signals import Asked, Stopped
 
 LOGS = "logs"
 POLL_S = 0.2
@@ -119,6 +119,6 @@ class RankLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.path is not None:
-            if error is not None and not isinstance(error, Stopped):
+            if error is not None and not isinstance(error, Stopped | Asked):
                 os.write(self._console, f"lightning-metatok: rank {rank()} failed, see {self.path}\n".encode())
             os.close(self._console)

@@ -23,10 +23,11 @@ from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_c
 from lightning_metatok.data.blocks import prepare_tokens
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.examples import META, Examples
-from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
+from lightning_metatok.data.preparation import LOST, get_tokenizer, progress_bar, tell
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.datamodule import say_of_data
 from lightning_metatok.lit.task_loaders import OnceEach, StepLoader
+from lightning_metatok.signals import heed
 from lightning_metatok.tasks import TASKS, Task, build, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
 from lightning_metatok.tasks.sets import prepared_examples
@@ -366,10 +367,10 @@ class TaskDataModule(LightningDataModule):
 
 
 @contextlib.contextmanager
-def counting_bar() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a function (what, done, total) that draws a bar on stderr where that is a terminal."""
+def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function (what, done, total) that heeds signals, and draws a bar on stderr where that is a terminal."""
     if not sys.stderr.isatty():
-        yield None
+        yield lambda what, done, total: heed(LOST)
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -378,6 +379,7 @@ def counting_bar() -> Iterator[Callable[[str, int, int], None] | None]:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:
+            heed(LOST)
             if what not in tasks:
                 tasks[what] = bar.add_task(f"examples of {what}", total=total)
             bar.update(tasks[what], completed=done)

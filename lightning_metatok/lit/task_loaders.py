@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lightning_metatok.data import Batch, StepSampler
 from lightning_metatok.data.examples import Examples
-from lightning_metatok.lit.workers import end_with_parent, start_method
+from lightning_metatok.lit.workers import make_loader
 from lightning_metatok.tasks.curriculum import Schedule
 from lightning_metatok.tasks.stream import STEPS, Counts, Window, Windows
 
@@ -53,15 +52,12 @@ class StepLoader:
 
     def _made(self, phase: int, first: int) -> Iterator[Window]:
         return iter(
-            DataLoader(
+            make_loader(
                 WindowDataset(self.windows[phase]),
+                self.num_workers,
                 sampler=StepSampler(first),
-                batch_size=None,
-                num_workers=self.num_workers,
-                multiprocessing_context=start_method(self.num_workers),
-                worker_init_fn=end_with_parent,
+                sends_tensors=False,
                 collate_fn=_as_it_is,
-                generator=torch.Generator(),  # else starting workers would draw from the global one
             )
         )
 

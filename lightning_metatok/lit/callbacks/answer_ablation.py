@@ -15,17 +15,18 @@ class AnswerAblation(Callback, ABC):
 
     Args:
         multiples: Lengths, as multiples of the largest trained one. None of them switches this ablation off.
-        n: Prompts of each length. Where two ablations ask at one length, both ask the larger number.
+        n: Prompts of each length; null: see `prompts_for`. Where two ablations ask at one length, both ask the larger
+            number.
 
     Raises:
         UserError: a multiple that is not positive, or fewer than one prompt.
     """
 
-    def __init__(self, multiples: list[float], n: int) -> None:
+    def __init__(self, multiples: list[float], n: int | None) -> None:
         self.multiples = sorted({float(multiple) for multiple in multiples})
         self.n = n
         self._expect(all(multiple > 0 for multiple in self.multiples), "multiples", multiples, "positive numbers")
-        self._expect(n >= 1, "n", n, "at least 1")
+        self._expect(n is None or n >= 1, "n", n, "at least 1")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse to be alone: nothing would be asked."""
@@ -42,3 +43,22 @@ class AnswerAblation(Callback, ABC):
     def _expect(self, right: bool, option: str, value: object, expected: str) -> None:
         if not right:
             raise UserError(f"{type(self).__name__}.{option}={value}: expected {expected}")
+
+
+MOST_PROMPTS, LEAST_PROMPTS = 1000, 20
+SHARE = 16
+"""Prompts seen in training for each one that is asked: with every ablation that a task has, the study then takes about
+as long as the training, and less where the run is longer."""
+
+
+def prompts_for(trainer: Trainer) -> int:
+    """Prompts a condition and length where no option says how many: 1,000, fewer after a run of few prompts."""
+    if trainer.state.fn != "fit" or trainer.max_steps < 1:
+        return MOST_PROMPTS
+    return min(MOST_PROMPTS, max(LEAST_PROMPTS, prompts_seen(trainer) // SHARE))
+
+
+def prompts_seen(trainer: Trainer) -> int:
+    """Prompts of the whole run, on all ranks together."""
+    batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    return int(trainer.max_steps * trainer.accumulate_grad_batches * trainer.world_size * batch_size)

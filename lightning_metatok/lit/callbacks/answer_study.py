@@ -8,7 +8,9 @@
 The undisturbed prompts of a length are asked once for all ablations, and everything else is compared with them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -30,11 +32,19 @@ from lightning_metatok.lit.answer_report import (
     to_csv,
 )
 from lightning_metatok.lit.answers import Answers, ask
-from lightning_metatok.lit.callbacks.answer_ablation import AnswerAblation
+from lightning_metatok.lit.callbacks.answer_ablation import (
+    MOST_PROMPTS,
+    SHARE,
+    AnswerAblation,
+    prompts_for,
+    prompts_seen,
+)
 from lightning_metatok.lit.callbacks.length_generalisation import LengthGeneralisation
+from lightning_metatok.lit.callbacks.progress import progress_of
 from lightning_metatok.lit.conditions import FULL, Condition
 from lightning_metatok.lit.figures import save_figure
 from lightning_metatok.lit.loggers import log_figure, log_folder
+from lightning_metatok.lit.stopping import LOST_IN_VALIDATION, heed
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks import Task
 
@@ -122,33 +132,59 @@ class AnswerStudy(Callback):
         """Ask everything that `ablations` want; all ranks together."""
         self.cells, self.slices, self._asked = [], [], {}
         data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
+        parts = self._plan(trainer, pl_module, ablations)
+        with progress_of(trainer, "answers", sum(part.work for part in parts)) as move:
+            for part in parts:
+                try:
+                    examples = data.evaluation_examples(part.multiple, part.n)
+                except UserError as error:
+                    self._leave_out(trainer, f"{part.multiple:g}x: {error}")
+                    continue
+                for condition in part.conditions:
+                    self._heed(trainer, together=True)
+                    self._ask(trainer, pl_module, condition, part, examples, move)
+                    if part.multiple not in self._asked or not ((examples.flags & META) > 0).any():
+                        break  # nothing to compare with, or nothing to change
+
+    def _plan(self, trainer: Trainer, pl_module: LightningModule, ablations: Sequence[AnswerAblation]) -> list["_Part"]:
+        """What is asked at each length, in order; how many prompts is said where no option says it."""
+        data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
         config: TransformerConfig = pl_module.model.config  # type: ignore[assignment, union-attr]
+        follows = prompts_for(trainer)
+        parts = []
         for multiple in sorted({multiple for ablation in ablations for multiple in ablation.multiples}):
             here = [ablation for ablation in ablations if multiple in ablation.multiples]
-            try:
-                examples = data.evaluation_examples(multiple, max(ablation.n for ablation in here))
+            n = max(ablation.n or follows for ablation in here)
+            conditions = []
+            with suppress(UserError):  # it cannot be so long, which is said in its turn
                 placement = data.evaluation_task(multiple).placement
-            except UserError as error:
-                self._leave_out(trainer, f"{multiple:g}x: {error}")
-                continue
-            conditions = [FULL]
-            if ((examples.flags & META) > 0).any():
-                conditions += [c for ablation in here for c in ablation.conditions(config, placement)]
-            for condition in dict.fromkeys(conditions):
-                self._ask(trainer, pl_module, data, condition, multiple, examples)
-                if multiple not in self._asked:
-                    break  # nothing to compare with
+                conditions = [FULL, *(c for ablation in here for c in ablation.conditions(config, placement))]
+            parts.append(_Part(multiple, n, list(dict.fromkeys(conditions))))
+        if parts and follows < MOST_PROMPTS and any(ablation.n is None for ablation in ablations):
+            self._say_once(
+                trainer,
+                f"answers: {follows} prompts a condition, as this run saw {prompts_seen(trainer):,} in training; "
+                f"{MOST_PROMPTS:,} from {MOST_PROMPTS * SHARE:,} on, or with --lengths.n={MOST_PROMPTS} and the like",
+            )
+        return parts
+
+    def _heed(self, trainer: Trainer, *, together: bool = False) -> None:
+        in_training = trainer.validating
+        lost = LOST_IN_VALIDATION if in_training else "the answers behind the last step are asked anew"
+        if trainer.state.fn == "fit":
+            heed(trainer, lost, together=together and not in_training)
 
     def _ask(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        data: EvaluationData,
         condition: Condition,
-        multiple: float,
+        part: "_Part",
         examples: Examples,
+        move: Callable[[float, str], None],
     ) -> None:
-        changed = condition.change(examples, data.tokenizer.meta_id)
+        multiple = part.multiple
+        changed = condition.change(examples, trainer.datamodule.tokenizer.meta_id)  # type: ignore[attr-defined]
         where = f"{condition.label} at {multiple:g}x"
         if condition.marks is not None and np.array_equal(changed.tokens, examples.tokens):
             self._leave_out(trainer, f"{where}: these prompts stay as they are")
@@ -157,12 +193,18 @@ class AnswerStudy(Callback):
         if limit is not None and needed > limit:  # type: ignore[operator]
             self._leave_out(trainer, f"{where}: prompts of {needed} positions, model.max_positions={limit}")
             return
+
+        def after_batch(prompts: int) -> None:
+            move(prompts * trainer.world_size * multiple, where)
+            self._heed(trainer)
+
         answers = ask(
             trainer,
             pl_module,
             changed,
             drop_positions=condition.drop_positions,
             zero_meta_embedding=condition.zero_meta_embedding,
+            after_batch=after_batch,
         )
         if condition == FULL:
             self._asked[multiple] = examples, answers
@@ -172,10 +214,12 @@ class AnswerStudy(Callback):
             self.slices += make_slices(condition, multiple, examples, answers)
 
     def _leave_out(self, trainer: Trainer, message: str) -> None:
-        """Say once what is not asked."""
+        self._say_once(trainer, f"answers: left out {message}")
+
+    def _say_once(self, trainer: Trainer, message: str) -> None:
         if message not in self._told and trainer.is_global_zero:
             self._told.add(message)
-            print(f"answers: left out {message}")
+            print(message)
 
     # -- results
 
@@ -204,6 +248,20 @@ class AnswerStudy(Callback):
     def _print(self, trainer: Trainer) -> None:
         if self.cells and trainer.is_global_zero:
             print_answers(printer(), self.cells)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is asked at one length: the undisturbed prompts first."""
+
+    multiple: float
+    n: int
+    conditions: list[Condition]
+
+    @property
+    def work(self) -> float:
+        """In prompts of the trained length."""
+        return self.multiple * self.n * len(self.conditions)
 
 
 def _ablations(trainer: Trainer) -> list[AnswerAblation]:

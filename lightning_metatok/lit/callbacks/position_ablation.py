@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_metatok.lit.figures import ablation_figure, save_figure
 from lightning_metatok.lit.loggers import log_figure, log_folder
 from lightning_metatok.lit.metrics import SourceTokenLoss
+from lightning_metatok.lit.stopping import LOST_IN_VALIDATION, heed
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class PositionAblation(Callback):
             for positions in ("kept", "dropped") if has_meta else ("kept",):
                 metric = SourceTokenLoss().to(pl_module.device)
                 for batch in batches:
+                    heed(trainer, LOST_IN_VALIDATION)
                     on_device = batch.to(pl_module.device)
                     with trainer.precision_plugin.forward_context():
                         nll_BT = pl_module.nll(  # type: ignore[operator]
