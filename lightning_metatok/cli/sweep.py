@@ -29,6 +29,7 @@ from lightning_metatok.cli.option_names import option_names
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
 from lightning_metatok.cli.yaml_files import read_config
 from lightning_metatok.errors import OptionParser, UserError, nearest
+from lightning_metatok.old_keys import old_options
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import all_configs, code_version
@@ -113,7 +114,7 @@ def read_sweep(file: Path, folder: Path | None) -> Sweep:
     spec = read_spec(read_config(str(file)), str(file))
     code = code_version(PACKAGE)
     runs = expand(spec, code, lambda path: _read_part(file, path))
-    known = option_names(code, _is_task(spec))
+    known = [*option_names(code, _is_task(spec)), *old_options()]
     for key in spec.set_keys():
         if key not in known and not any(key.startswith(f"{name}.") for name in _mappings(known)):
             raise UserError(f"{file}: {key}: no such key of the configuration{nearest(key, known)}")

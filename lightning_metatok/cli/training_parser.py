@@ -13,7 +13,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line, values_of
+from lightning_metatok.cli.old_options import current, without_old_keys
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.old_keys import old_options
 
 CONFIG_OPTIONS = ("--config", "-c")
 
@@ -28,13 +30,18 @@ class Parser(LightningArgumentParser):
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Check the config files by name before jsonargparse merges them."""
         known = known_keys(self)
-        check_config_files(values_of(list(args or []), CONFIG_OPTIONS), known)
+        check_config_files(values_of(list(args or []), CONFIG_OPTIONS), [*known, *old_options()])
+        args = current(list(args or []), CONFIG_OPTIONS)
         try:
             return super().parse_args(args, *rest, **kwargs)
         except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
             line = str(error).partition("\n")[0]
             named = re.search(r"'([\w.]+)'", line)
             raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
+
+    def _apply_actions(self, cfg: Any, *rest: Any, **kwargs: Any) -> Any:
+        """Leave out what `current` has said in new keys."""
+        return super()._apply_actions(without_old_keys(cfg), *rest, **kwargs)
 
 
 def read_integers_first(parser: LightningArgumentParser) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_metatok import old_keys
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig
@@ -89,7 +90,8 @@ def config_of(checkpoint: Mapping[str, Any], source: str) -> TransformerConfig:
     """
     names = {field.name for field in fields(TransformerConfig)}
     try:
-        config = TransformerConfig(**{k: v for k, v in checkpoint["hyper_parameters"].items() if k in names})
+        saved = old_keys.translated(checkpoint["hyper_parameters"])
+        config = TransformerConfig(**{k: v for k, v in saved.items() if k in names})
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     except TypeError as error:

@@ -23,6 +23,7 @@ import yaml
 from numpy.typing import NDArray
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.old_keys import translated
 
 ARM, CONFIG, METRICS, TOKENIZER = "arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"
 ENVIRONMENT = "environment.json"
@@ -36,8 +37,8 @@ BUDGETS = {"source_tokens": "budget/source_tokens", "flops": "budget/flops"}
 
 SEEDS = ("seed_everything", "data.seed")
 OF_THE_ARM = {
-    *(f"model.{key}" for key in ("meta_attention", "meta_over", "meta_layers", "meta_shared", "meta_fill")),
     *("data.meta_placement", "data.meta_fraction"),
+    *("model.pattern", "model.pattern_options", "model.mechanism", "model.mechanism_options"),
 }
 """Settings that arm.json says in its own words."""
 NO_MATTER = {
@@ -50,6 +51,9 @@ OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length",
 OF_THE_TRAINER = {
     f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
 }
+
+WHOLE = ("task_options", "pattern_options", "mechanism_options")
+"""Keys whose mappings are one value."""
 
 FloatArray = NDArray[np.float64]
 
@@ -151,6 +155,8 @@ def read_run(folder: Path) -> Run:
             raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
     try:
         config = yaml.safe_load(_text(folder / CONFIG))
+        if isinstance(model := config.get("model"), dict):
+            config["model"] = translated(model)
         flat = dict(_flatten(config))
     except (yaml.YAMLError, AttributeError, RecursionError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping") from error
@@ -209,9 +215,9 @@ def conditions(runs: list[Run]) -> list[Condition]:
 
 
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; what a task was given stays one value."""
+    """``{"model": {"bias": False}}`` -> ``("model.bias", False)``; options of a task and of an arm stay one value."""
     for key, value in nested.items():
-        if isinstance(value, Mapping) and key != "task_options":
+        if isinstance(value, Mapping) and key not in WHOLE:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
