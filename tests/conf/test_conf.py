@@ -72,6 +72,7 @@ NAMES = {
     "plain": "plain",
     "pause": "pause",
     "meta": "meta",
+    "landmark": "landmark",
     "matched": "matched",
     "meta-every": "meta (every)",
     "meta-finite-fill": "meta (fill -1e+09)",

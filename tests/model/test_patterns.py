@@ -1,4 +1,4 @@
-"""Patterns: each draws itself as its docstring does, its key ranges cover its mask, and a row is the same in any pass."""
+"""Patterns: each draws itself as in its docstring, its key ranges cover its mask, a row is the same in any pass."""
 
 import inspect
 import itertools

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.mechanisms.base import Between, Mechanism
+from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
 from lightning_metatok.model.mechanisms.matched import MatchedAttention
 from lightning_metatok.model.mechanisms.meta import MetaAttention
 from lightning_metatok.model.mechanisms.none import NoMechanism
@@ -12,6 +13,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "none": NoMechanism,
     "meta": MetaAttention,
     "matched": MatchedAttention,
+    "landmark": LandmarkAttention,
 }
 AXIS = Axis("mechanism", MECHANISMS)
 
