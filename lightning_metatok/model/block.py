@@ -1,6 +1,6 @@
 """One block of the transformer: a list of branches (`model.branch`), each of which adds its update to the stream.
 
-    x = x + CausalSelfAttention(LN1(x))       every token
+    x = x + SelfAttention(LN1(x))             every token
     x = x + ...                               what the mechanism adds, at the rows that its plan says
     x = x + MLP(LN2(x))                       every token
 
