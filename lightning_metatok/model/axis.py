@@ -77,7 +77,7 @@ class Axis(Generic[Kind]):
         """
         kind = self.find(name)
         known = defaults(kind)
-        hints = get_type_hints(kind.__init__, include_extras=True)  # type: ignore[misc]
+        hints = get_type_hints(kind.__init__, include_extras=True)
         for key, value in options.items():
             if key not in known:
                 some = f"one of {', '.join(known)}" if known else "no options"
@@ -90,7 +90,7 @@ class Axis(Generic[Kind]):
 
     def fixed(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options that a trained checkpoint fixes, defaults filled in: all but `free_after_training`."""
-        free = getattr(self.find(name), "free_after_training", frozenset())
+        free: frozenset[str] = getattr(self.find(name), "free_after_training", frozenset())
         return {key: value for key, value in self.filled(name, options).items() if key not in free}
 
     def refuse(self, key: str, value: Any, expected: str) -> NoReturn:

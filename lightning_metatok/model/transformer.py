@@ -9,6 +9,8 @@ Shape letters: B batch, T positions, K positions with those in the cache, N head
 V vocabulary.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -162,7 +164,7 @@ class MetaTransformer(nn.Module):
         """Weights that only its mechanism has: name -> what it is called, and in which block (None: between them)."""
         found: dict[str, tuple[str, int | None]] = {}
         for i, block in enumerate(self.blocks):
-            for branch in (branch for branch in block.branches if branch.added):
+            for branch in (branch for branch in cast(Block, block).branches if branch.added):
                 prefixes = tuple(f"blocks.{i}.{part}." for part in (branch.norm, branch.module))
                 found |= {name: (branch.label, i) for name in self.state_dict() if name.startswith(prefixes)}
         label = f"{self.config.mechanism} between blocks"

@@ -23,9 +23,11 @@ It computes in bf16 throughout, the residual stream too, which autocast leaves i
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import cast
 
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model.block import Block
 
 MODES = ("ddp", "zero2", "fsdp2")
 """Nothing sharded, gradients and moments sharded, everything sharded."""
@@ -142,7 +144,7 @@ BETWEEN = {"between": "between blocks"}
 def parts(model: MetaTransformer) -> dict[str, int]:
     """Parameters by what they are for, in the order in which a token meets them; parts without any are left out."""
     # The longest list first: it has all branches in order where others have some.
-    lists = sorted((block.branches for block in model.blocks), key=len, reverse=True)
+    lists = sorted((cast(Block, block).branches for block in model.blocks), key=len, reverse=True)
     inner = {branch.module: branch.label for branches in lists for branch in branches}
     found = dict.fromkeys(("embedding", "positions", *inner.values(), *BETWEEN.values(), "norms", "head"), 0)
     kinds = {"embedding": "embedding", "positions": "positions", "head": "head", **BETWEEN}

@@ -29,7 +29,7 @@ class Pattern:
     needs_mask: bool = True
     """False where it is what backends do without a mask: all keys up to the query's own place."""
 
-    example: ClassVar[Facts] = EXAMPLE
+    example: Facts = EXAMPLE
     """What `print` draws it on."""
 
     def allowed(self, facts: Facts, rows: slice) -> Tensor:

@@ -1,7 +1,5 @@
 """The query's own document: what keeps documents that are packed into one block apart."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -21,9 +19,7 @@ class SameDocument(Pattern):
     * . . . # # #
     """
 
-    example: ClassVar[Facts] = Facts.of(
-        6, torch.tensor([[False, False, True, False, False, True]]), torch.tensor([[0, 0, 0, 1, 1, 1]])
-    )
+    example = Facts.of(6, torch.tensor([[False, False, True, False, False, True]]), torch.tensor([[0, 0, 0, 1, 1, 1]]))
 
     def allowed(self, facts: Facts, rows: slice) -> Tensor:
         if facts.document_BK is None:
