@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_metatok import old_keys
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import MetaTransformer, TransformerConfig
-from lightning_metatok.model.positions import all_options
+from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms, positions
+from lightning_metatok.model.attention import patterns
 
+AXES = (positions.AXIS, patterns.AXIS, mechanisms.AXIS)
 TOKENIZER_KEY = "tokenizer"
 KINDS: Mapping[str, type] = {
     "state_dict": Mapping,
@@ -90,7 +92,8 @@ def config_of(checkpoint: Mapping[str, Any], source: str) -> TransformerConfig:
     """
     names = {field.name for field in fields(TransformerConfig)}
     try:
-        config = TransformerConfig(**{k: v for k, v in checkpoint["hyper_parameters"].items() if k in names})
+        saved = old_keys.translated(checkpoint["hyper_parameters"])
+        config = TransformerConfig(**{k: v for k, v in saved.items() if k in names})
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     except TypeError as error:
@@ -125,14 +128,16 @@ def check_weights(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], sour
 
 
 def read_otherwise(checkpoint: Mapping[str, Any], config: TransformerConfig) -> list[str]:
-    """Return a line for each option of positions that may change after training, and has: it is another model now."""
-    saved, name = checkpoint.get("hyper_parameters", {}), config.position
-    if saved.get("position") != name:
-        return []
-    theirs, ours = (all_options(name, dict(of)) for of in (saved.get("position_options", {}), config.position_options))
-    return [
-        f"model.position_options.{key}={ours[key]}, trained with {theirs.get(key)}: the checkpoint is read with "
-        "other positions than those it learned"
-        for key in ours
-        if ours[key] != theirs.get(key)
-    ]
+    """Return a line for each option of an axis that may change after training, and has: it is another model now."""
+    saved, lines = old_keys.translated(checkpoint.get("hyper_parameters", {})), []
+    for axis in AXES:
+        name, options = getattr(config, axis.key), f"{axis.key}_options"
+        if saved.get(axis.key) == name:
+            theirs, ours = (axis.filled(name, dict(of)) for of in (saved.get(options, {}), getattr(config, options)))
+            lines += [
+                f"model.{options}.{key}={ours[key]}, trained with {theirs.get(key)}: the checkpoint is read with "
+                f"another {axis.key} than the one it learned"
+                for key in ours
+                if ours[key] != theirs.get(key)
+            ]
+    return lines

@@ -3,7 +3,7 @@
     part       starts fresh where `model.init_new` names it
     tokens     the embedding, and a head of its own: for other token ids; <|meta|> keeps its row
     positions  rows of a learned table of positions beyond those of the checkpoint
-    layers     meta-attention where the checkpoint has none
+    layers     what a mechanism adds, such as meta-attention, where the checkpoint has none
 
 All other weights must be there and of the same shape. A fresh part is never silent: it must be asked for, and one line
 says what it was.
@@ -13,19 +13,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.checkpoint_contents import check_weights
+from lightning_metatok.model import MetaTransformer
+from lightning_metatok.model.axis import Axis
 
 PARTS = ("tokens", "positions", "layers")
 TOKEN_TABLES, POSITION_TABLE = ("embedding.weight", "head.weight"), "positions.table.weight"
-SECOND_ATTENTION = (".norm_meta.", ".meta_attention.")
-"""In the names of weights that only meta-attention has."""
 FREE_WITH = {
     "tokens": {"vocab_size", "tied_head"},
     "positions": {"max_positions"},
-    "layers": {"meta_attention", "meta_layers", "meta_over", "meta_shared"},
+    "layers": {"mechanism", "mechanism_options"},
 }
 """Choices that may differ from the checkpoint's when a part starts fresh."""
 
@@ -44,13 +44,19 @@ def check_parts(parts: Sequence[str], *, init_from: str | None) -> None:
 def free_keys(parts: Sequence[str], saved: dict[str, Any]) -> set[str]:
     """Choices of the model that need not be the checkpoint's, whose own choices are `saved`."""
     free = set().union(*(FREE_WITH[part] for part in parts))
-    if "layers" in parts and saved.get("meta_attention"):  # what is there is read as it was trained
-        free -= {"meta_attention", "meta_over", "meta_shared"}
+    if "layers" in parts and saved.get("mechanism", "none") != "none":  # what is there is read as it was trained
+        free -= {"mechanism"}
     return free
 
 
+def free_options(axis: Axis[Any], parts: Sequence[str], saved: Mapping[str, Any]) -> set[str]:
+    """Options of an axis that need not be the checkpoint's: those that say which layers exist, where these are new."""
+    kind = axis.known.get(saved.get(axis.key, ""))
+    return set(getattr(kind, "free_when_new", ())) if "layers" in parts else set()
+
+
 def load_weights(
-    model: nn.Module, weights: Mapping[str, Tensor], parts: Sequence[str], *, source: str, meta_id: int | None
+    model: MetaTransformer, weights: Mapping[str, Tensor], parts: Sequence[str], *, source: str, meta_id: int | None
 ) -> dict[str, Tensor]:
     """Load `weights` of the checkpoint `source` into `model`, but for the parts that start fresh.
 
@@ -88,12 +94,12 @@ def load_weights(
             table[: len(theirs)] = theirs
             weights[POSITION_TABLE] = table
     if "layers" in parts:
-        missing = sorted(mine.keys() - weights.keys())
-        new = [name for name in missing if any(part in f".{name}" for part in SECOND_ATTENTION)]
+        added = model.weights_of_mechanism()
+        new = {name: said for name, said in added.items() if name not in weights}
         weights |= {name: mine[name] for name in new}
-        if new:
-            layers = sorted({int(name.split(".")[1]) for name in new})
-            fresh.append(f"meta-attention in blocks {', '.join(str(layer) for layer in layers)}")
+        for label in dict.fromkeys(label for label, _ in new.values()):
+            blocks = sorted({block for found, block in new.values() if found == label and block is not None})
+            fresh.append(f"{label} in blocks {', '.join(map(str, blocks))}" if blocks else label)
     check_weights(mine, weights, f"model.init_from={source}")
     model.load_state_dict(weights)
     if fresh:

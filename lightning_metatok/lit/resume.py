@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.old_keys import translated_flat
 
 FREE = (
     *("run_dir", "ckpt_path", "allow_changed", "config", "config.*"),
@@ -47,7 +48,7 @@ def check_same_run(
         UserError: keys differ that are neither free nor allowed; all of them are named. Or an allowed key is none.
     """
     allowed = list(allowed)
-    theirs = saved.get("config")
+    theirs = None if saved.get("config") is None else translated_flat(saved["config"])
     known = sorted({*mine, *(theirs or {})})
     for pattern in allowed:
         if not any(fnmatch(key, pattern) for key in known):

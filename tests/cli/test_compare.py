@@ -192,7 +192,7 @@ def test_the_default_metric_is_the_loss_where_no_run_answers(tmp_path: Path) -> 
 # -- runs that were trained
 
 
-def train(folder: Path, placement: str, meta_attention: bool, seed: int) -> Path:
+def train(folder: Path, placement: str, mechanism: str, seed: int) -> Path:
     """Train four steps on a tiny task with the callback and the loggers of `fit`, and write the rest of its folder."""
     import lightning
 
@@ -208,7 +208,7 @@ def train(folder: Path, placement: str, meta_attention: bool, seed: int) -> Path
             "n_heads": 2,
             "d_model": 16,
             "vocab_size": symbol_tokenizer().vocab_size,
-            "meta_attention": meta_attention,
+            "mechanism": mechanism,
         },
         "data": {"task": "list_recall", "task_options": {"n_lists": [2, 3]}, "meta_placement": placement}
         | {"train_examples": None, "validation_examples": 20, "batch_size": 4, "seed": seed}

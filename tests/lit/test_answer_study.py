@@ -184,7 +184,7 @@ def test_a_length_that_cannot_be_made_or_read_is_left_out_and_said_once(
 
 
 def test_without_marks_only_the_prompts_are_asked(tmp_path: Path) -> None:
-    asking = study(tmp_path, *ablations([1]), built=model(meta_attention=False), meta_fraction=0.0)
+    asking = study(tmp_path, *ablations([1]), built=model(mechanism="none"), meta_fraction=0.0)
     assert conditions(asking) == ["full"]
 
 
@@ -206,11 +206,11 @@ def test_a_condition_that_changes_no_prompt_is_left_out(tmp_path: Path, capsys: 
     ("shape", "expected"),
     [
         ({}, ["self_attention", "meta_attention", "both"]),
-        ({"meta_attention": False}, ["both"]),
+        ({"mechanism": "none"}, ["both"]),
         ({"position": "learned"}, ["both"]),
         ({"position": "none"}, []),
         ({"drop_positions": "both"}, ["self_attention", "meta_attention", "none"]),
-        ({"meta_over": "all"}, ["self_attention", "meta_attention", "both"]),
+        ({"mechanism": "matched"}, ["self_attention", "meta_attention", "both"]),
     ],
     ids=str,
 )

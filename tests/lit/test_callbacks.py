@@ -73,7 +73,7 @@ def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
 
 def test_ablation_without_meta_tokens_has_nothing_to_drop(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     ablation = PositionAblation(multiples=[1], windows=2)
-    _trainer(tmp_path, ablation).fit(make_model(meta_attention=False), datamodule=make_data(meta_fraction=0.0))
+    _trainer(tmp_path, ablation).fit(make_model(mechanism="none"), datamodule=make_data(meta_fraction=0.0))
     assert [cell.positions for cell in ablation.cells] == ["kept"]
 
 

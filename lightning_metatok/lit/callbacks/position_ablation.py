@@ -40,7 +40,7 @@ class PositionAblation(Callback):
     Args:
         multiples: Context lengths, as multiples of the training length.
         windows: Number of text windows, each as long as the largest context; all lengths read the same text.
-        where: Attention layers whose positions are dropped: self_attention, meta_attention or both.
+        where: Branches whose positions are dropped: self_attention, meta_attention or both, which is all.
     """
 
     def __init__(

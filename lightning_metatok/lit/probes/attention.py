@@ -22,6 +22,7 @@ from lightning_metatok.lit.answer_figures import GREEN, PINK
 from lightning_metatok.lit.probes.base import Finding, Probe, Subject
 from lightning_metatok.lit.probes.drawing import put_title
 from lightning_metatok.lit.probes.inside import inside, mean_interval, real_BT
+from lightning_metatok.model.branch import SELF_ATTENTION
 from lightning_metatok.palette import BLUE, GREY, ORANGE
 
 STYLES = {
@@ -30,7 +31,7 @@ STYLES = {
     ("mark", "source"): (GREEN, "s"),
     ("source", "source"): (BLUE, "o"),
 }
-SECOND = "second attention"
+FIRST, SECOND = "self-attention", "second attention"
 
 
 class Attention(Probe):
@@ -64,13 +65,11 @@ class Attention(Probe):
             kinds = {"mark": batch.meta_mask_BT, "source": real_BT(batch) & ~batch.meta_mask_BT}
             for layer in layers:
                 record = recording.layers[layer]
-                for name, scores, probs in (
-                    ("self-attention", record.self_scores_BNTT, record.self_probs_BNTT),
-                    (SECOND, record.meta_scores_BNTT, record.meta_probs_BNTT),
-                ):
-                    if probs is None or scores is None:
+                for branch, found in record.branches.items():
+                    if found.scores_BNTT is None:
                         continue
-                    mean_BTT = probs[:, heads].mean(dim=1)
+                    name, scores = FIRST if branch == SELF_ATTENTION.name else SECOND, found.scores_BNTT
+                    mean_BTT = found.probs_BNTT[:, heads].mean(dim=1)
                     for query, key in itertools.product(kinds, kinds):
                         self._add(mass, by_distance, (layer, name, query, key), mean_BTT, _seen(scores, batch), kinds)
         table = DataFrame([*_mass_rows(mass), *_distance_rows(by_distance)])

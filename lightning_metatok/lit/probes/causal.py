@@ -43,7 +43,7 @@ class Knockout(Probe):
     def cannot(self, subject: Subject) -> str | None:
         """Something must be there to be taken away."""
         reason = super().cannot(subject)
-        if reason is None and not subject.has_meta_tokens and not subject.config.meta_attention:
+        if reason is None and not subject.has_meta_tokens and not _with_second(subject):
             return "the model has neither meta-tokens nor a second attention to knock out; expected one with either"
         return reason
 
@@ -51,7 +51,7 @@ class Knockout(Probe):
         """Layers that exist and have a second attention, prompts enough."""
         subject.need_examples(self.name, LEAST)
         for layer in subject.need_layers(self.name, self.layers):
-            if self.layers is not None and not subject.config.has_meta(layer):
+            if self.layers is not None and not subject.config.added(layer):
                 raise UserError(f"probe.{self.name}.layers={self.layers}: layer {layer} has no second attention")
 
     def run(self, subject: Subject) -> list[Finding]:
@@ -65,10 +65,10 @@ class Knockout(Probe):
                 _unseen("other_marks", "marks of other segments", lambda p: p.other_meta_BT),
                 _unseen("all_marks", "all marks", _meta),
             ]
-        layers = [i for i in subject.need_layers(self.name, self.layers) if subject.config.has_meta(i)]
-        acts = subject.config.meta_attention and (subject.has_meta_tokens or subject.config.meta_over == "all")
-        if acts and layers:
-            kind = "second attention" if subject.config.meta_over == "all" else "meta-attention"
+        layers = [i for i in subject.need_layers(self.name, self.layers) if subject.config.added(i)]
+        over_all = subject.config.built_mechanism.share(0.0) > 0
+        if layers and (subject.has_meta_tokens or over_all):
+            kind = "second attention" if over_all else "meta-attention"
             trials.append(_silent("silent", f"{kind} silent, all layers", layers))
             trials += [_silent(f"silent_{i}", f"{kind} silent, layer {i}", [i]) for i in layers]
         table = run_trials(subject, trials, self.name)
@@ -208,6 +208,11 @@ class _RandomTokens:
         key_BT = key_BT.masked_fill(~places.body_BT | places.meta_BT, 2.0)
         rank_BT = key_BT.argsort(dim=1).argsort(dim=1)
         return (rank_BT < places.meta_BT.sum(dim=1, keepdim=True)) & (key_BT < 2.0)
+
+
+def _with_second(subject: Subject) -> bool:
+    """Whether a mechanism adds branches that could be knocked out."""
+    return any(subject.config.added(layer) for layer in range(subject.config.n_layers))
 
 
 def _keeping(name: str, label: str, kept: Pick) -> Trial:

@@ -92,7 +92,8 @@ class Cosine(Probe):
                 before = place_BT[b, t]
                 for layer in layers:
                     record = recording.layers[layer]
-                    state, value = record.before_BTD, record.self_values_BTD
+                    state, value = record.before_BTD, record["self_attention"].values_BTD
+                    assert value is not None, "self-attention has value vectors"
                     for kind, marks, tokens in (
                         ("state", state[b, t], state[b, before]),
                         ("embedding", state[b, t], embedding_BTD[b, before]),

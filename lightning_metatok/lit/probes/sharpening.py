@@ -145,7 +145,7 @@ def _measure(
     with recorded(model) as recording:
         for name, changes in passes.items():
             model(batch.tokens_BT, batch.meta_mask_BT, batch.position_ids_BT, separate, return_hidden=True, **changes)
-            scores = [recording.layers[layer].self_scores_BNTT for layer in layers]
+            scores = [recording.layers[layer]["self_attention"].scores_BNTT for layer in layers]
             logits[name] = [rows.of(layer_scores, heads) for layer_scores in scores if layer_scores is not None]
     found: dict[tuple[str, str], list[Tensor]] = {}
     for i in range(len(layers)):

@@ -25,6 +25,8 @@ from lightning_metatok.model.recording import LayerRecord, Recording
 from lightning_metatok.palette import BLUE, GREY, ORANGE
 
 BRANCHES = {"self": ("self-attention", BLUE), "meta": ("second attention", ORANGE), "mlp": ("MLP", GREEN)}
+SHORT = {"self_attention": "self", "meta_attention": "meta"}
+"""Branches of a model, as they are called here."""
 
 
 class Updates(Probe):
@@ -63,7 +65,7 @@ class Updates(Probe):
         if linear:
             names = [(-1, "embedding"), *((i, b) for i in range(subject.config.n_layers) for b in BRANCHES)]
             for (at, branch), part_K in zip(names, np.concatenate(parts, axis=1), strict=True):
-                if branch != "meta" or subject.config.has_meta(at):
+                if branch != "meta" or subject.config.added(at):
                     kind = "where the answer is predicted"
                     rows.append({"measure": "answer", "layer": at, "branch": branch, "tokens": kind, **_mean(part_K)})
         table = DataFrame(rows)
@@ -88,10 +90,7 @@ class Updates(Probe):
 
 def branches(layer: LayerRecord) -> dict[str, tuple[Tensor, Tensor]]:
     """What each branch added to what."""
-    found = {"self": (layer.self_update_BTD, layer.before_BTD)}
-    if layer.meta_update_BTD is not None:
-        found["meta"] = (layer.meta_update_BTD, layer.after_self_BTD)
-    return {**found, "mlp": (layer.mlp_update_BTD, layer.after_meta_BTD)}
+    return {SHORT.get(name, name): (found.update_BTD, found.before_BTD) for name, found in layer.branches.items()}
 
 
 def attributed(subject: Subject, recording: Recording, answers_BT: Tensor, targets_BT: Tensor) -> Tensor:
@@ -100,8 +99,9 @@ def attributed(subject: Subject, recording: Recording, answers_BT: Tensor, targe
     model = subject.model
     parts = [recording.layers[0].before_BTD[answers_BT]]
     for layer in recording.layers:
-        meta_BTD = torch.zeros_like(layer.before_BTD) if layer.meta_update_BTD is None else layer.meta_update_BTD
-        parts += [x[answers_BT] for x in (layer.self_update_BTD, meta_BTD, layer.mlp_update_BTD)]
+        updates = {short: update_BTD for short, (update_BTD, _) in branches(layer).items()}
+        nothing_BTD = torch.zeros_like(layer.before_BTD)
+        parts += [updates.get(short, nothing_BTD)[answers_BT] for short in BRANCHES]
     head_VD = (model.embedding if model.head is None else model.head).weight
     directions_KD = head_VD[targets_BT[answers_BT]] - head_VD.mean(dim=0)
     norm: Any = model.norm

@@ -62,10 +62,10 @@ def list_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 ARMS: dict[str, dict[str, Any]] = {
     "meta": {},
-    "meta in one layer": {"meta_layers": [1]},
-    "matched": {"meta_over": "all"},
-    "pause": {"meta_attention": False},
-    "plain": {"meta_attention": False},
+    "meta in one layer": {"mechanism_options": {"layers": [1]}},
+    "matched": {"mechanism": "matched"},
+    "pause": {"mechanism": "none"},
+    "plain": {"mechanism": "none"},
     "post-norm": {"norm": "post"},
     "scores transformed": {"position": "alibi"},
 }
