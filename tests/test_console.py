@@ -13,8 +13,8 @@ from lightning_metatok import doctor
 from lightning_metatok.cli import main
 from lightning_metatok.cli.probe import print_findings
 from lightning_metatok.console import printer
+from lightning_metatok.lit.ablations.position_ablation import Cell
 from lightning_metatok.lit.callbacks.final_table import ablation_table
-from lightning_metatok.lit.callbacks.position_ablation import Cell
 from tests.written_runs import write_run
 
 LONG = "a_name_that_is_longer_than_a_line_" * 8

@@ -50,7 +50,7 @@ def _read(path: Path) -> "tuple[dict[str, Any], MetaTokenLM, list[Batch]]":
         UserError: the record is damaged, or holds a part of what a step needs.
     """
     from lightning_metatok.data import Batch
-    from lightning_metatok.lit.checkpoint_io import read_state
+    from lightning_metatok.lit.checkpoints.io import read_state
     from lightning_metatok.lit.module import MetaTokenLM
 
     record = read_state(path, key="run")
@@ -73,7 +73,7 @@ def _replay(path: Path) -> bool:
     """Make the step of one rank again; whether something is not finite."""
     import torch
 
-    from lightning_metatok.lit.random_state import set_random_state
+    from lightning_metatok.lit.checkpoints.random_state import set_random_state
 
     record, module, batches = _read(path)
     device = record["device"] if record["device"] == "cpu" or torch.cuda.is_available() else "cpu"

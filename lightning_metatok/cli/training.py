@@ -35,26 +35,32 @@ from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
-from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
+from lightning_metatok.lit.callbacks import (
+    Dashboard,
+    FinalTable,
+    PredictionWriter,
+    RunState,
+    TokenProgress,
+)
 from lightning_metatok.lit.callbacks.checkpoint import stop, stops_at
-from lightning_metatok.lit.checkpoint_contents import (
+from lightning_metatok.lit.checkpoints.contents import (
     TOKENIZER_KEY,
     check_resumable,
     check_weights,
     read_otherwise,
     weights_of,
 )
-from lightning_metatok.lit.checkpoint_io import read_state
-from lightning_metatok.lit.going_on import go_back, newest_to_go_on_from
-from lightning_metatok.lit.launch import check_launch
-from lightning_metatok.lit.loggers import run_loggers
+from lightning_metatok.lit.checkpoints.going_on import go_back, newest_to_go_on_from
+from lightning_metatok.lit.checkpoints.io import read_state
+from lightning_metatok.lit.checkpoints.resume import check_same_run, flat_config
+from lightning_metatok.lit.data.workers import name_dead_worker
 from lightning_metatok.lit.loops import stand_at
-from lightning_metatok.lit.ranks import Meeting, RankLog, rank, warn
-from lightning_metatok.lit.resume import check_same_run, flat_config
-from lightning_metatok.lit.run_folder import CHECKPOINTS, Claim, check_places, claim_run_folder, write_config
-from lightning_metatok.lit.run_lock import RunLock
+from lightning_metatok.lit.run.folder import CHECKPOINTS, Claim, check_places, claim_run_folder, write_config
+from lightning_metatok.lit.run.launch import check_launch
+from lightning_metatok.lit.run.lock import RunLock
+from lightning_metatok.lit.run.loggers import run_loggers
+from lightning_metatok.lit.run.ranks import Meeting, RankLog, rank, warn
 from lightning_metatok.lit.sharded import NAME as SHARDED
-from lightning_metatok.lit.workers import name_dead_worker
 
 DESCRIPTION = (
     "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins. --trust: the configuration "

@@ -14,7 +14,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from lightning_metatok import signals
-from lightning_metatok.lit.random_state import random_state, set_random_state
+from lightning_metatok.lit.checkpoints.random_state import random_state, set_random_state
 
 
 class BorderedEpochLoop(_TrainingEpochLoop):

@@ -20,15 +20,22 @@ from lightning_metatok import old_keys
 from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
-from lightning_metatok.lit.checkpoint_contents import AXES, TOKENIZER_KEY, config_of, tokenizer_of, weights_of
-from lightning_metatok.lit.checkpoint_io import read_state
-from lightning_metatok.lit.datamodule import MetaTokenDataModule
-from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_keys, free_options, load_weights
+from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
+from lightning_metatok.lit.checkpoints.contents import AXES, TOKENIZER_KEY, config_of, tokenizer_of, weights_of
+from lightning_metatok.lit.checkpoints.init_from import (
+    FREE_WITH,
+    PARTS,
+    check_parts,
+    free_keys,
+    free_options,
+    load_weights,
+)
+from lightning_metatok.lit.checkpoints.io import read_state
+from lightning_metatok.lit.data.task import TaskDataModule
+from lightning_metatok.lit.data.text import MetaTokenDataModule
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
-from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model.axis import Axis

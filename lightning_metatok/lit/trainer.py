@@ -7,9 +7,9 @@ import lightning
 from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.checkpoint_io import RunCheckpointIO
-from lightning_metatok.lit.launch import check_launch
+from lightning_metatok.lit.checkpoints.io import RunCheckpointIO
 from lightning_metatok.lit.loops import install
+from lightning_metatok.lit.run.launch import check_launch
 from lightning_metatok.lit.sharded import NAME, ShardedStrategy
 from lightning_metatok.runtime import resolve_precision
 

@@ -198,7 +198,7 @@ def train(folder: Path, placement: str, mechanism: str, seed: int) -> Path:
 
     from lightning_metatok.lit import MetaTokenLM, TaskDataModule
     from lightning_metatok.lit.callbacks.arm_card import ArmCard
-    from lightning_metatok.lit.loggers import run_loggers
+    from lightning_metatok.lit.run.loggers import run_loggers
     from lightning_metatok.tasks import symbol_tokenizer
 
     config: dict[str, Any] = {

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from lightning_metatok.lit import Trainer
-from lightning_metatok.lit.callbacks import BigramBaseline, PositionAblation, RunCheckpoint, Throughput
+from lightning_metatok.lit.ablations import PositionAblation
+from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
 from lightning_metatok.lit.callbacks.dashboard import exactly, flatten
 from lightning_metatok.lit.callbacks.progress import short
-from lightning_metatok.lit.checkpoint_io import checkpoints
+from lightning_metatok.lit.checkpoints.io import checkpoints
 from lightning_metatok.lit.metrics import SourceTokenLoss
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
@@ -149,7 +150,7 @@ def test_the_last_checkpoint_is_the_last_even_when_the_loss_got_worse(
 
 def test_a_run_says_what_it_was_made_with(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     from lightning_metatok.lit.callbacks import Environment
-    from lightning_metatok.lit.loggers import run_loggers
+    from lightning_metatok.lit.run.loggers import run_loggers
 
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=1, logger=run_loggers(tmp_path), callbacks=[Environment()],

@@ -15,11 +15,11 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule
-from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
+from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
 from lightning_metatok.lit.callbacks.progress import TokenProgress
-from lightning_metatok.lit.loggers import JsonlLogger
 from lightning_metatok.lit.module import TOKENIZER_KEY
 from lightning_metatok.lit.optim import OptimizerConfig
+from lightning_metatok.lit.run.loggers import JsonlLogger
 
 V = 672
 

@@ -11,9 +11,10 @@ import pytest
 
 from lightning_metatok.analysis import bigram
 from lightning_metatok.data import blocks
-from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, answers, task_data
+from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule
+from lightning_metatok.lit.answers import ask
 from lightning_metatok.lit.callbacks import Curriculum
-from lightning_metatok.lit.checkpoint_io import newest_valid, read_state
+from lightning_metatok.lit.checkpoints.io import newest_valid, read_state
 from lightning_metatok.tasks import Task
 from tests.system.helpers import Outcome, lines, run
 from tests.system.torture import Undisturbed, differences
@@ -107,10 +108,10 @@ def test_the_study_behind_the_last_step_heeds_signals_between_batches(
     number: int, undisturbed: Undisturbed, strike: Strike, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole, _ = undisturbed("task")
-    seen = strike(answers, "_answered", 10**9, number)
+    seen = strike(ask, "_answered", 10**9, number)
     run(*undisturbed.commands["task"], f"--run_dir={tmp_path / 'counting'}")
     monkeypatch.undo()
-    calls = strike(answers, "_answered", seen[0] - 2, number)
+    calls = strike(ask, "_answered", seen[0] - 2, number)
     outcome, command, _ = begin(undisturbed, "task", tmp_path)
     stopped(outcome, number, 12, "the answers behind the last step are asked anew")
     assert calls[0] == seen[0] - 2, "nothing was asked after that"
@@ -125,7 +126,7 @@ def test_a_run_that_is_done_but_for_its_study_does_not_come_back_on_sigusr1(
     undisturbed: Undisturbed, strike: Strike, tmp_path: Path
 ) -> None:
     undisturbed("task")
-    strike(task_data.TaskDataModule, "evaluation_examples", 1, signal.SIGUSR1)
+    strike(TaskDataModule, "evaluation_examples", 1, signal.SIGUSR1)
     outcome, _, whole = begin(undisturbed, "task", tmp_path)
     assert outcome.code == 0, outcome
     assert differences(tmp_path / "run", whole) == []

@@ -19,9 +19,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_metatok.data import Batch
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.datamodule import MetaTokenDataModule
-from lightning_metatok.lit.loggers import log_folder
-from lightning_metatok.lit.task_data import TaskDataModule
+from lightning_metatok.lit.data.task import TaskDataModule
+from lightning_metatok.lit.data.text import MetaTokenDataModule
+from lightning_metatok.lit.run.loggers import log_folder
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
 from lightning_metatok.model.attention import patterns

@@ -9,7 +9,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.analysis.bigram import fit_bigram
-from lightning_metatok.lit.stopping import heed
+from lightning_metatok.lit.run.stopping import heed
 
 LOST = "bigrams are counted anew"
 

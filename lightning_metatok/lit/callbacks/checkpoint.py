@@ -22,9 +22,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_metatok import signals
-from lightning_metatok.lit.checkpoint_io import add_loss, link_last, prune
-from lightning_metatok.lit.ranks import rank
-from lightning_metatok.lit.stopping import LOST_IN_VALIDATION, heed, of_all_ranks
+from lightning_metatok.lit.checkpoints.io import add_loss, link_last, prune
+from lightning_metatok.lit.run.ranks import rank
+from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed, of_all_ranks
 
 
 class RunCheckpoint(Checkpoint):

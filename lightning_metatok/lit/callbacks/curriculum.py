@@ -10,9 +10,9 @@ the one of that very validation, sees the same batches.
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_metatok.lit.answers import ask
-from lightning_metatok.lit.stopping import LOST_IN_VALIDATION, heed
-from lightning_metatok.lit.task_data import TaskDataModule
+from lightning_metatok.lit.answers.ask import ask
+from lightning_metatok.lit.data.task import TaskDataModule
+from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
 
 
 class Curriculum(Callback):

@@ -8,9 +8,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from lightning_metatok.event_file import exactly
-from lightning_metatok.lit.callbacks.position_ablation import PositionAblation
-from lightning_metatok.lit.figures import run_figure, save_figure
-from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_folder, log_text
+from lightning_metatok.lit.ablations.figures import run_figure, save_figure
+from lightning_metatok.lit.ablations.position_ablation import PositionAblation
+from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text
 
 
 def _lines(tags: Iterable[str]) -> list[Any]:

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from lightning_metatok.analysis.statistics import wilson_interval
 from lightning_metatok.console import printer
+from lightning_metatok.lit.ablations.position_ablation import Cell, PositionAblation
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
-from lightning_metatok.lit.callbacks.position_ablation import Cell, PositionAblation
 from lightning_metatok.lit.callbacks.throughput import Throughput
-from lightning_metatok.lit.loggers import log_folder
+from lightning_metatok.lit.run.loggers import log_folder
 
 
 class FinalTable(Callback):

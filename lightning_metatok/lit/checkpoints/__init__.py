@@ -1,0 +1,1 @@
+"""What a run leaves behind so that it can go on: checkpoints, what is in them, and which one is taken."""
