@@ -158,6 +158,8 @@ def read_run(folder: Path) -> Run:
         if isinstance(model := config.get("model"), dict):
             config["model"] = translated(model)
         flat = dict(_flatten(config))
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
     except (yaml.YAMLError, AttributeError, RecursionError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping") from error
     arm = _json(folder / ARM, _text(folder / ARM))

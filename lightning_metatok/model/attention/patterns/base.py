@@ -63,6 +63,10 @@ class Pattern:
         first, behind = ((change == sign).nonzero().flatten().tolist() for sign in (1, -1))
         return list(zip(first, behind, strict=True))
 
+    def at(self, layer: int, n_layers: int) -> "Pattern":
+        """Return the rule of one layer, for a pattern that differs between them; the same object where it does not."""
+        return self
+
     def mean_keys(self, n: int, extra_share: float) -> float:
         """Return how many keys a query sees on average in a document of `n` tokens, for `flops_per_token`.
 
