@@ -1,6 +1,7 @@
 """Mechanisms: what is added to a block by name alone, and what the rest of the house makes of a branch it never saw."""
 
 import ast
+import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -301,3 +302,14 @@ def test_layers_of_a_pattern_may_see_differently(monkeypatch: pytest.MonkeyPatch
     cache = KVCache(2)
     pieces = [model(inputs[0][:, a:b], inputs[1][:, a:b], cache=cache) for a, b in ((0, 7), (7, 8), (8, 21))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), full, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_copy_of_a_model_that_shares_weights_shares_its_own() -> None:
+    model, (tokens_BT, meta_mask_BT) = tiny(mechanism_options={"shared": True}), batch()
+    twin = copy.deepcopy(model)
+    expected = model(tokens_BT, meta_mask_BT)
+    assert torch.equal(twin(tokens_BT, meta_mask_BT), expected)
+    for parameter in model.parameters():
+        parameter.zero_()
+    assert torch.equal(twin(tokens_BT, meta_mask_BT), expected)

@@ -1,6 +1,6 @@
 """The one builder of plans: what each branch works on and may see in one forward pass.
 
-pattern        what self-attention may see                    -> a mask, or none where it is plain causal
+pattern        what self-attention may see, in each layer     -> a mask, or none where it is plain causal
 documents      tokens of different ones do not see each other -> part of every mask, and of the blocks
 positions      rotations, and transforms of scores
 mechanism      the plans of its branches, and a transform of scores behind that of the positions
@@ -150,9 +150,10 @@ def composed(first: Transform | None, then: Transform | None) -> Transform | Non
 
 def build(forward: Forward, mechanism: "Mechanism", n_layers: int) -> list[Plans]:
     """Return the plans of all branches, for each layer; layers that see the same share theirs."""
+    by_layer = [forward.pattern.at(layer, n_layers) for layer in range(n_layers)]
     of_pattern: dict[Pattern, Plans] = {}
-    for pattern in dict.fromkeys(forward.pattern.at(layer, n_layers) for layer in range(n_layers)):
+    for pattern in dict.fromkeys(by_layer):
         here = forward if pattern is forward.pattern else replace(forward, pattern=pattern)
         itself = here.over_all(SELF_ATTENTION.name, here.seen, mechanism.transform(here))
         of_pattern[pattern] = {SELF_ATTENTION.name: itself, **mechanism.plans(here), MLP.name: Plan()}
-    return [of_pattern[forward.pattern.at(layer, n_layers)] for layer in range(n_layers)]
+    return [of_pattern[pattern] for pattern in by_layer]

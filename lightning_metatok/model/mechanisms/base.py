@@ -12,7 +12,7 @@ what it cannot do together with another axis in `check`. Its branches' names are
 plans, memories of generation, recordings, interventions, dropped positions, and weights that start fresh.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
@@ -52,6 +52,9 @@ class Mechanism:
 
     free_when_new: ClassVar[frozenset[str]] = frozenset()
     """Options that may differ where `model.init_new` names `layers`: which of them exist, not what they are."""
+
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """What it cannot do (`config.FEATURES`), and why, as a clause."""
 
     @property
     def idle(self) -> bool:

@@ -7,6 +7,7 @@ A rule is composed of others: `a & b` lets a query see what both let it see, `a 
 `ByRow(text=a, extra=b)` has a rule for ordinary tokens and another one for extra tokens.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
 
@@ -28,6 +29,9 @@ class Pattern:
 
     needs_mask: bool = True
     """False where it is what backends do without a mask: all keys up to the query's own place."""
+
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """What it cannot do (`config.FEATURES`), and why, as a clause."""
 
     example: Facts = EXAMPLE
     """What `print` draws it on."""
