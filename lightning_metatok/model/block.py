@@ -13,7 +13,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_metatok.model.attention.layers import Attention, Plan
+from lightning_metatok.model.attention.layers import Plan
 from lightning_metatok.model.attention.plan import Plans
 from lightning_metatok.model.branch import MLP as MLP_BRANCH
 from lightning_metatok.model.branch import SELF_ATTENTION, Branch
@@ -47,10 +47,11 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.pre_norm = config.norm == "pre"
-        attention = Attention(config, layer=layer)
+        mechanism = config.built_mechanism
+        attention = mechanism.attention(config, layer)
         parts: list[tuple[Branch, nn.Module]] = [
             (SELF_ATTENTION, attention),
-            *config.built_mechanism.branches(config, layer, attention),
+            *mechanism.branches(config, layer, attention),
             (MLP_BRANCH, MLP(config)),
         ]
         self.branches = [branch for branch, _ in parts]

@@ -12,10 +12,13 @@ from typing import Any, Literal, get_args
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.model import mechanisms, positions
 from lightning_metatok.model.attention import backends, patterns
+from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 DROP_NOWHERE = "none"
+FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
+"""What not every class of an axis can do."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +149,20 @@ class TransformerConfig:
         return positions.FAMILIES[self.position]
 
     def check_can(self, feature: str) -> None:
-        """Raise `UserError` when the positional encoding cannot do `feature` (`PositionEncoding.cannot`)."""
-        if feature in self._family.cannot:
-            others = [name for name, family in positions.FAMILIES.items() if feature not in family.cannot]
-            what = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
-            raise UserError(
-                f"model.position={self.position!r} cannot {what[feature]}: {self._family.cannot[feature]}; "
-                f"expected one of {', '.join(others)}"
-            )
+        """Raise `UserError` when the encoding, the pattern or the mechanism says that it cannot do `feature`.
+
+        Args:
+            feature: a key of `FEATURES`; what a class has in `cannot`, it cannot do.
+        """
+        axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS)
+        for axis in axes:
+            name = getattr(self, axis.key)
+            if feature in (cannot := axis.find(name).cannot):
+                others = [other for other, kind in axis.known.items() if feature not in kind.cannot]
+                raise UserError(
+                    f"model.{axis.key}={name!r} cannot {FEATURES[feature]}: {cannot[feature]}; "
+                    f"expected one of {', '.join(others)}"
+                )
 
     def check_drop_positions(self, choice: str) -> None:
         """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""

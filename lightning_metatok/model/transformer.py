@@ -121,7 +121,7 @@ class MetaTransformer(nn.Module):
             tokens_BT.shape[1],
             cache,
         )
-        plans = plan.build(forward, self.mechanism)
+        plans = plan.build(forward, self.mechanism, config.n_layers)
         x_BTD = self.embedding(tokens_BT)
         if self.positions.token_scale != 1:
             x_BTD = x_BTD * self.positions.token_scale
@@ -133,10 +133,11 @@ class MetaTransformer(nn.Module):
         states = [] if self.between is None else [x_BTD]
         for i in range(config.n_layers):
             block = self.blocks[i % config.n_blocks]
-            x_BTD = block(x_BTD, plans=plans, memories=None if cache is None else cache.layers[i])
+            memories = None if cache is None else cache.layers[i]
+            x_BTD = block(x_BTD, plans=plans[i], memories=memories)
             if self.between is not None:
                 states.append(x_BTD)
-                x_BTD = self.between(states, layer=i, plans=plans)
+                x_BTD = self.between(states, layer=i, plans=plans[i], memories=memories)
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD if return_hidden else self.logits(hidden_BTD)
 
@@ -173,14 +174,15 @@ class MetaTransformer(nn.Module):
     def flops_per_token(self, T: int, meta_fraction: float = 0.0) -> float:
         """Training FLOPs (forward and backward) a position of a sequence of length T, meta-tokens among them.
 
-            6 (V D + L (4 D^2 + 2 D F)) + 12 L D K        plain: weights used, then scores and values
+            6 (V D + L (4 D^2 + 2 D F)) + 12 D sum K      plain: weights used, then scores and values
             + what the mechanism adds
 
-        L blocks, F the MLP's inner width, K keys that the pattern lets a query see on average, (T + 1) / 2 if it is
-        all of those before it. A weight costs 2 FLOPs forward and 4 backward. Look-ups, norms, elementwise work and
-        positions are left out.
+        L blocks, F the MLP's inner width, K keys that the pattern lets a query of a layer see on average, (T + 1) / 2
+        if it is all of those before it. A weight costs 2 FLOPs forward and 4 backward. Look-ups, norms, elementwise
+        work and positions are left out.
         """
         c = self.config
         plain = 6 * (c.vocab_size * c.d_model + c.n_layers * (4 * c.d_model**2 + 2 * c.d_model * c.mlp_dim))
-        seen = self.pattern.mean_keys(T, meta_fraction)
-        return plain + 12 * c.n_layers * c.d_model * seen + self.mechanism.flops_per_token(c, T, meta_fraction)
+        layers = (self.pattern.at(layer, c.n_layers) for layer in range(c.n_layers))
+        seen = sum(pattern.mean_keys(T, meta_fraction) for pattern in layers)
+        return plain + 12 * c.d_model * seen + self.mechanism.flops_per_token(c, T, meta_fraction)

@@ -164,11 +164,14 @@ def read_run(folder: Path) -> Run:
             raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
     try:
         config = followed(read_text(_text(folder / CONFIG), "YAML"))
-        if isinstance(model := config.get("model"), dict):
-            config["model"] = translated(model)
-        flat = dict(_flatten(config))
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping; {error}") from error
+    try:
+        if isinstance(model := config.get("model"), dict):
+            config["model"] = translated(model)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+    flat = dict(_flatten(config))
     arm = _json(folder / ARM, _text(folder / ARM))
     for key, kind in (("arm", str), ("differs", dict), ("parameters", int)):
         if not isinstance(arm.get(key), kind):

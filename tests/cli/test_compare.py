@@ -232,7 +232,7 @@ def train(folder: Path, placement: str, mechanism: str, seed: int) -> Path:
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 def test_trained_runs_are_read_as_they_were_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arms = {"plain": ("none", False), "pause": ("hint", False), "meta": ("hint", True)}
+    arms = {"plain": ("none", "none"), "pause": ("hint", "none"), "meta": ("hint", "meta")}
     runs = [train(tmp_path / f"{arm}{seed}", *how, seed) for arm, how in arms.items() for seed in (1, 2)]
     rows = compared(tmp_path, *runs)
     assert [arm for table, arm in rows if table == "source_tokens"] == list(arms)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import MetaTransformer, TransformerConfig, positions
+from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms, positions
+from lightning_metatok.model.attention import patterns
 from tests.model.test_transformer import DistanceBias
 
 SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size": 50}
@@ -107,6 +108,13 @@ def test_what_a_family_cannot_do_is_refused_with_the_families_that_can(monkeypat
     config.check_can("cache")
     with pytest.raises(UserError, match=r"'distance' cannot pack documents: it counts.*; expected one of .*learned"):
         config.check_can("documents")
+    monkeypatch.setattr(mechanisms.MECHANISMS["matched"], "cannot", {"cache": "it looks again"})
+    monkeypatch.setattr(patterns.PATTERNS["window"], "cannot", {"compile": "it moves"})
+    TransformerConfig(**SHAPE).check_can("cache")
+    with pytest.raises(UserError, match=r"mechanism='matched' cannot generate.*: it looks again; .* of none, meta"):
+        TransformerConfig(**SHAPE, mechanism="matched").check_can("cache")
+    with pytest.raises(UserError, match=r"model.pattern='window' cannot be compiled: it moves; expected one of causal"):
+        TransformerConfig(**SHAPE, pattern="window").check_can("compile")
     tokens_BT = torch.zeros(1, 4, dtype=torch.long)
     with pytest.raises(UserError, match="cannot pack documents"):
         MetaTransformer(config)(tokens_BT, document_ids_BT=tokens_BT)

@@ -1,6 +1,7 @@
 """Mechanisms: what is added to a block by name alone, and what the rest of the house makes of a branch it never saw."""
 
 import ast
+import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,7 +122,7 @@ class Mean(Between):
         super().__init__()
         self.share = nn.Parameter(torch.full((1,), 0.5))
 
-    def forward(self, states: Sequence[Tensor], layer: int, plans: Plans) -> Tensor:
+    def forward(self, states: Sequence[Tensor], layer: int, plans: Plans, memories: Any = None) -> Tensor:
         assert len(states) == layer + 2
         assert {"self_attention", "mlp"} <= plans.keys()
         return states[-1] + self.share * torch.stack(list(states)).mean(dim=0)
@@ -215,7 +216,7 @@ def test_states_that_others_hold_are_not_changed_in_place() -> None:
     forward = Forward(
         model.positions, model.pattern, meta_mask_BT, torch.arange(21)[None], None, "none", torch.float32, 21
     )
-    after = block(x_BTD, plans=plan.build(forward, model.mechanism))
+    after = block(x_BTD, plans=plan.build(forward, model.mechanism, 2)[0])
     assert torch.equal(x_BTD, before)
     assert torch.equal((after != before).any(dim=-1), meta_mask_BT)
 
@@ -238,3 +239,77 @@ def test_positions_and_mechanism_compose_in_scores() -> None:
     torch.testing.assert_close(
         halved.layers[0]["self_attention"].scores_BNTT, whole.layers[0]["self_attention"].scores_BNTT * 0.5
     )
+
+
+# -- self-attention itself, and layers that see differently
+
+
+class OwnQueries(Attention):
+    """Extra tokens have queries, keys and values of their own inside the one attention."""
+
+    def __init__(self, config: TransformerConfig, *, layer: int) -> None:
+        super().__init__(config, layer=layer)
+        self.own = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor, plan: Any, memory: Any = None) -> Tensor:
+        if plan.extra_BT is not None:
+            x_BTD = torch.where(plan.extra_BT.unsqueeze(-1), self.own(x_BTD), x_BTD)
+        return super().forward(x_BTD, plan, memory)
+
+
+class OwnWeights(Mechanism):
+    """Of extra tokens, as in KSA and Activation Beacon."""
+
+    def attention(self, config: TransformerConfig, layer: int) -> Attention:
+        return OwnQueries(config, layer=layer)
+
+
+@torch.no_grad()
+def test_a_mechanism_may_bring_its_own_self_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mechanisms.MECHANISMS, "own", OwnWeights)
+    model, (tokens_BT, meta_mask_BT) = tiny(mechanism="own"), batch()
+    plain = tiny(mechanism="none")
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if ".own." not in k})
+    full = model(tokens_BT, meta_mask_BT)
+    assert torch.equal(model(tokens_BT), plain(tokens_BT))
+    assert not torch.allclose(full, plain(tokens_BT, meta_mask_BT), atol=1e-2)
+    cache = KVCache(2)
+    pieces = [model(tokens_BT[:, a:b], meta_mask_BT[:, a:b], cache=cache) for a, b in ((0, 7), (7, 8), (8, 21))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), full, atol=1e-5, rtol=1e-5)
+
+
+class EverySecond(patterns.Window):
+    """A window in every second layer, everything in the others."""
+
+    def at(self, layer: int, n_layers: int) -> patterns.Pattern:
+        return self if layer % 2 else WHOLE
+
+
+WHOLE = patterns.Causal()
+
+
+@torch.no_grad()
+def test_layers_of_a_pattern_may_see_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(patterns.PATTERNS, "second", EverySecond)
+    model, inputs = tiny(pattern="second", pattern_options={"w": 3}), batch()
+    with recorded(model) as recording:
+        full = model(*inputs)
+    seen = [layer["self_attention"].scores_BNTT.isfinite().sum(dim=-1)[0, 0] for layer in recording.layers]
+    assert seen[0].tolist() == list(range(1, 22))
+    assert seen[1].tolist() == [1, 2, *[3] * 19]
+    causal, window = tiny(), tiny(pattern="window", pattern_options={"w": 3})
+    assert window.flops_per_token(20) < model.flops_per_token(20) < causal.flops_per_token(20)
+    cache = KVCache(2)
+    pieces = [model(inputs[0][:, a:b], inputs[1][:, a:b], cache=cache) for a, b in ((0, 7), (7, 8), (8, 21))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), full, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_copy_of_a_model_that_shares_weights_shares_its_own() -> None:
+    model, (tokens_BT, meta_mask_BT) = tiny(mechanism_options={"shared": True}), batch()
+    twin = copy.deepcopy(model)
+    expected = model(tokens_BT, meta_mask_BT)
+    assert torch.equal(twin(tokens_BT, meta_mask_BT), expected)
+    for parameter in model.parameters():
+        parameter.zero_()
+    assert torch.equal(twin(tokens_BT, meta_mask_BT), expected)

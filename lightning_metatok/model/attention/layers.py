@@ -46,6 +46,9 @@ class AttentionPlan(Plan):
     slots: ExtraSlots | None = None
     """Extra rows with a cache: their places in it."""
 
+    extra_BT: Tensor | None = None
+    """All rows: which are extra tokens, for an attention that treats them otherwise; None: none are."""
+
     def score_of(self, layer: int) -> Score | None:
         """The transform of the scores of one layer."""
         score = self.score

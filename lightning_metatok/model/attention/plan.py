@@ -1,6 +1,6 @@
-"""The one builder of plans: what each branch works on and may see in one forward pass, the same for all layers.
+"""The one builder of plans: what each branch works on and may see in one forward pass.
 
-pattern        what self-attention may see                    -> a mask, or none where it is plain causal
+pattern        what self-attention may see, in each layer     -> a mask, or none where it is plain causal
 documents      tokens of different ones do not see each other -> part of every mask, and of the blocks
 positions      rotations, and transforms of scores
 mechanism      the plans of its branches, and a transform of scores behind that of the positions
@@ -8,7 +8,7 @@ cache          keys are all tokens so far, queries the last of them
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ class Forward:
         if self.positions.transforms_scores:
             score = partial(self.positions.score, position_ids_BT=self.keys_ids_BK, keep_BT=keep_BK)
         rotation = self.positions.prepare(self.position_ids_BT, self.kept_BT(place))
-        return AttentionPlan(self.positions, rotation, composed(score, transform), mask)
+        return AttentionPlan(self.positions, rotation, composed(score, transform), mask, extra_BT=self.extra_BT)
 
     def over_extra(self, place: str) -> AttentionPlan | None:
         """Return the plan of a causal attention of extra tokens among themselves; None where there are none."""
@@ -148,7 +148,12 @@ def composed(first: Transform | None, then: Transform | None) -> Transform | Non
     return both
 
 
-def build(forward: Forward, mechanism: "Mechanism") -> Plans:
-    """Return the plans of all branches of all blocks."""
-    itself = forward.over_all(SELF_ATTENTION.name, forward.seen, mechanism.transform(forward))
-    return {SELF_ATTENTION.name: itself, **mechanism.plans(forward), MLP.name: Plan()}
+def build(forward: Forward, mechanism: "Mechanism", n_layers: int) -> list[Plans]:
+    """Return the plans of all branches, for each layer; layers that see the same share theirs."""
+    by_layer = [forward.pattern.at(layer, n_layers) for layer in range(n_layers)]
+    of_pattern: dict[Pattern, Plans] = {}
+    for pattern in dict.fromkeys(by_layer):
+        here = forward if pattern is forward.pattern else replace(forward, pattern=pattern)
+        itself = here.over_all(SELF_ATTENTION.name, here.seen, mechanism.transform(here))
+        of_pattern[pattern] = {SELF_ATTENTION.name: itself, **mechanism.plans(here), MLP.name: Plan()}
+    return [of_pattern[pattern] for pattern in by_layer]

@@ -1,5 +1,6 @@
 """The one interface of all mechanisms: what extra tokens DO in a block.
 
+    attention(config, layer)             self-attention itself, where extra tokens are something else to it
     branches(config, layer, attention)   the branches that it adds between self-attention and the MLP, and their modules
     plans(forward)                       what these branches work on and may see in a forward pass
     transform(forward)                   what it does to self-attention's scores, behind the positional encoding
@@ -11,7 +12,7 @@ what it cannot do together with another axis in `check`. Its branches' names are
 plans, memories of generation, recordings, interventions, dropped positions, and weights that start fresh.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.layers import Attention
 from lightning_metatok.model.attention.plan import Forward, Plans, Transform
 from lightning_metatok.model.branch import Branch
+from lightning_metatok.model.cache import Memories
 
 if TYPE_CHECKING:
     from lightning_metatok.model.config import TransformerConfig
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
 class Between(nn.Module):
     """Acts behind each block; its weights are the model's, under ``between``."""
 
-    def forward(self, states: Sequence[Tensor], layer: int, plans: Plans) -> Tensor:
+    def forward(self, states: Sequence[Tensor], layer: int, plans: Plans, memories: Memories | None = None) -> Tensor:
         """Return what enters the next block.
 
         Args:
             states: [B, T, D] each, as they entered the first block and behind all blocks so far.
-            layer: the block that is done, from 0. plans: of all branches.
+            layer: the block that is done, from 0. plans: of all its branches. memories: of this layer, in generation;
+                under a branch of its own it keeps there what it must know of earlier tokens.
         """
         raise NotImplementedError
 
@@ -50,6 +53,9 @@ class Mechanism:
     free_when_new: ClassVar[frozenset[str]] = frozenset()
     """Options that may differ where `model.init_new` names `layers`: which of them exist, not what they are."""
 
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """What it cannot do (`config.FEATURES`), and why, as a clause."""
+
     @property
     def idle(self) -> bool:
         """Whether it does nothing with these options, so that extra tokens are ordinary ones."""
@@ -65,6 +71,10 @@ class Mechanism:
     def names(self, layer: int) -> tuple[str, ...]:
         """Names of the branches that it adds to block `layer`."""
         return ()
+
+    def attention(self, config: "TransformerConfig", layer: int) -> Attention:
+        """Return the self-attention of block `layer`."""
+        return Attention(config, layer=layer)
 
     def branches(self, config: "TransformerConfig", layer: int, attention: Attention) -> list[tuple[Branch, nn.Module]]:
         """Return the branches that it adds to block `layer`, and their modules; `attention` is the block's own."""

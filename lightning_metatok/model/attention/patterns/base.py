@@ -7,6 +7,7 @@ A rule is composed of others: `a & b` lets a query see what both let it see, `a 
 `ByRow(text=a, extra=b)` has a rule for ordinary tokens and another one for extra tokens.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
 
@@ -28,6 +29,9 @@ class Pattern:
 
     needs_mask: bool = True
     """False where it is what backends do without a mask: all keys up to the query's own place."""
+
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """What it cannot do (`config.FEATURES`), and why, as a clause."""
 
     example: Facts = EXAMPLE
     """What `print` draws it on."""
@@ -62,6 +66,10 @@ class Pattern:
         change = torch.nn.functional.pad(needed_K, (1, 1)).diff()
         first, behind = ((change == sign).nonzero().flatten().tolist() for sign in (1, -1))
         return list(zip(first, behind, strict=True))
+
+    def at(self, layer: int, n_layers: int) -> "Pattern":
+        """Return the rule of one layer, for a pattern that differs between them; the same object where it does not."""
+        return self
 
     def mean_keys(self, n: int, extra_share: float) -> float:
         """Return how many keys a query sees on average in a document of `n` tokens, for `flops_per_token`.
