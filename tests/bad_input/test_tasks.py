@@ -7,7 +7,7 @@ import pytest
 from tests.bad_input.conftest import Refused
 
 OPTIONS = [
-    ("--data.task=list_recal", "data.task=list_recal: expected one of"),
+    ("--data.task=list_recal", "data.task='list_recal': expected one of"),
     ("--data.meta_placement=hnt", "data.meta_placement=hnt: expected one of hint"),
     ("--data.task_options={bin: [1, 4]}", "do not fit the bin, more than 1 and at most 4 tokens"),
     ("--data.task_options={bin: [-5, 4]}", "data.task_options.bin=[-5, 4]: expected two integers"),

@@ -248,7 +248,7 @@ def test_a_needle_hides_in_the_corpus(corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"task": "list_recal"}, "data.task=list_recal: expected one of .*did you mean 'list_recall'"),
+        ({"task": "list_recal"}, "data.task='list_recal': expected one of .*did you mean 'list_recall'"),
         ({"meta_placement": "hnt"}, "data.meta_placement=hnt: expected one of .*did you mean 'hint'"),
         ({"meta_fraction": 0.7}, "data.meta_fraction=0.7: expected a share between 0 and 0.5"),
         ({"batch_size": 0}, "data.batch_size=0: expected a positive number"),

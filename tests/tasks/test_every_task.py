@@ -331,5 +331,5 @@ def test_sizes_that_never_fit_a_level_are_refused(name: str, make: Make) -> None
 
 
 def test_an_unknown_task_gets_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"^data\.task=list_recal: expected one of .*; did you mean 'list_recall'\?"):
+    with pytest.raises(UserError, match=r"^data\.task='list_recal': expected one of .*; did you mean 'list_recall'\?"):
         build("list_recal")

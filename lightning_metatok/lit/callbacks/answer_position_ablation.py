@@ -7,7 +7,7 @@ from lightning_metatok.lit.callbacks.answer_ablation import AnswerAblation
 from lightning_metatok.lit.conditions import Condition
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.model.positions import FAMILIES
-from lightning_metatok.tasks.marks import Placement
+from lightning_metatok.tasks.marks import MarkPlacement
 
 Where = Literal["self_attention", "meta_attention", "both"]
 LABELS = {
@@ -39,7 +39,7 @@ class AnswerPositionAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.where = where
 
-    def conditions(self, config: TransformerConfig, placement: Placement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
         """One condition for each way to drop positions that differs from how the model was trained."""
         choices = [c for c in LABELS if c in (*self.where, "none") and c != config.drop_positions]
         return [
