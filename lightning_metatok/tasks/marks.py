@@ -139,6 +139,14 @@ def in_question(examples: Examples) -> NDArray[np.bool_]:
     return (examples.flags & (BODY | OPENS | CLOSES)) == 0
 
 
+def marks_of_question(examples: Examples) -> NDArray[np.bool_]:
+    """Whether each token is a mark of the question, [tokens]."""
+    meta = (examples.flags & META) > 0
+    found = np.zeros(len(meta), dtype=bool)
+    found[meta] = np.repeat(in_question(remove_marks(examples)), marks_before(examples))
+    return found
+
+
 def place(
     examples: Examples,
     placement: MarkPlacement,
