@@ -23,7 +23,7 @@ import torch
 from lightning_metatok.cli import main as metatok
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM
-from lightning_metatok.lit.checkpoint_io import read_state
+from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.palette import BLUE, GREEN, GREY, ORANGE, SKY
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -50,7 +50,11 @@ def main() -> None:
     else:
         meta_mask_BT = places_BT.argsort(dim=-1) < int(flags.fraction * flags.length)
 
-    switches: dict[str, dict[str, Any]] = {"plain": {"meta_attention": False}, "meta": {}, "dense": {"meta_fill": -1e9}}
+    switches: dict[str, dict[str, Any]] = {
+        "plain": {"mechanism": "none"},
+        "meta": {},
+        "dense": {"mechanism_options": {"fill": -1e9}},
+    }
     steps, models = {}, {}
     for name, switch in switches.items():
         config = TransformerConfig(

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM
-from lightning_metatok.lit.checkpoint_io import read_state
+from lightning_metatok.lit.checkpoints.io import read_state
 
 TEMPERATURES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
 MULTIPLES = (1, 4, 16)

@@ -8,6 +8,7 @@ Nothing heavy is imported with this module; torch is loaded by the functions tha
 """
 
 import ctypes
+import logging
 import os
 import platform
 from pathlib import Path
@@ -29,12 +30,17 @@ LARGEST_HEAP_BUFFER = 1 << 30
 
 
 def prepare() -> None:
-    """Set up this process for CPU training; call it before torch is imported.
+    """Set up this process for training; call it before torch is imported.
 
     Idle OpenMP threads sleep instead of spinning (`OMP_WAIT_POLICY=passive`, unless the user chose): beside a
     busy neighbour a spinning team can make a small step ten times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        # torch asks for the user's name; in a container there may be nothing to ask.
+        os.environ["USER"] = f"user-{os.getuid()}" if hasattr(os, "getuid") else "user"
+    # It would say that a home folder cannot be written, which it can do without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     tune_allocator()
 
 

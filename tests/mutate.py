@@ -41,7 +41,7 @@ Place = tuple[int, int]
 def main() -> int:
     """Ask about the sample, and print what survived."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("room", help="a folder or a file of the package, such as analysis or lit/probes")
+    parser.add_argument("room", help="a folder or a file of the package, such as analysis or probes")
     parser.add_argument("--n", type=int, default=20, help="mutants that are drawn (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     parser.add_argument("--tests", default="", help="what to run, instead of the folder of tests that mirrors the room")

@@ -8,9 +8,9 @@ import yaml
 
 EXACT = "accuracy/exact/val"
 ARMS: dict[str, dict[str, Any]] = {
-    "plain": {"meta_attention": False, "placement": "none"},
-    "pause": {"meta_attention": False, "placement": "hint"},
-    "meta": {"meta_attention": True, "placement": "hint"},
+    "plain": {"mechanism": "none", "placement": "none"},
+    "pause": {"mechanism": "none", "placement": "hint"},
+    "meta": {"mechanism": "meta", "placement": "hint"},
 }
 
 
@@ -37,7 +37,7 @@ def write_run(
     flat = {
         "data": {"task": "parity", "task_options": {"n_bits": [2, 8]}, "meta_placement": ARMS[arm]["placement"]}
         | {"meta_fraction": 0.1, "validation_examples": 263, "seed": seed, "batch_size": 64},
-        "model": {"d_ff": None, "init_from": None, "meta_attention": ARMS[arm]["meta_attention"]},
+        "model": {"d_ff": None, "init_from": None, "mechanism": ARMS[arm]["mechanism"]},
         "trainer": {"max_steps": 10 * len(values), "precision": "auto"},
         "seed_everything": seed,
         "run_dir": str(folder),

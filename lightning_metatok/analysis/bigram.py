@@ -7,6 +7,7 @@ is a proper distribution. Source: Witten & Bell 1991, method C, interpolated as 
 section 2.3; the unigram is smoothed by adding one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,8 +57,11 @@ class Bigram:
         return -np.log(p)[pair_of_token]
 
 
-def fit_bigram(tokens: Ids, vocab_size: int) -> Bigram:
-    """Return the bigram model of the 1-D stream `tokens` (at least two ids below `vocab_size`)."""
+def fit_bigram(tokens: Ids, vocab_size: int, after_chunk: Callable[[], None] = lambda: None) -> Bigram:
+    """Return the bigram model of the 1-D stream `tokens` (at least two ids below `vocab_size`).
+
+    `after_chunk` is called after every few million pairs, and may raise to end it.
+    """
     assert len(tokens) >= 2, "a bigram needs two tokens"
     parts = []
     unigrams_V = np.ones(vocab_size, dtype=np.int64)
@@ -65,6 +69,7 @@ def fit_bigram(tokens: Ids, vocab_size: int) -> Bigram:
         chunk = tokens[start : start + CHUNK + 1]  # one more than the step: the pair across the border
         parts.append(np.unique(pair_keys(chunk[:-1], chunk[1:], vocab_size), return_counts=True))
         unigrams_V += np.bincount(tokens[start : start + CHUNK], minlength=vocab_size)
+        after_chunk()
     keys = np.concatenate([keys for keys, _ in parts])
     pairs_P, group = np.unique(keys, return_inverse=True)
     counts_P = np.zeros(len(pairs_P), dtype=np.int64)

@@ -4,15 +4,16 @@ This file stays light: `--help` must answer at once, so a verb's module (and tor
 verb is called. A user's mistake ends in one line on stderr and exit code 2.
 """
 
-import errno
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from lightning_metatok import __version__, runtime, signals
+from lightning_metatok.cli.endings import BROKEN_PIPE, ending, say, silence
 from lightning_metatok.cli.short_help import long_help, short_help
-from lightning_metatok.errors import RunError, UserError, nearest
+from lightning_metatok.errors import UserError, nearest
 
 # verb -> (module with `main(verb, argv) -> exit code`, what it does)
 VERBS = {
@@ -40,9 +41,6 @@ VERBS = {
     ),
 }
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""A disk that is full, or a folder that may not be written: what is said about it stands in the error."""
-
 
 def usage() -> str:
     """The text of `lightning-metatok --help`."""
@@ -62,10 +60,26 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code.
 
-    0 done, 2 a user's mistake or nowhere to write, 3 a loss or gradient that is not finite, 4 a data worker died,
-    128 + n stopped by signal n.
+    0 done, 2 a user's mistake or what the machine refuses, 3 a loss or gradient that is not finite, 4 a data worker
+    died, 128 + n ended by signal n.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    write_any_text()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone can still be said in one line
+        return code
+    except BaseException as error:
+        end = ending(error)
+        if end is None:
+            raise
+        if end.code == BROKEN_PIPE:
+            silence(sys.stdout.fileno())
+        say(end.line)
+        return end.code
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -73,33 +87,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     verb, *rest = arguments
-    try:
-        if verb not in VERBS:
-            raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (one of {', '.join(VERBS)})")
-        if (text := short_help(verb, rest)) is not None:
-            print(text)
-            return 0
-        rest = long_help(verb, rest)
-        runtime.prepare()  # before torch is imported
-        module, _ = VERBS[verb]
-        # A fit takes its checkpoint before it obeys a signal, also one that comes while torch is loaded.
-        with signals.only_set_a_flag() if verb == "fit" else nullcontext():
-            return int(importlib.import_module(module).main(verb, rest) or 0)
-    except signals.Stopped as stopped:
-        how = f": {stopped.command}" if stopped.command else ""
-        print(f"lightning-metatok: stopped by {stopped}; --ckpt_path=auto goes on from there{how}", file=sys.stderr)
-        return stopped.code
-    except UserError as error:
-        print(f"lightning-metatok: error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"lightning-metatok: error: {error}", file=sys.stderr)
-        return error.code
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        print(f"lightning-metatok: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("lightning-metatok: interrupted", file=sys.stderr)
-        return 130
+    check_text(arguments)
+    if verb not in VERBS:
+        raise UserError(f"{verb}: no such verb{nearest(verb, VERBS)} (one of {', '.join(VERBS)})")
+    if (text := short_help(verb, rest)) is not None:
+        print(text)
+        return 0
+    rest = long_help(verb, rest)
+    runtime.prepare()  # before torch is imported
+    module, _ = VERBS[verb]
+    # A fit takes its checkpoint before it obeys a signal, also one that comes while torch is loaded.
+    with signals.only_set_a_flag() if verb == "fit" else signals.end_at_once():
+        return int(importlib.import_module(module).main(verb, rest) or 0)
+
+
+def check_text(arguments: Sequence[str]) -> None:
+    """Raise `UserError` for an argument whose bytes are no text: it could not stand in a file of the run."""
+    for argument in arguments:
+        if not argument.isprintable() and any("\ud800" <= character <= "\udfff" for character in argument):
+            key, given, value = argument.partition("=")
+            named = f"{key}={value!r}" if given and key.isprintable() else repr(argument)
+            raise UserError(f"{named}: expected text in UTF-8")
+
+
+def write_any_text() -> None:
+    """Let characters that the terminal's encoding lacks (LANG=C) be written as escapes instead of ending the run.
+
+    What was closed (`>&-`) goes nowhere: else the first file that is opened would take its place, and its text.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

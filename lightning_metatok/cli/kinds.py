@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from lightning.pytorch import Callback, LightningDataModule
 
 from lightning_metatok.lit import MetaTokenDataModule, TaskDataModule
-from lightning_metatok.lit.callbacks import (
+from lightning_metatok.lit.ablations import (
     AnswerPositionAblation,
     AnswerStudy,
+    EmbeddingAblation,
+    LengthGeneralisation,
+    PlacementAblation,
+    PositionAblation,
+)
+from lightning_metatok.lit.callbacks import (
     ArmCard,
     BigramBaseline,
     Curriculum,
-    EmbeddingAblation,
     Environment,
-    LengthGeneralisation,
     Memory,
     NonFinite,
-    PlacementAblation,
-    PositionAblation,
     RunCheckpoint,
     TextSample,
     Throughput,

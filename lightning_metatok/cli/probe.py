@@ -25,12 +25,12 @@ from lightning_metatok.cli.training_parser import quiet
 from lightning_metatok.console import printer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.checkpoint_contents import weights_of
-from lightning_metatok.lit.event_file import EventWriter
-from lightning_metatok.lit.figures import save_figure
-from lightning_metatok.lit.probes import PROBES, Finding, Probe, Subject
-from lightning_metatok.lit.probes.subject import held_out
-from lightning_metatok.lit.run_lock import RunLock
+from lightning_metatok.lit.checkpoints.contents import weights_of
+from lightning_metatok.lit.run.event_file import EventWriter
+from lightning_metatok.lit.run.lock import RunLock
+from lightning_metatok.lit.run.loggers import save_figure
+from lightning_metatok.probes import PROBES, Finding, Probe, Subject
+from lightning_metatok.probes.subject import held_out
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's."""

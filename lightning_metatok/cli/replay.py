@@ -6,10 +6,18 @@ lightning-metatok replay runs/base
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import OptionParser, UserError
 
+if TYPE_CHECKING:
+    from lightning_metatok.data import Batch
+    from lightning_metatok.lit.module import MetaTokenLM
+
+NEEDED = (
+    *("step", "losses", "norm", "batches", "seeds", "random", "state_dict", "hyper_parameters"),
+    *("scores_answers_only", "separate_documents", "precision", "device"),
+)
 NAME = re.compile(r"step-(\d+)-rank-(\d+)\.pt")
 
 
@@ -35,19 +43,40 @@ def main(verb: str, argv: Sequence[str]) -> int:
     return 0 if any(again) else 1
 
 
+def _read(path: Path) -> "tuple[dict[str, Any], MetaTokenLM, list[Batch]]":
+    """The record of a step, the module as it was before it, and its batches.
+
+    Raises:
+        UserError: the record is damaged, or holds a part of what a step needs.
+    """
+    from lightning_metatok.data import Batch
+    from lightning_metatok.lit.checkpoints.io import read_state
+    from lightning_metatok.lit.module import MetaTokenLM
+
+    record = read_state(path, key="run")
+    if missing := [name for name in NEEDED if name not in record]:
+        raise UserError(f"run={path}: expected a whole record of a step; it lacks {', '.join(missing)}")
+    try:
+        module = MetaTokenLM(**{**record["hyper_parameters"], "compile": False})
+        module.load_state_dict(record["state_dict"])
+        batches = [Batch(**content) for content in record["batches"]]
+        ids = [batch.tokens_BT for batch in batches]
+        fits = batches and all(int(one.min()) >= 0 and int(one.max()) < module.model.config.vocab_size for one in ids)
+        if not fits or len(batches) != len(record["seeds"]):
+            raise ValueError("its batches do not fit the model")
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"run={path}: expected a whole record of a step; {str(error).partition(chr(10))[0]}") from error
+    return record, module, batches
+
+
 def _replay(path: Path) -> bool:
     """Make the step of one rank again; whether something is not finite."""
     import torch
 
-    from lightning_metatok.data import Batch
-    from lightning_metatok.lit.checkpoint_io import read_state
-    from lightning_metatok.lit.module import MetaTokenLM
-    from lightning_metatok.lit.random_state import set_random_state
+    from lightning_metatok.lit.checkpoints.random_state import set_random_state
 
-    record = read_state(path, key="run")
+    record, module, batches = _read(path)
     device = record["device"] if record["device"] == "cpu" or torch.cuda.is_available() else "cpu"
-    module = MetaTokenLM(**{**record["hyper_parameters"], "compile": False})
-    module.load_state_dict(record["state_dict"])
     module.scores_answers_only = record["scores_answers_only"]
     module.separate_documents = record["separate_documents"]
     module.to(device).train()
@@ -59,13 +88,13 @@ def _replay(path: Path) -> bool:
     set_random_state(record["random"])
     half = torch.autocast(device, torch.bfloat16, enabled=record["precision"] == "bf16-mixed")
     losses = []
-    for content, seed in zip(record["batches"], record["seeds"], strict=True):
+    for on_host, seed in zip(batches, record["seeds"], strict=True):
         if seed is not None:
             torch.manual_seed(seed)
-        batch = Batch(**content).to(device)
+        batch = on_host.to(device)
         with half:
             loss = module.nll(batch).sum() / (batch.targets_BT >= 0).sum()
-        (loss / len(record["batches"])).backward()
+        (loss / len(batches)).backward()
         losses.append(loss.item())
     gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
     norm = float(torch.linalg.vector_norm(torch.stack([g.float().norm() for g in gradients.values()])))

@@ -34,6 +34,7 @@ from lightning_metatok.cli.sweep_values import check_seeds, check_values
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
 from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser, UserError, nearest
+from lightning_metatok.old_keys import old_options
 from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
 from lightning_metatok.sweep.collect import collect, write_table
 from lightning_metatok.sweep.expand import all_configs, code_version
@@ -140,7 +141,7 @@ def read_sweep(file: Path, folder: Path | None) -> Sweep:
 
 def check_keys(sweep: Sweep) -> None:
     """Raise `UserError` for a key that no option of `fit` has. What was started once is not asked again."""
-    known = option_names(sweep.code, _is_task(sweep.spec))
+    known = [*option_names(sweep.code, _is_task(sweep.spec)), *old_options()]
     for key in sweep.spec.set_keys():
         if key not in known and not any(key.startswith(f"{name}.") for name in _mappings(known)):
             raise UserError(f"{sweep.file}: {key}: no such key of the configuration{nearest(key, known)}")

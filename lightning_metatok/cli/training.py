@@ -35,26 +35,33 @@ from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
-from lightning_metatok.lit.callbacks import Dashboard, FinalTable, PredictionWriter, RunState, TokenProgress
-from lightning_metatok.lit.callbacks.checkpoint import stop
-from lightning_metatok.lit.checkpoint_contents import (
+from lightning_metatok.lit.callbacks import (
+    Dashboard,
+    FinalTable,
+    PredictionWriter,
+    RunState,
+    TokenProgress,
+)
+from lightning_metatok.lit.callbacks.checkpoint import stop, stops_at
+from lightning_metatok.lit.checkpoints import CHECKPOINTS
+from lightning_metatok.lit.checkpoints.contents import (
     TOKENIZER_KEY,
     check_resumable,
     check_weights,
     read_otherwise,
     weights_of,
 )
-from lightning_metatok.lit.checkpoint_io import read_state
-from lightning_metatok.lit.going_on import go_back, newest_to_go_on_from
-from lightning_metatok.lit.launch import check_launch
-from lightning_metatok.lit.loggers import run_loggers
+from lightning_metatok.lit.checkpoints.going_on import go_back, newest_to_go_on_from
+from lightning_metatok.lit.checkpoints.io import read_state
+from lightning_metatok.lit.checkpoints.resume import check_same_run, flat_config
+from lightning_metatok.lit.data.workers import name_dead_worker
 from lightning_metatok.lit.loops import stand_at
-from lightning_metatok.lit.ranks import Meeting, RankLog, rank, warn
-from lightning_metatok.lit.resume import check_same_run, flat_config
-from lightning_metatok.lit.run_folder import CHECKPOINTS, Claim, check_places, claim_run_folder, write_config
-from lightning_metatok.lit.run_lock import RunLock
+from lightning_metatok.lit.run.folder import Claim, check_places, claim_run_folder, write_config
+from lightning_metatok.lit.run.launch import check_launch
+from lightning_metatok.lit.run.lock import RunLock
+from lightning_metatok.lit.run.loggers import run_loggers
+from lightning_metatok.lit.run.ranks import Meeting, RankLog, rank, warn
 from lightning_metatok.lit.sharded import NAME as SHARDED
-from lightning_metatok.lit.workers import name_dead_worker
 
 DESCRIPTION = (
     "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins. --trust: the configuration "
@@ -141,7 +148,7 @@ class TrainingCLI(LightningCLI):
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
         check_machine(self.config)
         check_memory(self.config.as_dict(), trains=self.verb == "fit")
-        with self.meeting.tells_errors():
+        with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
             super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
@@ -213,7 +220,7 @@ class TrainingCLI(LightningCLI):
         given_options = dict(self._get(self.config_init, "trainer"))
         options = {"callbacks": callbacks, "default_root_dir": str(self.folder)}
         options["logger"] = run_loggers(self.folder, given_options.get("logger"), logs=self.verb != "predict")
-        with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError):
+        with trainer_errors(given_options, MisconfigurationException, ValueError, TypeError, ImportError):
             trainer = super().instantiate_trainer(**options, **kwargs)
         self.claim.steps = lambda: trainer.global_step
         # Last, so that it prints what the others found.
@@ -250,10 +257,9 @@ class TrainingCLI(LightningCLI):
             "test": {"verbose": False},
         }
         options = quiet_options.get(self.verb, {})
-        with (
-            trainer_errors(dict(self._get(self.config_init, "trainer")), MisconfigurationException),
-            name_dead_worker(),
-        ):
+        given_options = dict(self._get(self.config_init, "trainer"))
+        kinds = MisconfigurationException, ImportError
+        with trainer_errors(given_options, *kinds), name_dead_worker(), stops_at(lambda: self.trainer.global_step):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )

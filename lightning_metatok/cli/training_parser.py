@@ -17,8 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line, values_of
 from lightning_metatok.cli.layers import CONFIG_OPTIONS, merged_mappings, read_layers
+from lightning_metatok.cli.old_options import current, without_old_keys
 from lightning_metatok.cli.trust import check_trusted
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.old_keys import old_options
 from lightning_metatok.yaml_files import as_text, read_config, value_of
 
 MODE = "omegaconf+"
@@ -36,6 +38,8 @@ def _load(text: str) -> Any:
 
 
 set_loader(MODE, _load, (yaml.YAMLError,))
+NEED_PACKAGES = ("accelerator", "strategy", "precision", "profiler")
+"""Options of the trainer with values that need a package of their own."""
 
 
 class Parser(LightningArgumentParser):
@@ -65,9 +69,10 @@ class Parser(LightningArgumentParser):
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Check the config files by name before jsonargparse merges them."""
         known, argv = known_keys(self), list(args or [])
-        check_config_files(values_of(argv, CONFIG_OPTIONS), known)
+        check_config_files(values_of(argv, CONFIG_OPTIONS), [*known, *old_options()])
         if self.foreign is not None:
             check_trusted(read_config(self.foreign), f"--config={self.foreign}", self)
+        argv = current(argv, CONFIG_OPTIONS)
         argv += merged_mappings(read_layers(argv, known), self, known, self.say)
         try:
             return super().parse_args(argv, *rest, **kwargs)
@@ -75,6 +80,10 @@ class Parser(LightningArgumentParser):
             line = str(error).partition("\n")[0]
             named = re.search(r"'([\w.]+)'", line)
             raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
+
+    def _apply_actions(self, cfg: Any, *rest: Any, **kwargs: Any) -> Any:
+        """Leave out what `current` has said in new keys."""
+        return super()._apply_actions(without_old_keys(cfg), *rest, **kwargs)
 
 
 NUMBER = re.compile(r"^[-+]?[0-9._]*[0-9][0-9._]*([eE][-+]?[0-9]+)?$")
@@ -113,7 +122,10 @@ def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Itera
         named = {key: match.start() for key in options if (match := re.search(rf"\b{key}\b", line))}
         # Some messages show the value alone.
         shown = [key for key, value in options.items() if isinstance(value, str) and f"'{value}'" in line]
-        key = next(iter((*sorted(named, key=named.__getitem__), *shown)), None)
+        # What needs another package does not say which option asked for it.
+        chosen = [key for key in NEED_PACKAGES if str(options.get(key)) not in ("None", "auto", "cpu")]
+        needs = chosen if isinstance(error, ImportError) else []
+        key = next(iter((*sorted(named, key=named.__getitem__), *shown, *needs)), None)
         raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
 
 

@@ -9,7 +9,7 @@ from lightning_metatok.cli.layers import last_value, read_layers
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.preparation import load_tokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.ranks import rank
+from lightning_metatok.lit.run.ranks import rank
 
 FOLLOWS = "${data.vocab_size}"
 """How `model.vocab_size` is given where it is not a number of the user's."""

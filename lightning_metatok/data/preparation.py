@@ -12,8 +12,11 @@ from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, open_corpus
 from lightning_metatok.data.tokenizer import LONGEST_WORD, SMALLEST_VOCABULARY, MetaTokenizer
 from lightning_metatok.errors import UserError
+from lightning_metatok.signals import heed
 
 TOKENIZER = "tokenizer.json"
+LOST = "data are prepared anew"
+"""What a signal costs that comes while they are."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,17 @@ def looks_like_file(name: str) -> bool:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[str, int], None]]:
-    """Give a function (what, tokens so far) that shows progress on stderr where that is a terminal."""
+    """Give a function (what, tokens so far) that heeds signals, and shows progress where stderr is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda what, n: None
+        yield lambda what, n: heed(LOST)
         return
     from rich.console import Console
 
     console = Console(stderr=True)
     with console.status("preparing data") as status:
-        yield lambda what, n: status.update(f"preparing data: {what}" + (f", {n / 1e6:.1f} M tokens" if n else ""))
+
+        def show(what: str, n: int) -> None:
+            heed(LOST)
+            status.update(f"preparing data: {what}" + (f", {n / 1e6:.1f} M tokens" if n else ""))
+
+        yield show

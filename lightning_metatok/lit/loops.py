@@ -6,29 +6,71 @@ goes on from there. Checkpoints of this project are made at the border, and a ru
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import lightning
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-from lightning_metatok.lit.random_state import random_state, set_random_state
+from lightning_metatok import signals
+from lightning_metatok.lit.checkpoints.random_state import random_state, set_random_state
 
 
 class BorderedEpochLoop(_TrainingEpochLoop):
-    """Calls `on_step_border(trainer)` of callbacks that have it, after an optimiser step and all that belongs to it."""
+    """Calls callbacks at the border, after an optimiser step and all that belongs to it, and where a signal stops that.
+
+    `on_step_border(trainer)` and `on_interrupted_validation(trainer, checkpoint)`, of callbacks that have them.
+    """
+
+    owes_validation = False
+    """Whether the validation that was due behind the last step is still to be made."""
 
     def on_advance_end(self, data_fetcher: Any) -> None:
-        """Validate if it is time, without a trace in the random numbers of training; then the border."""
-        if self._skip_next_val:  # resumed at a border behind a validation: no step was made since
+        """Validate if it is time, without a trace in the random numbers of training; then the border.
+
+        Raises:
+            Asked: a signal came in the validation, and what stood before it is saved.
+        """
+        if self._skip_next_val:  # resumed at a border behind a validation, or before one: no step was made since
             self._skip_next_val = False
-            return
-        with undisturbed():
-            super().on_advance_end(data_fetcher)
+            if not self.owes_validation:
+                return
+            self.val_loop.restarting = False  # it begins anew
+        trainer = self.trainer
+        due = trainer.world_size == 1 and self._should_check_val_fx(data_fetcher) and not self._should_accumulate()
+        before = self._before_validation() if due else {}
+        try:
+            with undisturbed():
+                super().on_advance_end(data_fetcher)
+        except signals.Asked:
+            trainer.training = True
+            self._tell("on_interrupted_validation", before)
+            raise
+        self.owes_validation = False
         if not self._should_accumulate():
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if (at_border := getattr(callback, "on_step_border", None)) is not None:
-                    at_border(self.trainer)
+            self._tell("on_step_border")
+
+    def _before_validation(self) -> dict[str, Any]:
+        """A checkpoint of now, if one may be asked for before the validation ends; weights are shared, not copied."""
+        self.owes_validation = True
+        checkpoint = self.trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        # Counters go on while the validation runs.
+        return {**checkpoint, **{name: deepcopy(checkpoint[name]) for name in ("loops", "callbacks")}}
+
+    def _tell(self, event: str, *given: Any) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if (told := getattr(callback, event, None)) is not None:
+                told(self.trainer, *given)
+
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        """What Lightning keeps, and whether a validation is owed."""
+        return {**super().on_save_checkpoint(), "owes_validation": self.owes_validation}
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        """Take that up."""
+        super().on_load_checkpoint(state_dict)
+        self.owes_validation = state_dict.get("owes_validation", False)
 
 
 class BorderedFitLoop(_FitLoop):
@@ -38,6 +80,11 @@ class BorderedFitLoop(_FitLoop):
     def skip(self) -> bool:
         """Whether there is nothing to do, not even an end."""
         return super().skip and not self.restarting
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step is made, and the validation behind it."""
+        return super().done and not self.epoch_loop.owes_validation  # type: ignore[attr-defined]
 
 
 def install(trainer: lightning.Trainer) -> None:

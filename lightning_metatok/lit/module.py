@@ -16,27 +16,35 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from lightning_metatok import old_keys
 from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
-from lightning_metatok.lit.checkpoint_contents import TOKENIZER_KEY, config_of, tokenizer_of, weights_of
-from lightning_metatok.lit.checkpoint_io import read_state
-from lightning_metatok.lit.datamodule import MetaTokenDataModule
-from lightning_metatok.lit.init_from import FREE_WITH, PARTS, check_parts, free_keys, load_weights
+from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
+from lightning_metatok.lit.checkpoints.contents import AXES, TOKENIZER_KEY, config_of, tokenizer_of, weights_of
+from lightning_metatok.lit.checkpoints.init_from import (
+    FREE_WITH,
+    PARTS,
+    check_parts,
+    free_keys,
+    free_options,
+    load_weights,
+)
+from lightning_metatok.lit.checkpoints.io import read_state
+from lightning_metatok.lit.data.task import TaskDataModule
+from lightning_metatok.lit.data.text import MetaTokenDataModule
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
-from lightning_metatok.lit.task_data import TaskDataModule
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
-from lightning_metatok.model.positions import fixed_options
+from lightning_metatok.model.axis import Axis
 
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
-FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "meta_fill", "attention_backend"}
+FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "attention_backend"}
 """Choices that weights do not depend on, so that a checkpoint may be read with others (but a table has its size).
-Which options of the positional encoding are such choices, its family says."""
+Which options of an axis are such choices, its class says."""
 
 
 class MetaTokenLM(LightningModule):
@@ -64,6 +72,7 @@ class MetaTokenLM(LightningModule):
             transformer: The fields of TransformerConfig.
         """
         super().__init__()
+        transformer = old_keys.translated(transformer)
         config = TransformerConfig(**transformer)
         # Lightning's load_from_checkpoint hands back the plain dict that was saved.
         self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
@@ -139,29 +148,36 @@ class MetaTokenLM(LightningModule):
         self._check_checkpoint(checkpoint, ())
 
     def _check_checkpoint(self, checkpoint: dict[str, Any], new: Sequence[str]) -> None:
-        saved, mine = checkpoint.get("hyper_parameters", {}), asdict(self.config)
-        positions = self.model.positions
-        sized = positions.max_positions is not None or positions.fixes_max_positions
+        saved, mine = old_keys.translated(checkpoint.get("hyper_parameters", {})), asdict(self.config)
+        encoding = self.model.positions
+        sized = encoding.max_positions is not None or encoding.fixes_max_positions
         free = FREE_AFTER_TRAINING - ({"max_positions"} if sized else set())
-        free |= free_keys(new, saved) | {"position_options"}
+        free |= free_keys(new, saved) | {f"{axis.key}_options" for axis in AXES}
         for key in (key for key in mine if key not in free):
             if key in saved and saved[key] != mine[key]:
                 raise UserError(
                     f"model.{key}={mine[key]}: the checkpoint was trained with {saved[key]}; expected the same value"
                     f"{hint(key)}"
                 )
-        theirs, ours = (fixed_options(self.config.position, of.get("position_options", {})) for of in (saved, mine))
-        for key in (key for key in ours if saved and ours[key] != theirs.get(key)):
-            raise UserError(
-                f"model.position_options.{key}={ours[key]}: the checkpoint was trained with {theirs.get(key)}; "
-                "expected the same value"
-            )
+        for axis in AXES:
+            self._check_options(axis, saved, mine, free_options(axis, new, saved))
         if TOKENIZER_KEY in checkpoint and "tokens" not in new:
             carried = MetaTokenizer.from_json(checkpoint[TOKENIZER_KEY])
             if self.tokenizer is None:
                 self.tokenizer = carried
             else:
                 check_tokenizer(carried, self.tokenizer)
+
+    def _check_options(self, axis: Axis[Any], saved: dict[str, Any], mine: dict[str, Any], free: set[str]) -> None:
+        if saved.get(axis.key, mine[axis.key]) != mine[axis.key] or not saved:
+            return  # another class, which was free to differ
+        name, options = mine[axis.key], f"{axis.key}_options"
+        theirs, ours = (axis.fixed(name, of.get(options, {})) for of in (saved, mine))
+        for key in (key for key in ours if key not in free and ours[key] != theirs.get(key)):
+            raise UserError(
+                f"model.{options}.{key}={ours[key]}: the checkpoint was trained with {theirs.get(key)}; "
+                f"expected the same value{hint(options) if key in free_options(axis, PARTS, saved) else ''}"
+            )
 
     def _load_weights(self, path: Path, new: Sequence[str]) -> None:
         checkpoint = read_state(path, key="model.init_from")

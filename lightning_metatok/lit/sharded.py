@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 
 from lightning_metatok.data.cache import sync
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit import shards
-from lightning_metatok.lit.checkpoint_io import (
+from lightning_metatok.lit.checkpoints import shards
+from lightning_metatok.lit.checkpoints.io import (
     TEMPORARY,
     begin,
     read_state,

@@ -1,14 +1,15 @@
 """Lightning's Trainer with one more precision: `auto`, what this machine computes fastest."""
 
+import re
 from typing import Any
 
 import lightning
 from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.checkpoint_io import RunCheckpointIO
-from lightning_metatok.lit.launch import check_launch
+from lightning_metatok.lit.checkpoints.io import RunCheckpointIO
 from lightning_metatok.lit.loops import install
+from lightning_metatok.lit.run.launch import check_launch
 from lightning_metatok.lit.sharded import NAME, ShardedStrategy
 from lightning_metatok.runtime import resolve_precision
 
@@ -31,8 +32,19 @@ class Trainer(lightning.Trainer):
 
         Raises:
             UserError: an unknown precision, validations (and their checkpoints) between accumulated micro-batches, or
-                processes that nobody starts.
+                a share of training batches, which have no end, or processes that nobody starts.
         """
+        for name in ("val_check_interval", "limit_train_batches"):
+            if isinstance(kwargs.get(name), float) and kwargs[name] != 1.0:
+                raise UserError(
+                    f"trainer.{name}={kwargs[name]}: expected a whole number, as training batches have no end to take "
+                    "a share of"
+                )
+        if kwargs.get("overfit_batches"):
+            raise UserError(
+                f"trainer.overfit_batches={kwargs['overfit_batches']}: expected 0, as batches are a function of the "
+                "step; to learn a few by heart, give data.corpus or data.train_examples little to learn"
+            )
         interval, accumulate = kwargs.get("val_check_interval"), kwargs.get("accumulate_grad_batches") or 1
         if isinstance(interval, int) and interval % accumulate:
             raise UserError(
@@ -46,6 +58,9 @@ class Trainer(lightning.Trainer):
             kwargs["strategy"], precision = ShardedStrategy(precision), "32-true"
         elif isinstance(strategy, str) and strategy.startswith("fsdp"):
             raise UserError(f"trainer.strategy={strategy!r}: expected {NAME}")
+        elif isinstance(strategy, str) and re.search(r"spawn|fork|notebook", strategy):
+            # They copy this process with what it holds, and bring back weights alone, not a run.
+            raise UserError(f"trainer.strategy={strategy!r}: expected ddp, which starts its processes anew")
         plugins = kwargs.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
@@ -54,9 +69,13 @@ class Trainer(lightning.Trainer):
         self.checkpoint_io = RunCheckpointIO()
         kwargs["plugins"] = [*plugins, self.checkpoint_io]
         super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
-        # A batch holds integers and flags, nothing to convert, and is frozen, so that Lightning could not.
-        self.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]
+        # A batch holds ids and masks: no number in it has a precision, and it is not to be copied or changed.
+        self.precision_plugin.convert_input = _as_it_is  # type: ignore[method-assign, assignment]
         install(self)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def micro_step(trainer: lightning.Trainer, batch_idx: int) -> int:

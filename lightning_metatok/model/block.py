@@ -1,11 +1,11 @@
-"""One block of the transformer.
+"""One block of the transformer: a list of branches (`model.branch`), each of which adds its update to the stream.
 
-    x = x + CausalSelfAttention(LN1(x))       every token
-    x = x + MetaAttention(LNm(x))             meta rows only; other rows are not touched
+    x = x + SelfAttention(LN1(x))             every token
+    x = x + ...                               what the mechanism adds, at the rows that its plan says
     x = x + MLP(LN2(x))                       every token
 
 arXiv 2509.16278 puts meta-attention "after causal masked self-attention, inside each layer". With norm="post"
-each line is x = LN(x + f(x)) instead, in the second line on the meta rows only.
+each line is x = LN(x + f(x)) instead, at the same rows.
 """
 
 import math
@@ -13,8 +13,11 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_metatok.model.attention.layers import AttentionPlan, CausalSelfAttention, MetaAttention
-from lightning_metatok.model.cache import KeysValues
+from lightning_metatok.model.attention.layers import Plan
+from lightning_metatok.model.attention.plan import Plans
+from lightning_metatok.model.branch import MLP as MLP_BRANCH
+from lightning_metatok.model.branch import SELF_ATTENTION, Branch
+from lightning_metatok.model.cache import KeysValues, Memories
 from lightning_metatok.model.config import TransformerConfig
 
 
@@ -27,8 +30,8 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.mlp_dim, config.d_model, bias=config.bias)
         self.activation = config.activation
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """The residual's update, [B, T, D]."""
+    def forward(self, x_BTD: Tensor, plan: Plan | None = None, memory: None = None) -> Tensor:
+        """The residual's update, [B, T, D]; every row is alone, so it needs neither plan nor memory."""
         hidden = self.up(x_BTD)
         if self.activation == "relu":
             hidden = F.relu(hidden)
@@ -39,63 +42,49 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, meta-attention where the config has it at this layer, and MLP, all residual."""
+    """Self-attention, what the mechanism adds at this layer, and the MLP, all residual."""
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.pre_norm = config.norm == "pre"
-        self.meta_shared = config.meta_shared
-        self.norm_attention = nn.LayerNorm(config.d_model, bias=config.bias)
-        self.attention = CausalSelfAttention(config, layer=layer)
-        self.norm_meta: nn.LayerNorm | None = None
-        self.meta_attention: CausalSelfAttention | None = None
-        if config.has_meta(layer):
-            dense = config.meta_over == "all" or config.meta_fill is not None
-            self.norm_meta = nn.LayerNorm(config.d_model, bias=config.bias)
-            kind = CausalSelfAttention if dense else MetaAttention
-            self.meta_attention = kind(config, layer=layer, shared=config.meta_shared)
-        self.norm_mlp = nn.LayerNorm(config.d_model, bias=config.bias)
-        self.mlp = MLP(config)
+        mechanism = config.built_mechanism
+        attention = mechanism.attention(config, layer)
+        parts: list[tuple[Branch, nn.Module]] = [
+            (SELF_ATTENTION, attention),
+            *mechanism.branches(config, layer, attention),
+            (MLP_BRANCH, MLP(config)),
+        ]
+        self.branches = [branch for branch, _ in parts]
+        for branch, module in parts:
+            self.add_module(branch.norm, nn.LayerNorm(config.d_model, bias=config.bias))
+            self.add_module(branch.module, module)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        plan: AttentionPlan,
-        meta_plan: AttentionPlan | None,
-        memory: KeysValues | None = None,
-        meta_memory: KeysValues | None = None,
-    ) -> Tensor:
-        """The residual stream after this block, [B, T, D]. `meta_plan` None: no meta-tokens are about."""
-        norm, attention = self.norm_attention, self.attention
-        if self.pre_norm:
-            x_BTD = x_BTD + self.dropout(attention(norm(x_BTD), plan, memory))
-        else:
-            x_BTD = norm(x_BTD + self.dropout(attention(x_BTD, plan, memory)))
-        if self.meta_attention is not None and meta_plan is not None:
-            x_BTD = self._second_attention(x_BTD, meta_plan, meta_memory)
-        if self.pre_norm:
-            return x_BTD + self.dropout(self.mlp(self.norm_mlp(x_BTD)))
-        normed_BTD: Tensor = self.norm_mlp(x_BTD + self.dropout(self.mlp(x_BTD)))
-        return normed_BTD
+    def forward(self, x_BTD: Tensor, plans: Plans, memories: Memories | None = None) -> Tensor:
+        """The residual stream after this block, [B, T, D]. A branch whose plan is None has nothing to work on."""
+        fresh = False
+        for branch in self.branches:
+            if (plan := plans[branch.name]) is not None:
+                memory = None if memories is None else memories.of(branch)
+                x_BTD = self._add(branch, x_BTD, plan, memory, fresh)
+                fresh = True
+        return x_BTD
 
-    def _second_attention(self, x_BTD: Tensor, plan: AttentionPlan, memory: KeysValues | None) -> Tensor:
-        norm, attention = self.norm_meta, self.meta_attention
-        assert norm is not None
-        assert attention is not None
-        shared = self.attention.projections if self.meta_shared else None
-        # Norm and projections see the meta rows alone: gathering first is what keeps meta-attention cheap.
+    def _add(self, branch: Branch, x_BTD: Tensor, plan: Plan, memory: KeysValues | None, fresh: bool) -> Tensor:
+        """One line of the sum; `fresh`: x is the sum of a line above, which nobody else holds."""
+        norm, module = getattr(self, branch.norm), getattr(self, branch.module)
+        # Norm and projections see the rows at work alone: gathering first is what keeps meta-attention cheap.
         rows = x_BTD if plan.blocks is None else plan.blocks.gather(x_BTD)
-        update = self.dropout(attention(norm(rows) if self.pre_norm else rows, plan, memory, shared))
-        if not self.pre_norm:
-            rows = norm(rows + update)
+        update = self.dropout(module(norm(rows) if self.pre_norm else rows, plan=plan, memory=memory))
         if plan.blocks is None:
-            return x_BTD + update if self.pre_norm else rows
+            added_BTD: Tensor = x_BTD + update if self.pre_norm else norm(x_BTD + update)
+            return added_BTD
         flat, where = x_BTD.flatten(0, 1), plan.blocks.rows_R
-        if self.pre_norm:
-            # In place: x is the fresh sum of the line above, which autograd has not kept.
-            return flat.index_add_(0, where, update.to(flat.dtype)).view_as(x_BTD)
-        return flat.index_copy(0, where, rows.to(flat.dtype)).view_as(x_BTD)
+        if not self.pre_norm:
+            return flat.index_copy(0, where, norm(rows + update).to(flat.dtype)).view_as(x_BTD)
+        # In place where nobody looks: autograd does not keep a sum either.
+        add = flat.index_add_ if fresh else flat.index_add
+        return add(0, where, update.to(flat.dtype)).view_as(x_BTD)
 
 
 def initialise(module: nn.Module, n_layers: int) -> None:

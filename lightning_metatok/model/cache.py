@@ -1,9 +1,9 @@
-"""What generation remembers: keys and values of all tokens, and apart from them those of the meta-tokens.
+"""What generation remembers: keys and values a branch, and the facts of the tokens that they are of.
 
-    self-attention   [B, N, K, H]    grows by every token
-    meta-attention   [B, N, M, H]    grows by meta-tokens only
+    attention of all tokens      [B, N, K, H]    grows by every token
+    attention of extra tokens    [B, N, M, H]    grows by extra tokens only
 
-Samples hold different numbers of meta-tokens: a sample's own fill its first slots, and the rest is empty,
+Samples hold different numbers of extra tokens: a sample's own fill its first slots, and the rest is empty,
 behind every query's causal sight.
 """
 
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.branch import Branch
+
 
 @dataclass(frozen=True)
-class MetaSlots:
-    """Where the R new meta rows of a chunk go in [B, N, M, H]; the same for all layers."""
+class ExtraSlots:
+    """Where the R new extra rows of a chunk go in [B, N, M, H]; the same for all layers."""
 
     sample_R: Tensor
     slot_R: Tensor
@@ -49,10 +52,24 @@ class KeysValues:
         self.k, self.v = k_BNTH, v_BNTH
         return k_BNTH, v_BNTH
 
-    def place(self, k_RNH: Tensor, v_RNH: Tensor, slots: MetaSlots) -> tuple[Tensor, Tensor]:
-        """Take up the keys and values of new meta rows; return all slots."""
+    def place(self, k_RNH: Tensor, v_RNH: Tensor, slots: ExtraSlots) -> tuple[Tensor, Tensor]:
+        """Take up the keys and values of new extra rows; return all slots."""
         self.k, self.v = slots.scatter(k_RNH, self.k), slots.scatter(v_RNH, self.v)
         return self.k, self.v
+
+
+class Memories:
+    """What the branches of one layer remember, by their names."""
+
+    def __init__(self) -> None:
+        self.by_branch: dict[str, KeysValues] = {}
+
+    def of(self, branch: Branch) -> KeysValues | None:
+        """The memory of a branch, empty at first; None for one that remembers nothing."""
+        return self.by_branch.setdefault(branch.name, KeysValues()) if branch.remembers else None
+
+    def __getitem__(self, name: str) -> KeysValues:
+        return self.by_branch[name]
 
 
 class KVCache:
@@ -60,32 +77,43 @@ class KVCache:
     tokens."""
 
     def __init__(self, n_layers: int) -> None:
-        self.self_attention = [KeysValues() for _ in range(n_layers)]
-        self.meta_attention = [KeysValues() for _ in range(n_layers)]
+        self.layers = [Memories() for _ in range(n_layers)]
+        self.facts: Facts | None = None
+        """Of all tokens taken up so far, which are the keys."""
         self.position_ids_BK: Tensor | None = None
-        self.meta_mask_BK: Tensor | None = None
 
     @property
     def length(self) -> int:
         """Number of tokens taken up so far, K."""
-        return 0 if self.meta_mask_BK is None else self.meta_mask_BK.shape[1]
+        return 0 if self.facts is None else self.facts.n
 
-    def advance(self, meta_mask_BT: Tensor, position_ids_BT: Tensor) -> MetaSlots:
-        """Take up where a chunk's meta-tokens and positions are; return the slots of its meta rows."""
-        old, ids = self.meta_mask_BK, self.position_ids_BK
-        before_B = meta_mask_BT.new_zeros(len(meta_mask_BT), dtype=torch.long) if old is None else old.sum(-1)
-        position_ids_BT = position_ids_BT.expand_as(meta_mask_BT)
-        self.meta_mask_BK = meta_mask_BT if old is None else torch.cat((old, meta_mask_BT), dim=1)
+    def advance(self, extra_BT: Tensor, position_ids_BT: Tensor) -> None:
+        """Take up which of a chunk's tokens are extra, and where they stand."""
+        ids, new = (
+            self.position_ids_BK,
+            Facts.of(extra_BT.shape[1], extra_BT, first=self.length, device=extra_BT.device),
+        )
+        position_ids_BT = position_ids_BT.expand_as(extra_BT)
+        self.facts = new if self.facts is None else self.facts.then(new)
         self.position_ids_BK = position_ids_BT if ids is None else torch.cat((ids, position_ids_BT), dim=1)
-        sample_R, place_R = meta_mask_BT.nonzero(as_tuple=True)
-        slot_BT = before_B.unsqueeze(-1) + meta_mask_BT.cumsum(dim=-1) - 1
-        n_slots = int(self.meta_mask_BK.sum(dim=-1).max())
-        return MetaSlots(sample_R, slot_BT[sample_R, place_R], len(meta_mask_BT), n_slots)
 
-    def meta_position_ids(self) -> Tensor:
-        """Positions of the meta-tokens by slot, [B, M]; empty slots hold the position of some other token."""
-        assert self.meta_mask_BK is not None, "the cache is empty"
-        assert self.position_ids_BK is not None
-        n_slots = int(self.meta_mask_BK.sum(dim=-1).max())
-        metas_first_BK = (~self.meta_mask_BK).int().argsort(dim=-1, stable=True)
-        return self.position_ids_BK.gather(1, metas_first_BK[:, :n_slots])
+    def extra_slots(self, extra_BT: Tensor) -> ExtraSlots:
+        """The slots of the extra rows of the chunk that was taken up last."""
+        extra_BK = self._extra_BK()
+        before_B = extra_BK[:, : -extra_BT.shape[1]].sum(-1)
+        sample_R, place_R = extra_BT.nonzero(as_tuple=True)
+        slot_BT = before_B.unsqueeze(-1) + extra_BT.cumsum(dim=-1) - 1
+        return ExtraSlots(sample_R, slot_BT[sample_R, place_R], len(extra_BT), self._n_slots())
+
+    def extra_position_ids(self) -> Tensor:
+        """Positions of the extra tokens by slot, [B, M]; empty slots hold the position of some other token."""
+        assert self.position_ids_BK is not None, "the cache is empty"
+        extra_first_BK = (~self._extra_BK()).int().argsort(dim=-1, stable=True)
+        return self.position_ids_BK.gather(1, extra_first_BK[:, : self._n_slots()])
+
+    def _extra_BK(self) -> Tensor:
+        assert self.facts is not None, "the cache is empty"
+        return self.facts.is_extra_BK
+
+    def _n_slots(self) -> int:
+        return int(self._extra_BK().sum(dim=-1).max())

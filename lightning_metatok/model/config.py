@@ -2,20 +2,23 @@
 
 The field docstrings are the command line's help. Defaults follow nanoGPT, the base of "Learned Meta-Tokens
 for Language Modeling" (arXiv 2509.16278), with rotary positions as in its main model; the switches `norm`,
-`meta_over`, `meta_layers`, `meta_shared`, `meta_fill` and `drop_positions` exist because the paper leaves
-these points open.
+`drop_positions` and the options of the mechanism `meta` exist because the paper leaves these points open.
 """
 
-import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model import positions
-from lightning_metatok.model.attention import backends
+from lightning_metatok.model import mechanisms, positions
+from lightning_metatok.model.attention import backends, patterns
+from lightning_metatok.model.axis import Axis
+from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
-DropPositions = Literal["none", "self_attention", "meta_attention", "both"]
+DROP_NOWHERE = "none"
+FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
+"""What not every class of an axis can do."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,17 @@ class TransformerConfig:
     position_options: dict[str, Any] = field(default_factory=dict)
     """Options of the positional encoding, such as rotary's base; its file lists them with their defaults."""
 
-    meta_attention: bool = True
-    """Add the meta-attention layer after the causal self-attention of each block."""
+    pattern: str = "causal"
+    """What self-attention may see: a name in `lightning_metatok.model.attention.patterns.PATTERNS`."""
+
+    pattern_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the pattern; its file lists them with their defaults."""
+
+    mechanism: str = "meta"
+    """What meta-tokens do in a block: a name in `lightning_metatok.model.mechanisms.MECHANISMS`."""
+
+    mechanism_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the mechanism, such as the layers of meta-attention; its file lists them with their defaults."""
 
     bias: bool = False
     """Biases in the linear layers and layer norms (GPT-2 has them, nanoGPT's default does not)."""
@@ -68,26 +80,13 @@ class TransformerConfig:
     norm: Literal["pre", "post"] = "pre"
     """Layer norm before each branch, x + f(LN(x)), or after the sum, LN(x + f(x))."""
 
-    meta_over: Literal["meta", "all"] = "meta"
-    """Which tokens the second attention sees. "all" is the matched control: same parameters, plain causal."""
-
-    meta_layers: list[int] | None = None
-    """Blocks that have meta-attention, counted from 0; all of them when not given."""
-
-    meta_shared: bool = False
-    """Meta-attention reuses the q, k, v and output weights of its block's self-attention."""
-
-    meta_fill: float | None = None
-    """Not given: rows of ordinary tokens get exactly zero from meta-attention. A negative number: the
-    additive mask holds that number instead of -inf, so ordinary rows fall back to attention over all earlier
-    tokens (dense, slow; the other reading of the paper's equation)."""
-
     shared_layers: bool = False
     """All layers share one block's weights, those of the positional encoding included (Universal Transformer)."""
 
-    drop_positions: DropPositions = "none"
-    """Where the positions of meta slots are dropped, in training too. An absolute embedding feeds both
-    attentions, so only "both" drops it."""
+    drop_positions: str = "none"
+    """Where the positions of meta-tokens are dropped, in training too: none, self_attention, both, or the name of a
+    branch that the mechanism adds, such as meta_attention. An absolute embedding feeds all of them, so only "both"
+    drops it."""
 
     attention_backend: str = "auto"
     """How attention is computed: auto, or a name in `lightning_metatok.model.attention.backends.BACKENDS`."""
@@ -97,10 +96,11 @@ class TransformerConfig:
             value = getattr(self, key)
             optional = key == "d_ff" and value is None
             _expect(optional or (isinstance(value, int) and value > 0), key, value, "a positive integer")
-        positions.check_options(self.position, self.position_options)
+        positions.AXIS.check(self.position, self.position_options)
+        patterns.AXIS.check(self.pattern, self.pattern_options)
+        mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
         _one_of("activation", self.activation, get_args(Activation))
         _one_of("norm", self.norm, ("pre", "post"))
-        _one_of("meta_over", self.meta_over, ("meta", "all"))
         _one_of("attention_backend", self.attention_backend, ("auto", *backends.BACKENDS))
         divides = self.d_model % self.n_heads == 0
         _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
@@ -111,19 +111,8 @@ class TransformerConfig:
             f"an even d_model / n_heads for position={self.position!r}, not {self.head_dim}",
         )
         _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
-        _expect(
-            self.attention_backend in ("auto", *backends.for_scores()) or not self._transforms_scores,
-            "attention_backend",
-            self.attention_backend,
-            f"one of auto, {', '.join(backends.for_scores())}, because position={self.position!r} transforms scores",
-        )
-        if (layers := self.meta_layers) is not None:
-            fits = set(layers) <= set(range(self.n_layers)) and len(set(layers)) == len(layers)
-            _expect(fits, "meta_layers", layers, f"different block numbers from 0 to {self.n_layers - 1}")
-            _expect(not self.shared_layers, "meta_layers", layers, "no value when shared_layers=True")
-        if (fill := self.meta_fill) is not None:
-            _expect(math.isfinite(fill) and fill < 0, "meta_fill", fill, "a finite negative number")
-            _expect(self.meta_over == "meta", "meta_fill", fill, "no value when meta_over='all'")
+        self._check_backend()
+        self.built_mechanism.check(self)
         self.check_drop_positions(self.drop_positions)
 
     @property
@@ -141,39 +130,76 @@ class TransformerConfig:
         """Blocks with weights of their own."""
         return 1 if self.shared_layers else self.n_layers
 
-    def has_meta(self, layer: int) -> bool:
-        """Whether block `layer` has a second attention."""
-        return self.meta_attention and (self.meta_layers is None or layer in self.meta_layers)
+    @cached_property
+    def built_mechanism(self) -> mechanisms.Mechanism:
+        """The mechanism with its options."""
+        return mechanisms.build(self.mechanism, **self.mechanism_options)
+
+    @cached_property
+    def built_pattern(self) -> patterns.Pattern:
+        """The pattern with its options."""
+        return patterns.build(self.pattern, **self.pattern_options)
+
+    def added(self, layer: int) -> tuple[str, ...]:
+        """Names of the branches that the mechanism adds to block `layer`."""
+        return self.built_mechanism.names(layer)
 
     @property
     def _family(self) -> type[positions.PositionEncoding]:
         return positions.FAMILIES[self.position]
 
-    @property
-    def _transforms_scores(self) -> bool:
-        return self._family.transforms(self.position_options)
-
     def check_can(self, feature: str) -> None:
-        """Raise `UserError` when the positional encoding cannot do `feature` (`PositionEncoding.cannot`)."""
-        if feature in self._family.cannot:
-            others = [name for name, family in positions.FAMILIES.items() if feature not in family.cannot]
-            what = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
-            raise UserError(
-                f"model.position={self.position!r} cannot {what[feature]}: {self._family.cannot[feature]}; "
-                f"expected one of {', '.join(others)}"
-            )
+        """Raise `UserError` when the encoding, the pattern or the mechanism says that it cannot do `feature`.
+
+        Args:
+            feature: a key of `FEATURES`; what a class has in `cannot`, it cannot do.
+        """
+        axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS)
+        for axis in axes:
+            name = getattr(self, axis.key)
+            if feature in (cannot := axis.find(name).cannot):
+                others = [other for other, kind in axis.known.items() if feature not in kind.cannot]
+                raise UserError(
+                    f"model.{axis.key}={name!r} cannot {FEATURES[feature]}: {cannot[feature]}; "
+                    f"expected one of {', '.join(others)}"
+                )
 
     def check_drop_positions(self, choice: str) -> None:
         """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""
-        _one_of("drop_positions", choice, get_args(DropPositions))
-        family = self._family
-        only_embeds = family.embeds and not (family.rotates or self._transforms_scores)
-        _expect(
-            not (only_embeds and choice in ("self_attention", "meta_attention")),
+        added = dict.fromkeys(name for layer in range(self.n_layers) for name in self.added(layer))
+        # Models are compared on one choice, so the branch of the mechanism by default may be named without it, too.
+        _one_of(
             "drop_positions",
             choice,
-            f"'none' or 'both', because position={self.position!r} is added before both attentions",
+            tuple(dict.fromkeys((DROP_NOWHERE, SELF_ATTENTION.name, "meta_attention", *added, EVERYWHERE))),
         )
+        family = self._family
+        only_embeds = family.embeds and not (family.rotates or family.transforms(self.position_options))
+        _expect(
+            not (only_embeds and choice not in (DROP_NOWHERE, EVERYWHERE)),
+            "drop_positions",
+            choice,
+            f"{DROP_NOWHERE!r} or {EVERYWHERE!r}, because position={self.position!r} is added before all branches",
+        )
+
+    def _check_backend(self) -> None:
+        """Some backends cannot do what another axis needs."""
+        name = self.attention_backend
+        for needs, able, why in (
+            (
+                self._family.transforms(self.position_options),
+                backends.for_scores(),
+                f"position={self.position!r} transforms scores",
+            ),
+            (
+                self.built_mechanism.transforms_scores,
+                backends.for_scores(),
+                f"mechanism={self.mechanism!r} transforms scores",
+            ),
+            (self.built_pattern.needs_mask, backends.for_masks(), f"pattern={self.pattern!r} needs a mask"),
+        ):
+            expected = f"one of auto, {', '.join(able)}, because {why}"
+            _expect(not needs or name in ("auto", *able), "attention_backend", name, expected)
 
 
 def _expect(right: bool, key: str, value: Any, expected: str) -> None:

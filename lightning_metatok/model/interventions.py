@@ -2,7 +2,7 @@
 
     patch      the residual stream that enters a layer is another one at some rows      what a place HOLDS
     allowed    attention may use only some (query, key) pairs, in some layers           which PATHS carry
-    silent     the second attention of some layers adds nothing                         what it is FOR
+    silent     what the mechanism adds to some layers adds nothing                      what it is FOR
 
 Hooks that are there only while `intervened` is open. An intervention that changes nothing gives the same outputs, bit
 for bit: a mask that allows everything leaves the plan of attention alone, and a patch with the same states puts the
@@ -12,20 +12,19 @@ same numbers there.
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_metatok.model.attention import masks
-from lightning_metatok.model.attention.layers import AttentionPlan
+from lightning_metatok.model.attention.layers import Attention, AttentionPlan
 from lightning_metatok.model.attention.meta import MetaBlocks
 from lightning_metatok.model.block import Block
+from lightning_metatok.model.branch import EVERYWHERE
 from lightning_metatok.model.positions.base import Rows
 from lightning_metatok.model.transformer import MetaTransformer
-
-Where = Literal["both", "self_attention", "second_attention"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,14 @@ class Intervention:
     Attributes:
         patches: by the layer that they enter, from 0.
         allowed_BTT: bool, True where a query (row) may use a key (column); a place always sees itself. None: all may.
-        where: which attention `allowed_BTT` holds for.
+        where: the branch that `allowed_BTT` holds for, by name; EVERYWHERE: all attentions.
         layers: layers it holds in; None: all.
-        silent: layers whose second attention adds nothing (with norm="post" its norm is still applied).
+        silent: layers in which the branches of the mechanism add nothing (with norm="post" the norm is still applied).
     """
 
     patches: Mapping[int, Patch] = field(default_factory=dict)
     allowed_BTT: Tensor | None = None
-    where: Where = "both"
+    where: str = EVERYWHERE
     layers: Collection[int] | None = None
     silent: Collection[int] = ()
 
@@ -85,13 +84,13 @@ class _Hooks:
     def register(self, block: Block) -> list[RemovableHandle]:
         change = self.change
         handles = [block.register_forward_pre_hook(self.enter)]
-        if change.allowed_BTT is not None and change.where != "second_attention":
-            handles.append(block.attention.register_forward_pre_hook(self.mask))
-        if block.meta_attention is not None:
-            if change.allowed_BTT is not None and change.where != "self_attention":
-                handles.append(block.meta_attention.register_forward_pre_hook(self.mask))
-            if change.silent:
-                handles.append(block.meta_attention.register_forward_hook(self.silence))
+        for branch in block.branches:
+            module = getattr(block, branch.module)
+            masked = change.allowed_BTT is not None and change.where in (EVERYWHERE, branch.name)
+            if masked and isinstance(module, Attention):
+                handles.append(module.register_forward_pre_hook(self.mask, with_kwargs=True))
+            if change.silent and branch.added:
+                handles.append(module.register_forward_hook(self.silence))
         return handles
 
     def begin(self, *_: Any) -> None:
@@ -105,11 +104,13 @@ class _Hooks:
             return None
         return torch.where(patch.rows_BT.unsqueeze(-1), patch.states_BTD, args[0]), *args[1:]
 
-    def mask(self, _: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def mask(
+        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self.layer not in self.masked_layers:
             return None
         assert self.change.allowed_BTT is not None
-        return args[0], masked_plan(args[1], self.change.allowed_BTT), *args[2:]
+        return args, {**kwargs, "plan": masked_plan(kwargs["plan"], self.change.allowed_BTT)}
 
     def silence(self, _: Any, __: Any, update: Tensor) -> Tensor | None:
         return torch.zeros_like(update) if self.layer in self.change.silent else None
@@ -129,7 +130,7 @@ def masked_plan(plan: AttentionPlan, allowed_BTT: Tensor) -> AttentionPlan:
 
 
 def _masked_score(plan: AttentionPlan, blocks: MetaBlocks, allowed_BTT: Tensor) -> Any:
-    """Blocks of meta rows have no mask; a transform of their scores, which every encoding may have, does the same."""
+    """Blocks of extra rows have no mask; a transform of their scores, which every encoding may have, does the same."""
     T = allowed_BTT.shape[-1]
     rows_PL = blocks.pad(blocks.rows_R)
     L = rows_PL.shape[1]

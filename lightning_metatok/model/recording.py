@@ -1,7 +1,7 @@
-"""Record what a forward pass does inside: the residual stream around every branch, and both attentions.
+"""Record what a forward pass does inside: the residual stream around every branch, and all attentions.
 
-    before ──┬── self_update ──+── after_self ──┬── meta_update ──+── after_meta ──┬── mlp_update ──+── after
-             └─ self-attention ┘                └─ meta-attention ┘                └───── MLP ──────┘
+    before ──┬── update ──+── after = before ──┬── update ──+── ... ── after
+             └─ a branch ─┘      of the next   └─ a branch ─┘
 
 Hooks that are there only while `recorded` is open: the code of the model knows nothing of them, a model that is not
 recorded pays nothing, and what it computes is the same, bit for bit. Attention probabilities are not taken from the
@@ -11,9 +11,10 @@ What interventions change (`lightning_metatok.model.interventions`) is recorded 
 before `recorded`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -21,49 +22,51 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_metatok.model.attention import reference
-from lightning_metatok.model.attention.layers import AttentionPlan, CausalSelfAttention, Projections
+from lightning_metatok.model.attention.layers import Attention, Plan
 from lightning_metatok.model.attention.meta import MetaBlocks
 from lightning_metatok.model.block import Block
+from lightning_metatok.model.branch import Branch
 from lightning_metatok.model.transformer import MetaTransformer
 
 
 @dataclass(frozen=True)
-class LayerRecord:
-    """One layer of one forward pass.
+class BranchRecord:
+    """One branch of one layer.
 
     Attributes:
-        before_BTD: residual stream that enters. after_self_BTD, after_meta_BTD, after_BTD: behind each branch;
-            `after_meta_BTD` equals `after_self_BTD` where there is no second attention.
-        self_update_BTD, meta_update_BTD, mlp_update_BTD: what each branch adds (before the norm, with norm="post").
-            `meta_update_BTD` is 0 at rows that the second attention leaves alone, None where the layer has none or
-            the batch no meta-tokens.
-        self_values_BTD, meta_values_BTD: value vectors, heads side by side; 0 at rows without one.
-        self_scores_BNTT, meta_scores_BNTT: scores as the softmax gets them, positions and mask in them, -inf where a
-            query may not look; rows of other tokens are -inf throughout. None unless `attention` was asked for.
+        before_BTD, after_BTD: residual stream before and behind it.
+        update_BTD: what it adds (before the norm, with norm="post"); 0 at rows that it leaves alone.
+        values_BTD: of an attention, value vectors, heads side by side; 0 at rows without one.
+        scores_BNTT: of an attention, scores as the softmax gets them, positions and mask in them, -inf where a query
+            may not look; rows that it leaves alone are -inf throughout. None unless `attention` was asked for.
     """
 
     before_BTD: Tensor
-    self_update_BTD: Tensor
-    after_self_BTD: Tensor
-    meta_update_BTD: Tensor | None
-    after_meta_BTD: Tensor
-    mlp_update_BTD: Tensor
+    update_BTD: Tensor
     after_BTD: Tensor
-    self_values_BTD: Tensor
-    meta_values_BTD: Tensor | None
-    self_scores_BNTT: Tensor | None
-    meta_scores_BNTT: Tensor | None
+    values_BTD: Tensor | None = None
+    scores_BNTT: Tensor | None = None
 
     @property
-    def self_probs_BNTT(self) -> Tensor:
-        """Attention probabilities of self-attention."""
-        assert self.self_scores_BNTT is not None, "recorded without attention"
-        return reference.weights(self.self_scores_BNTT)
+    def probs_BNTT(self) -> Tensor:
+        """Attention probabilities, 0 at rows that the branch leaves alone."""
+        assert self.scores_BNTT is not None, "recorded without attention, or no attention"
+        return reference.weights(self.scores_BNTT)
 
-    @property
-    def meta_probs_BNTT(self) -> Tensor | None:
-        """Attention probabilities of the second attention, 0 at rows that it leaves alone; None as its scores."""
-        return None if self.meta_scores_BNTT is None else reference.weights(self.meta_scores_BNTT)
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer of one forward pass: the residual stream that enters and leaves, and its branches by name, in order.
+
+    A branch that had nothing to work on, because the batch has no meta-tokens, is not among them.
+    """
+
+    before_BTD: Tensor
+    branches: Mapping[str, BranchRecord]
+    after_BTD: Tensor
+
+    def __getitem__(self, name: str) -> BranchRecord:
+        return self.branches[name]
 
 
 @dataclass
@@ -79,7 +82,7 @@ def recorded(model: MetaTransformer, *, attention: bool = True) -> Iterator[Reco
     """Record each forward pass of `model` in here; the next one takes the place of the one before.
 
     Args:
-        attention: record scores, too; they cost B N T T numbers a layer.
+        attention: record scores, too; they cost B N T T numbers an attention.
     """
     recording = Recording()
     handles: list[RemovableHandle] = []
@@ -100,79 +103,58 @@ class _LayerHooks:
 
     def __init__(self, block: Block, recording: Recording, attention: bool) -> None:
         self.block, self.recording, self.attention = block, recording, attention
-        self.found: dict[str, Tensor | None] = {}
 
     def register(self) -> list[RemovableHandle]:
         block = self.block
-        handles = [
-            block.register_forward_pre_hook(self._begin),
-            block.attention.register_forward_pre_hook(self._before_self),
-            block.attention.register_forward_hook(lambda _, __, out: self._keep(self_update_BTD=out)),
-            block.mlp.register_forward_hook(lambda _, __, out: self._keep(mlp_update_BTD=out)),
-            block.register_forward_hook(self._end),
-        ]
-        if block.pre_norm:
-            handles.append(block.norm_mlp.register_forward_pre_hook(lambda _, args: self._keep(after_meta_BTD=args[0])))
-        else:
+        handles = [block.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        for branch in block.branches:
+            module, norm = getattr(block, branch.module), getattr(block, branch.norm)
             handles += [
-                block.norm_attention.register_forward_hook(lambda _, __, out: self._keep(after_self_BTD=out)),
-                block.mlp.register_forward_pre_hook(lambda _, args: self._keep(after_meta_BTD=args[0])),
+                module.register_forward_pre_hook(self._before, with_kwargs=True),
+                module.register_forward_hook(partial(self._after, branch), with_kwargs=True),
             ]
-        if block.meta_attention is not None:
-            handles += [
-                block.meta_attention.register_forward_pre_hook(self._before_meta),
-                block.meta_attention.register_forward_hook(self._after_meta),
-            ]
-        return handles
+            if not block.pre_norm:
+                handles.append(norm.register_forward_hook(self._normed))
+        return [*handles, block.register_forward_hook(self._end)]
 
-    def _keep(self, **tensors: Tensor | None) -> None:
-        self.found |= tensors
+    def _begin(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert kwargs.get("memories") is None, "a pass with a cache has no whole attention to record"
+        self.before_BTD = self.stream_BTD = cast(Tensor, args[0])
+        self.found: dict[str, BranchRecord] = {}
+        self.looked: dict[str, Tensor] = {}
 
-    def _begin(self, _: Any, args: tuple[Any, ...]) -> None:
-        assert len(args) < 4 or args[3] is None, "a pass with a cache has no whole attention to record"
-        nothing = dict.fromkeys(("meta_update_BTD", "meta_values_BTD", "meta_scores_BNTT", "self_scores_BNTT"))
-        self.found = {"before_BTD": args[0], **nothing}
-
-    def _before_self(self, layer: CausalSelfAttention, args: tuple[Any, ...]) -> None:
-        values_BTD, scores_BNTT = self._look(layer, args)
-        self._keep(self_values_BTD=values_BTD, self_scores_BNTT=scores_BNTT)
-
-    def _before_meta(self, layer: CausalSelfAttention, args: tuple[Any, ...]) -> None:
-        plan: AttentionPlan = args[1]
-        values, scores = self._look(layer, args)
-        if plan.blocks is None:
-            self._keep(meta_values_BTD=values, meta_scores_BNTT=scores)
+    def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        plan: Plan = kwargs["plan"]
+        self.looked = {}
+        if not isinstance(module, Attention):
             return
-        like_BTD = cast(Tensor, self.found["before_BTD"])
-        scores = None if scores is None else dense_scores(scores, plan.blocks, *like_BTD.shape[:2])
-        self._keep(meta_values_BTD=_scattered(values, plan.blocks, like_BTD), meta_scores_BNTT=scores)
-
-    def _after_meta(self, _: Any, args: tuple[Any, ...], update: Tensor) -> None:
-        plan: AttentionPlan = args[1]
+        values, scores = module.look(args[0], cast(Any, plan), scores=self.attention)
         if plan.blocks is not None:
-            update = _scattered(update, plan.blocks, cast(Tensor, self.found["before_BTD"]))
-        self._keep(meta_update_BTD=update)
+            values = _scattered(values, plan.blocks, self.stream_BTD)
+            scores = None if scores is None else dense_scores(scores, plan.blocks, *self.stream_BTD.shape[:2])
+        self.looked = {"values_BTD": values, **({} if scores is None else {"scores_BNTT": scores})}
+
+    def _after(self, branch: Branch, _: Any, __: Any, kwargs: dict[str, Any], update: Tensor) -> None:
+        blocks = kwargs["plan"].blocks
+        self.blocks, self.name = blocks, branch.name
+        update_BTD = update if blocks is None else _scattered(update, blocks, self.stream_BTD)
+        # The same sum as in the block, which may add in place; with norm="post" the norm that follows puts it right.
+        after_BTD = self.stream_BTD + update_BTD if self.block.pre_norm else self.stream_BTD
+        self._keep(BranchRecord(self.stream_BTD, update_BTD, after_BTD, **self.looked))
+
+    def _normed(self, _: Any, __: Any, out: Tensor) -> None:
+        """Of norm="post", the stream behind a branch."""
+        if self.blocks is not None:
+            flat = self.stream_BTD.flatten(0, 1)
+            out = flat.index_copy(0, self.blocks.rows_R, out.to(flat.dtype)).view_as(self.stream_BTD)
+        self._keep(replace(self.found[self.name], after_BTD=out))
+
+    def _keep(self, record: BranchRecord) -> None:
+        self.found[self.name], self.stream_BTD = record, record.after_BTD
 
     def _end(self, _: Any, __: Any, after_BTD: Tensor) -> None:
-        if self.block.pre_norm:  # the same sum as in the block, which adds meta-attention's update to it in place
-            after_self_BTD = cast(Tensor, self.found["before_BTD"]) + cast(Tensor, self.found["self_update_BTD"])
-            self._keep(after_self_BTD=after_self_BTD)
-        self.recording.layers.append(LayerRecord(**cast(dict[str, Any], self.found), after_BTD=after_BTD))
-
-    def _look(self, layer: CausalSelfAttention, args: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
-        """Value vectors of the rows that `layer` gets, and its scores: dense, or padded a block of meta rows."""
-        rows, plan, shared = args[0], cast(AttentionPlan, args[1]), args[3] if len(args) > 3 else None
-        weights = cast(Projections, shared or layer.projections)
-        q, k, v = weights.split(rows)
-        values = v.flatten(-2)
-        if not self.attention:
-            return values, None
-        if plan.blocks is None:
-            q, k = plan.positions.apply_to(q.transpose(1, 2), k.transpose(1, 2), plan.rotation)
-        else:
-            q, k = plan.positions.apply_to(q.transpose(0, 1)[None], k.transpose(0, 1)[None], plan.rotation)
-            q, k = (plan.blocks.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (q, k))
-        return values, reference.masked_scores(q, k, mask=plan.mask, score=plan.score_of(layer.layer))
+        self.found[self.name] = replace(self.found[self.name], after_BTD=after_BTD)
+        self.recording.layers.append(LayerRecord(self.before_BTD, self.found, after_BTD))
 
 
 def _scattered(x_RD: Tensor, blocks: MetaBlocks, like_BTD: Tensor) -> Tensor:

@@ -1,32 +1,35 @@
-"""The language model: GPT-2 with meta-attention in its blocks (arXiv 2509.16278, section 3 and appendix A).
+"""The language model: GPT-2 with a mechanism for its meta-tokens (arXiv 2509.16278, section 3 and appendix A).
 
     tokens -> embedding (+ positions) -> dropout -> blocks -> norm -> head -> logits
 
-Shape letters: B batch, T positions, K positions with those in the cache, M meta slots, R meta rows of the
-batch, N heads, H head dim, D model dim, V vocabulary.
+What is a choice of the config is not known here by name: positions, pattern and mechanism are asked, and
+`attention.plan` joins what they say.
+
+Shape letters: B batch, T positions, K positions with those in the cache, N heads, H head dim, D model dim,
+V vocabulary.
 """
 
-from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
-from lightning_metatok.model.attention import masks
-from lightning_metatok.model.attention.layers import AttentionPlan
-from lightning_metatok.model.attention.meta import MetaBlocks
+from lightning_metatok.model.attention import plan
 from lightning_metatok.model.block import Block, initialise
-from lightning_metatok.model.cache import KVCache, MetaSlots
+from lightning_metatok.model.branch import EMBEDDING
+from lightning_metatok.model.cache import KVCache
 from lightning_metatok.model.config import TransformerConfig
 
 
 class MetaTransformer(nn.Module):
-    """A decoder-only transformer whose blocks hold a meta-attention layer, as `config` says."""
+    """A decoder-only transformer, as `config` says."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.pattern, self.mechanism = config.built_pattern, config.built_mechanism
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = positions.build(
             config.position,
@@ -39,6 +42,7 @@ class MetaTransformer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_blocks))
+        self.between = self.mechanism.between(config)
         # After post-norm blocks the stream is normed already.
         pre_norm = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
@@ -100,31 +104,40 @@ class MetaTransformer(nn.Module):
             # On CUDA this look would stall the device, and the look-up itself refuses such an id there. Random starts
             # stay inside the table by themselves.
             self.check_length(int(position_ids_BT.max()) + 1)
-        slots = None
         if cache is not None:
             if meta_mask_BT is None:
                 meta_mask_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
-            slots = cache.advance(meta_mask_BT, position_ids_BT)
+            cache.advance(meta_mask_BT, position_ids_BT)
 
         # First, so that torch.compile breaks its graph here, where no activation is alive yet.
-        plan, meta_plan = self._plans(
-            meta_mask_BT, position_ids_BT, document_ids_BT, drop_positions, cache, slots, tokens_BT.shape[1]
+        forward = plan.Forward(
+            self.positions,
+            self.pattern,
+            meta_mask_BT,
+            position_ids_BT,
+            document_ids_BT,
+            drop_positions,
+            self.embedding.weight.dtype,
+            tokens_BT.shape[1],
+            cache,
         )
+        plans = plan.build(forward, self.mechanism, config.n_layers)
         x_BTD = self.embedding(tokens_BT)
         if self.positions.token_scale != 1:
             x_BTD = x_BTD * self.positions.token_scale
         if zero_meta_embedding and meta_mask_BT is not None:
             x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
-        keep_BT = ~meta_mask_BT if meta_mask_BT is not None and drop_positions == "both" else None
-        if (embedded := self.positions.embed(position_ids_BT, keep_BT)) is not None:
+        if (embedded := self.positions.embed(position_ids_BT, forward.kept_BT(EMBEDDING))) is not None:
             x_BTD = x_BTD + embedded.to(x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
+        states = [] if self.between is None else [x_BTD]
         for i in range(config.n_layers):
             block = self.blocks[i % config.n_blocks]
-            if cache is None:
-                x_BTD = block(x_BTD, plan, meta_plan)
-            else:
-                x_BTD = block(x_BTD, plan, meta_plan, cache.self_attention[i], cache.meta_attention[i])
+            memories = None if cache is None else cache.layers[i]
+            x_BTD = block(x_BTD, plans=plans[i], memories=memories)
+            if self.between is not None:
+                states.append(x_BTD)
+                x_BTD = self.between(states, layer=i, plans=plans[i], memories=memories)
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD if return_hidden else self.logits(hidden_BTD)
 
@@ -141,85 +154,35 @@ class MetaTransformer(nn.Module):
             less = f"{limit}" if not start else f"{limit + start}, less position_options.start={start}"
             raise UserError(
                 f"T={n_positions} is larger than model.max_positions={less}: a position table cannot grow; "
-                "train with a larger model.max_positions or with model.position='rotary'"
+                "train with a larger model.max_positions or with positions that have no table (model.position)"
             )
 
     def n_parameters(self) -> int:
         """Number of parameters, a tied head counted once."""
         return sum(p.numel() for p in self.parameters())
 
+    def weights_of_mechanism(self) -> dict[str, tuple[str, int | None]]:
+        """Weights that only its mechanism has: name -> what it is called, and in which block (None: between them)."""
+        found: dict[str, tuple[str, int | None]] = {}
+        for i, block in enumerate(self.blocks):
+            for branch in (branch for branch in cast(Block, block).branches if branch.added):
+                prefixes = tuple(f"blocks.{i}.{part}." for part in (branch.norm, branch.module))
+                found |= {name: (branch.label, i) for name in self.state_dict() if name.startswith(prefixes)}
+        label = f"{self.config.mechanism} between blocks"
+        return found | {name: (label, None) for name in self.state_dict() if name.startswith("between.")}
+
     def flops_per_token(self, T: int, meta_fraction: float = 0.0) -> float:
         """Training FLOPs (forward and backward) a position of a sequence of length T, meta-tokens among them.
 
-            6 (V D + L (4 D^2 + 2 D F)) + 6 L D (T + 1)      plain: weights used, then scores and values
-            + f (6 L' 4 D^2 + 6 L' D (f T + 1))              meta-attention, at the meta rows only
+            6 (V D + L (4 D^2 + 2 D F)) + 12 D sum K      plain: weights used, then scores and values
+            + what the mechanism adds
 
-        L blocks, L' of them with meta-attention, F the MLP's inner width, f = `meta_fraction`. A weight costs
-        2 FLOPs forward and 4 backward; a query of causal attention sees (T + 1) / 2 keys on average.
-        Look-ups, norms, elementwise work and positions are left out. A second attention over all tokens has f = 1.
+        L blocks, F the MLP's inner width, K keys that the pattern lets a query of a layer see on average, (T + 1) / 2
+        if it is all of those before it. A weight costs 2 FLOPs forward and 4 backward. Look-ups, norms, elementwise
+        work and positions are left out.
         """
         c = self.config
-        dense = c.meta_over == "all" or c.meta_fill is not None
-        f = 1.0 if dense else meta_fraction
-        second = sum(c.has_meta(layer) for layer in range(c.n_layers))
         plain = 6 * (c.vocab_size * c.d_model + c.n_layers * (4 * c.d_model**2 + 2 * c.d_model * c.mlp_dim))
-        plain += 6 * c.n_layers * c.d_model * (T + 1)
-        return plain + f * second * (24 * c.d_model**2 + 6 * c.d_model * (f * T + 1))
-
-    def _plans(
-        self,
-        meta_mask_BT: Tensor | None,
-        position_ids_BT: Tensor,
-        document_ids_BT: Tensor | None,
-        drop_positions: str,
-        cache: KVCache | None,
-        slots: MetaSlots | None,
-        n_queries: int,
-    ) -> tuple[AttentionPlan, AttentionPlan | None]:
-        """What self-attention and the second attention may see in this forward pass."""
-        config, device, x_dtype = self.config, position_ids_BT.device, self.embedding.weight.dtype
-        keys_meta = meta_mask_BT if cache is None else cache.meta_mask_BK
-        keys_ids = position_ids_BT if cache is None or cache.position_ids_BK is None else cache.position_ids_BK
-        n_keys = n_queries if cache is None else cache.length
-        allowed = None
-        if n_keys > n_queries:
-            allowed = masks.causal(n_queries, n_keys, device)
-        elif document_ids_BT is not None:
-            allowed = (masks.causal(n_queries, device=device) & masks.same_document(document_ids_BT))[:, None]
-
-        def over_all(drop: bool, mask: Tensor | None) -> AttentionPlan:
-            keep_BT = ~meta_mask_BT if drop and meta_mask_BT is not None else None
-            keep_BK = ~keys_meta if drop and keys_meta is not None else None
-            score = partial(self.positions.score, position_ids_BT=keys_ids, keep_BT=keep_BK)
-            return AttentionPlan(
-                self.positions,
-                self.positions.prepare(position_ids_BT, keep_BT),
-                score if self.positions.transforms_scores else None,
-                mask,
-            )
-
-        plan = over_all(drop_positions in ("self_attention", "both"), allowed)
-        if not config.meta_attention:
-            return plan, None
-        drop = drop_positions in ("meta_attention", "both")
-        if config.meta_over == "all":
-            return plan, over_all(drop, allowed)
-        if config.meta_fill is not None:
-            seen = masks.causal(n_queries, n_keys, device) if allowed is None else allowed
-            if keys_meta is None:
-                keys_meta = torch.zeros_like(position_ids_BT, dtype=torch.bool)
-            soft = masks.meta_to_meta(keys_meta)[:, None, -n_queries:]
-            return plan, over_all(drop, masks.additive(seen, soft, config.meta_fill, x_dtype))
-        if meta_mask_BT is None or (slots is not None and not len(slots.slot_R)):
-            return plan, None
-
-        blocks = MetaBlocks.find(meta_mask_BT, document_ids_BT)
-        ids_1R = blocks.gather(position_ids_BT.expand_as(meta_mask_BT))[None]
-        score = None
-        if self.positions.transforms_scores:
-            ids = blocks.pad(ids_1R[0]) if cache is None else cache.meta_position_ids()
-            keep = torch.zeros_like(ids, dtype=torch.bool) if drop else None
-            score = partial(self.positions.score, position_ids_BT=ids, keep_BT=keep)
-        keep_1R = torch.zeros_like(ids_1R, dtype=torch.bool) if drop else None
-        rotation = self.positions.prepare(ids_1R, keep_1R)
-        return plan, AttentionPlan(self.positions, rotation, score, blocks=blocks, slots=slots)
+        layers = (self.pattern.at(layer, c.n_layers) for layer in range(c.n_layers))
+        seen = sum(pattern.mean_keys(T, meta_fraction) for pattern in layers)
+        return plain + 12 * c.d_model * seen + self.mechanism.flops_per_token(c, T, meta_fraction)

@@ -23,12 +23,13 @@ It computes in bf16 throughout, the residual stream too, which autocast leaves i
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lightning_metatok.errors import UserError, nearest
 
 if TYPE_CHECKING:  # torch stands behind it, and `estimate --help` need not wait
     from lightning_metatok.model import MetaTransformer, TransformerConfig
+    from lightning_metatok.model.block import Block
 
 MODES = ("ddp", "zero2", "fsdp2")
 """Nothing sharded, gradients and moments sharded, everything sharded."""
@@ -138,11 +139,17 @@ class Network:
         return self.link_bytes_per_s if n <= self.gpus_per_node else min(self.link_bytes_per_s, self.node_bytes_per_s)
 
 
+BETWEEN = {"between": "between blocks"}
+"""What a mechanism has between blocks: name of its weights -> part."""
+
+
 def parts(model: "MetaTransformer") -> dict[str, int]:
     """Parameters by what they are for, in the order in which a token meets them; parts without any are left out."""
-    found = dict.fromkeys(("embedding", "positions", "self-attention", "meta-attention", "MLP", "norms", "head"), 0)
-    kinds = {"embedding": "embedding", "positions": "positions", "head": "head"}
-    inner = {"attention": "self-attention", "meta_attention": "meta-attention", "mlp": "MLP"}
+    # The longest list first: it has all branches in order where others have some.
+    lists = sorted((cast("Block", block).branches for block in model.blocks), key=len, reverse=True)
+    inner = {branch.module: branch.label for branches in lists for branch in branches}
+    found = dict.fromkeys(("embedding", "positions", *inner.values(), *BETWEEN.values(), "norms", "head"), 0)
+    kinds = {"embedding": "embedding", "positions": "positions", "head": "head", **BETWEEN}
     for name, parameter in model.named_parameters():
         first, *rest = name.split(".")
         # blocks.<number>.<part>...; what is neither of these is a norm
@@ -153,7 +160,7 @@ def parts(model: "MetaTransformer") -> dict[str, int]:
 def activation_bytes(
     config: "TransformerConfig", form: Format, *, meta_share: float, rotates: bool
 ) -> tuple[float, float]:
-    """Return what forward keeps for backward, in bytes a token: of one block with meta-attention, and of one without.
+    """Return what forward keeps for backward, in bytes a token: of one block with the mechanism, and of one without.
 
         attention  (stream + 5 work) D, and 3 work D with rotation   input, normed, q k v, output; turned q k, output
         MLP        (stream + work) D + 2 work F                      input, normed, before and after GELU
@@ -166,9 +173,8 @@ def activation_bytes(
     inner = 1 if config.activation == "relu" else 2  # of ReLU the output says enough
     mlp = (form.stream + form.work) * config.d_model + inner * form.work * config.mlp_dim
     mask = config.d_model if config.dropout else 0
-    dense = config.meta_over == "all" or config.meta_fill is not None
     plain = attention + mlp + 2 * mask
-    return plain + (1.0 if dense else meta_share) * (attention + mask), plain
+    return plain + config.built_mechanism.share(meta_share) * (attention + mask), plain
 
 
 def head_bytes(config: "TransformerConfig", form: Format) -> float:
@@ -232,7 +238,7 @@ def job(
 
     def kept(form: Format) -> float:
         with_meta, plain = activation_bytes(config, form, meta_share=meta_share, rotates=model.positions.rotates)
-        layers = (with_meta if config.has_meta(layer) else plain for layer in range(config.n_layers))
+        layers = (with_meta if config.added(layer) else plain for layer in range(config.n_layers))
         return sum(layers) + head_bytes(config, form)
 
     return Job(

@@ -183,7 +183,7 @@ def spoken(found: Estimate, question: Question) -> str:
         return f"{shown(found.mean)} [{shown(found.low)}, {shown(found.high)}]"
     parts = [f"{shown(found.mean)}, {ends}"]
     if found.solved is not None:
-        parts.append(f"solved by {found.solved.count} of {found.solved.of} runs")
+        parts.append(f"solved by {found.solved.n_solved} of {found.solved.of} runs")
     elif not question.share:
         parts.append(runs_text(found.n_seeds))
     return ", ".join(parts)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.old_keys import translated
 from lightning_metatok.yaml_files import followed, read_text
 
 ARM, CONFIG, METRICS, TOKENIZER = "arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"
@@ -36,8 +37,8 @@ BUDGETS = {"source_tokens": "budget/source_tokens", "flops": "budget/flops"}
 
 SEEDS = ("seed_everything", "data.seed", "seeds.weights", "seeds.data")
 OF_THE_ARM = {
-    *(f"model.{key}" for key in ("meta_attention", "meta_over", "meta_layers", "meta_shared", "meta_fill")),
     *("data.meta_placement", "data.meta_fraction"),
+    *("model.pattern", "model.pattern_options", "model.mechanism", "model.mechanism_options"),
 }
 """Settings that arm.json says in its own words."""
 NO_MATTER = {
@@ -51,7 +52,7 @@ OF_THE_TRAINER = {
     f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
 }
 
-WHOLE = ("task_options", "position_options")
+WHOLE = ("task_options", "position_options", "pattern_options", "mechanism_options")
 """Mappings in which a key that is missing is a value too: its default."""
 
 FloatArray = NDArray[np.float64]
@@ -171,9 +172,15 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: expected a run folder as `fit` writes it; {name} is missing")
     try:
-        flat = dict(_flatten(followed(read_text(_text(folder / CONFIG), "YAML"))))
+        config = followed(read_text(_text(folder / CONFIG), "YAML"))
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: expected a configuration, this is no YAML mapping; {error}") from error
+    try:
+        if isinstance(model := config.get("model"), dict):
+            config["model"] = translated(model)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+    flat = dict(_flatten(config))
     arm = _json(folder / ARM, _text(folder / ARM))
     for key, kind in (("arm", str), ("differs", dict), ("parameters", int)):
         if not isinstance(arm.get(key), kind):

@@ -94,7 +94,7 @@ def values_table(study: Study, asked: Question, means: figures.Means) -> Table:
     by_length = {name.format(f"{m:g}") for name in asked.names.values() for m in asked.places if m is not None}
     more = [metric for metric in study.metrics if metric not in {*by_length, *asked.names.values()}]
     more = [metric for metric in more if metric not in BUDGETS.values()]
-    ahead = {at: found.leading if (found := lead(study, asked, means, at)) else [] for at in asked.places}
+    ahead = {at: first.leading if (first := lead(study, asked, means, at)) else [] for at in asked.places}
     columns = [asked.quantity if at is None else f"{at:g}×" for at in asked.places]
     rows = []
     for condition in study.conditions:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lightning_metatok.data import InjectionRule, remove_meta
 from lightning_metatok.data.json_documents import json_documents
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.checkpoint_io import fault_of, read_manifest
+from lightning_metatok.lit.checkpoints.io import fault_of, read_manifest
 from lightning_metatok.yaml_files import read_config
 
 in_tmp_path = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

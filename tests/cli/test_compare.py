@@ -260,13 +260,13 @@ def test_the_default_metric_is_the_loss_where_no_run_answers(tmp_path: Path) -> 
 # -- runs that were trained
 
 
-def train(folder: Path, placement: str, meta_attention: bool, seed: int) -> Path:
+def train(folder: Path, placement: str, mechanism: str, seed: int) -> Path:
     """Train four steps on a tiny task with the callback and the loggers of `fit`, and write the rest of its folder."""
     import lightning
 
     from lightning_metatok.lit import MetaTokenLM, TaskDataModule
     from lightning_metatok.lit.callbacks.arm_card import ArmCard
-    from lightning_metatok.lit.loggers import run_loggers
+    from lightning_metatok.lit.run.loggers import run_loggers
     from lightning_metatok.tasks import symbol_tokenizer
 
     config: dict[str, Any] = {
@@ -276,7 +276,7 @@ def train(folder: Path, placement: str, meta_attention: bool, seed: int) -> Path
             "n_heads": 2,
             "d_model": 16,
             "vocab_size": symbol_tokenizer().vocab_size,
-            "meta_attention": meta_attention,
+            "mechanism": mechanism,
         },
         "data": {"task": "list_recall", "task_options": {"n_lists": [2, 3]}, "meta_placement": placement}
         | {"train_examples": None, "validation_examples": 20, "batch_size": 4, "seed": seed}
@@ -300,7 +300,7 @@ def train(folder: Path, placement: str, meta_attention: bool, seed: int) -> Path
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 def test_trained_runs_are_read_as_they_were_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arms = {"plain": ("none", False), "pause": ("hint", False), "meta": ("hint", True)}
+    arms = {"plain": ("none", "none"), "pause": ("hint", "none"), "meta": ("hint", "meta")}
     runs = [train(tmp_path / f"{arm}{seed}", *how, seed) for arm, how in arms.items() for seed in (1, 2)]
     rows = compared(tmp_path, *runs)
     assert [arm for table, arm in rows if table == "source_tokens"] == list(arms)

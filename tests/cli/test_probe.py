@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_metatok.lit.probes import PROBES
+from lightning_metatok.probes import PROBES
 from tests.bad_input.conftest import Refused, contents, refused  # noqa: F401  (fixture)
 from tests.system.helpers import TINY_TASK, run, succeed
 
@@ -182,7 +182,7 @@ def held(folder: Path) -> Iterator[int]:
     """Another process that trains in `folder`; its pid."""
     script = (
         "import sys, pathlib\n"
-        "from lightning_metatok.lit.run_lock import RunLock\n"
+        "from lightning_metatok.lit.run.lock import RunLock\n"
         "RunLock().take(pathlib.Path(sys.argv[1]))\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()\n"

@@ -72,6 +72,7 @@ NAMES = {
     "plain": "plain",
     "pause": "pause",
     "meta": "meta",
+    "landmark": "landmark",
     "matched": "matched",
     "meta-every": "meta (every)",
     "meta-finite-fill": "meta (fill -1e+09)",
@@ -81,7 +82,7 @@ NAMES = {
 """Files under conf/arm, and how a run with them is called."""
 OF_DATA = {"meta_fraction", "meta_placement"}
 """Keys under `data` that an arm may set."""
-ANY_DEPTH = "--model.meta_layers=[1]"
+ANY_DEPTH = "--model.mechanism_options.layers=[1]"
 """For the arm that names layers of a deeper model."""
 
 
@@ -167,7 +168,7 @@ def test_arms_that_set_data_or_layers_can_be_laid_over_every_task(task: Path) ->
         arm = of_arm(name, task)
         assert {key for key in alone["data"] if arm["data"][key] != alone["data"][key]} <= OF_DATA
         if name == "some-layers" and alone["model"]["n_layers"] < 4:
-            with pytest.raises(UserError, match="meta_layers"):
+            with pytest.raises(UserError, match=r"mechanism_options\.layers"):
                 transformer(arm)
         else:
             transformer(arm)
@@ -217,7 +218,7 @@ def test_the_arms_have_the_parameters_that_their_files_say() -> None:
 @pytest.mark.parametrize("base", [pytest.param(CONF / "base.yaml", id="text"), pytest.param(NANO, id="task")])
 def test_the_arms_differ_in_what_they_name_and_nothing_else(base: Path) -> None:
     named = {("data", key) for key in OF_DATA} | {("model", "attention_backend")}
-    named |= {("model", f"meta_{key}") for key in ("attention", "over", "fill", "shared", "layers")}
+    named |= {("model", key) for key in ("pattern", "pattern_options", "mechanism", "mechanism_options")}
     alone = parse(base)
     for path in ARMS:
         if path.stem in FOR_TASKS_ALONE and base != NANO:
@@ -251,7 +252,7 @@ def test_the_large_config_has_the_sizes_that_its_file_says() -> None:
     data, trainer = config["data"], config["trainer"]
     parameters = n_parameters(CONF / "metatok_1b_c4.yaml")
     assert round(parameters / 1e9, 2) == 1.18
-    plain = TransformerConfig(**{**asdict(transformer(config)), "meta_attention": False})
+    plain = TransformerConfig(**{**asdict(transformer(config)), "mechanism": "none"})
     with torch.device("meta"):
         assert round(MetaTransformer(plain).n_parameters() / 1e9, 2) == 0.91
     blocks = data["batch_size"] * trainer["devices"] * trainer["num_nodes"] * trainer["accumulate_grad_batches"]

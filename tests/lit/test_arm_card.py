@@ -10,7 +10,7 @@ import pytest
 from lightning_metatok.data import Batch
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule
 from lightning_metatok.lit.callbacks.arm_card import ArmCard, arm_card, arm_name, differences, training_flops
-from lightning_metatok.lit.loggers import run_loggers
+from lightning_metatok.lit.run.loggers import run_loggers
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.tasks import symbol_tokenizer
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path, make_data: Any, make_mod
 
 def test_the_card_of_prompts_without_marks_has_no_share_and_says_plain(tmp_path: Path) -> None:
     data = prompts(tmp_path, meta_fraction=0.0)
-    card = arm_card(MetaTransformer(TransformerConfig(**SHAPE, meta_attention=False)), data)
+    card = arm_card(MetaTransformer(TransformerConfig(**SHAPE, mechanism="none")), data)
     assert (card["arm"], card["meta_share"], card["marks_per_prompt"]) == ("plain", 0, 0)
     assert card["differs"]["placement"] == "none"
     assert card["flops_per_token"] == card["flops_per_source_token"]
@@ -146,19 +146,18 @@ def test_the_card_of_prompts_counts_their_marks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "placement", "name"),
     [
-        ({"meta_attention": False}, "none", "plain"),
-        ({"meta_attention": False, "meta_shared": True}, "none", "plain"),  # nothing there that could be shared
-        ({"meta_layers": []}, "none", "plain"),
-        ({"meta_attention": False}, "hint", "pause"),
-        ({"meta_attention": False}, "random", "pause (random)"),
+        ({"mechanism": "none"}, "none", "plain"),
+        ({"mechanism_options": {"layers": []}}, "none", "plain"),
+        ({"mechanism": "none"}, "hint", "pause"),
+        ({"mechanism": "none"}, "random", "pause (random)"),
         ({}, "hint", "meta"),
         ({}, "none", "meta (no marks)"),
         ({}, "every", "meta (every)"),
-        ({"meta_over": "all"}, "hint", "matched"),
-        ({"meta_over": "all"}, "none", "matched (no marks)"),
-        ({"meta_fill": -1e9}, "hint", "meta (fill -1e+09)"),
-        ({"meta_shared": True}, "hint", "meta (shared)"),
-        ({"meta_layers": [1, 0], "meta_shared": True}, "every", "meta (every, shared, layers 0 1)"),
+        ({"mechanism": "matched"}, "hint", "matched"),
+        ({"mechanism": "matched"}, "none", "matched (no marks)"),
+        ({"mechanism_options": {"fill": -1e9}}, "hint", "meta (fill -1e+09)"),
+        ({"mechanism_options": {"shared": True}}, "hint", "meta (shared)"),
+        ({"mechanism_options": {"layers": [1, 0], "shared": True}}, "every", "meta (every, shared, layers 0 1)"),
     ],
 )
 def test_an_arm_is_named_by_what_makes_it_differ(options: dict[str, Any], placement: str, name: str) -> None:
@@ -170,11 +169,11 @@ def test_the_flops_of_the_arms_are_ordered_as_their_files_say() -> None:
         model = MetaTransformer(TransformerConfig(**SHAPE, **options))
         return training_flops(model, tokens=100, source_tokens=90, scored=100, length=50)
 
-    pause, meta = cost(meta_attention=False), cost()
-    assert pause < cost(meta_layers=[1]) < meta < cost(meta_over="all")
-    assert cost(meta_layers=[1]) - pause == pytest.approx((meta - pause) / 2)
-    assert cost(meta_shared=True) == meta
-    assert cost(meta_fill=-1e9) == cost(meta_over="all")
-    plain = MetaTransformer(TransformerConfig(**SHAPE, meta_attention=False))
+    pause, meta = cost(mechanism="none"), cost()
+    assert pause < cost(mechanism_options={"layers": [1]}) < meta < cost(mechanism="matched")
+    assert cost(mechanism_options={"layers": [1]}) - pause == pytest.approx((meta - pause) / 2)
+    assert cost(mechanism_options={"shared": True}) == meta
+    assert cost(mechanism_options={"fill": -1e9}) == cost(mechanism="matched")
+    plain = MetaTransformer(TransformerConfig(**SHAPE, mechanism="none"))
     unmarked = training_flops(plain, tokens=90, source_tokens=90, scored=90, length=45)
     assert unmarked < pause, "the same source tokens without marks cost less"

@@ -11,14 +11,17 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_metatok.event_file import exactly
 from lightning_metatok.lit import Trainer
-from lightning_metatok.lit.callbacks import BigramBaseline, PositionAblation, RunCheckpoint, Throughput
-from lightning_metatok.lit.callbacks.dashboard import BY_LENGTH, Dashboard, exactly, flatten, write_lengths
-from lightning_metatok.lit.callbacks.final_table import ablation_table, bytes_per_target
-from lightning_metatok.lit.callbacks.position_ablation import Cell
+from lightning_metatok.lit.ablations import PositionAblation
+from lightning_metatok.lit.ablations.by_length import TAG, write_by_length
+from lightning_metatok.lit.ablations.figures import readings_table
+from lightning_metatok.lit.ablations.readings import Dropped, Kept, ReadingLoss
+from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
+from lightning_metatok.lit.callbacks.dashboard import Dashboard, flatten
 from lightning_metatok.lit.callbacks.progress import short
-from lightning_metatok.lit.checkpoint_io import checkpoints
-from lightning_metatok.lit.metrics import SourceTokenLoss
+from lightning_metatok.lit.checkpoints.io import checkpoints
+from lightning_metatok.lit.metrics import SourceTokenLoss, bytes_per_target
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 
@@ -44,7 +47,7 @@ def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make
     data, model = make_data(), make_model()
     ablation = PositionAblation(multiples=[1, 2], windows=2)
     _trainer(tmp_path, ablation).fit(model, datamodule=data)
-    assert [(c.multiple, c.positions, c.length) for c in ablation.cells] == [
+    assert [(c.multiple, c.reading, c.length) for c in ablation.losses] == [
         (1, "kept", 40),
         (1, "dropped", 40),
         (2, "kept", 80),
@@ -55,8 +58,8 @@ def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make
     with torch.no_grad():
         for batch in data.context_batches(2, windows=2, largest=2):
             by_hand.update(model.nll(batch, drop_positions="both"), batch.targets_BT, model.bytes_V)
-    assert ablation.cells[-1].nats == pytest.approx(by_hand.compute()["nats"].item(), rel=1e-6)
-    assert ablation.cells[0].nats != ablation.cells[1].nats
+    assert ablation.losses[-1].nats == pytest.approx(by_hand.compute()["nats"].item(), rel=1e-6)
+    assert ablation.losses[0].nats != ablation.losses[1].nats
 
 
 def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
@@ -65,7 +68,7 @@ def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
     data, model = make_data(), make_model(drop_positions="both")
     ablation = PositionAblation(multiples=[1], windows=2)
     _trainer(tmp_path, ablation).fit(model, datamodule=data)
-    kept, dropped = ablation.cells
+    kept, dropped = ablation.losses
     as_trained = SourceTokenLoss()
     model.eval()
     with torch.no_grad():
@@ -77,8 +80,8 @@ def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
 
 def test_ablation_without_meta_tokens_has_nothing_to_drop(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     ablation = PositionAblation(multiples=[1], windows=2)
-    _trainer(tmp_path, ablation).fit(make_model(meta_attention=False), datamodule=make_data(meta_fraction=0.0))
-    assert [cell.positions for cell in ablation.cells] == ["kept"]
+    _trainer(tmp_path, ablation).fit(make_model(mechanism="none"), datamodule=make_data(meta_fraction=0.0))
+    assert [cell.reading for cell in ablation.losses] == ["kept"]
 
 
 def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
@@ -86,7 +89,7 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
 ) -> None:
     ablation = PositionAblation(multiples=[1, 2], windows=2)
     _trainer(tmp_path, ablation).fit(make_model(position="learned", max_positions=40), datamodule=make_data())
-    assert {cell.multiple for cell in ablation.cells} == {1}
+    assert {cell.multiple for cell in ablation.losses} == {1}
     assert capsys.readouterr().out.count("context 80 is left out: model.max_positions=40") == 1
 
 
@@ -110,21 +113,21 @@ def test_bigram_baseline_scores_the_validation_text(tmp_path: Path, make_data: A
     assert 0 < bigram.values["bits_per_byte/bigram"] < 4.0
 
 
-CELLS = [
-    Cell(multiple, positions, 64 * multiple, 2.0 + multiple / 10, (2.0 + multiple / 10) / math.log(2) / 2.44)
+LOSSES = [
+    ReadingLoss(multiple, reading, 64 * multiple, 2.0 + multiple / 10, (2.0 + multiple / 10) / math.log(2) / 2.44)
     for multiple in (1, 2)
-    for positions in ("kept", "dropped")
+    for reading in ("kept", "dropped")
 ]
 
 
 def test_kept_and_dropped_are_two_runs_to_tensorboard_by_context_length(tmp_path: Path) -> None:
     for _ in range(2):  # a run that goes on and ends again does not show its lengths twice
-        write_lengths(tmp_path, CELLS)
+        write_by_length(tmp_path, LOSSES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["positions dropped", "positions kept"]
     for folder in tmp_path.iterdir():
         events = EventAccumulator(str(folder))
         events.Reload()
-        assert [(e.step, round(e.value, 6)) for e in events.Scalars(BY_LENGTH)] == [(64, 2.1), (128, 2.2)]
+        assert [(e.step, round(e.value, 6)) for e in events.Scalars(TAG)] == [(64, 2.1), (128, 2.2)]
 
 
 def test_the_row_of_the_hparams_tab_begins_with_arm_and_seed(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_the_row_of_the_hparams_tab_begins_with_arm_and_seed(tmp_path: Path) -> 
 
 
 def test_the_table_of_the_ablation_says_that_its_text_is_other_text() -> None:
-    caption = str(ablation_table(CELLS).caption)
+    caption = str(readings_table([Kept(), Dropped()], LOSSES).caption)
     assert caption == "Text of 2.440 bytes a target, other text than the validation's: compare within this table."
     # The validation's: nats = bits per byte * ln 2 * bytes a target.
     assert bytes_per_target(3.0, 3.0 / math.log(2) / 2.562) == pytest.approx(2.562)
@@ -187,7 +190,7 @@ def test_the_last_checkpoint_is_the_last_even_when_the_loss_got_worse(
 
 def test_a_run_says_what_it_was_made_with(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     from lightning_metatok.lit.callbacks import Environment
-    from lightning_metatok.lit.loggers import run_loggers
+    from lightning_metatok.lit.run.loggers import run_loggers
 
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=1, logger=run_loggers(tmp_path), callbacks=[Environment()],

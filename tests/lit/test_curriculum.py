@@ -12,8 +12,8 @@ from lightning_metatok.data import Batch
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
 from lightning_metatok.lit.callbacks import Curriculum, RunCheckpoint
-from lightning_metatok.lit.loggers import JsonlLogger
 from lightning_metatok.lit.optim import OptimizerConfig
+from lightning_metatok.lit.run.loggers import JsonlLogger
 from lightning_metatok.tasks.curriculum import Phase, Schedule, read_phases
 
 # -- the schedule

@@ -79,7 +79,7 @@ def test_a_checkpoint_of_another_shape_or_tokenizer_is_refused(make_data: Any, m
 
 
 def test_hyperparameters_are_plain_and_rebuild_the_module(make_model: Any, tmp_path: Any) -> None:
-    model = make_model(meta_layers=[1], d_ff=24)
+    model = make_model(mechanism_options={"layers": [1]}, d_ff=24)
     torch.save({"hyper_parameters": dict(model.hparams)}, tmp_path / "x.pt")
     loaded = torch.load(tmp_path / "x.pt", weights_only=True)["hyper_parameters"]
     again = MetaTokenLM(**loaded)

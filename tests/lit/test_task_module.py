@@ -15,11 +15,11 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule
-from lightning_metatok.lit.answer_accuracy import AnswerAccuracy
+from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
 from lightning_metatok.lit.callbacks.progress import TokenProgress
-from lightning_metatok.lit.loggers import JsonlLogger
 from lightning_metatok.lit.module import TOKENIZER_KEY
 from lightning_metatok.lit.optim import OptimizerConfig
+from lightning_metatok.lit.run.loggers import JsonlLogger
 
 V = 672
 
@@ -57,7 +57,7 @@ def fit(model: MetaTokenLM, data: TaskDataModule, folder: Path, steps: int = 2, 
 # -- loss and accuracy
 
 
-@pytest.mark.parametrize("given", [{}, {"meta_attention": False}, {"position": "learned"}, {"tied_head": False}])
+@pytest.mark.parametrize("given", [{}, {"mechanism": "none"}, {"position": "learned"}, {"tied_head": False}])
 def test_scored_positions_alone_give_the_loss_and_the_gradients_of_all(given: dict[str, Any]) -> None:
     batch = make_data().evaluation_task().examples(16, 3).batch()
     losses, gradients = [], []
@@ -220,10 +220,10 @@ def test_a_longer_table_of_positions_keeps_the_rows_that_there_are(
 def test_meta_attention_that_the_checkpoint_lacks_starts_fresh_when_asked(
     checkpoint: Any, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = checkpoint(corpus, meta_attention=False)
-    with pytest.raises(UserError, match=r"meta_attention=True: .* trained with False; .*model.init_new=\[layers\]"):
+    path = checkpoint(corpus, mechanism="none")
+    with pytest.raises(UserError, match=r"mechanism=meta: .* trained with none; .*model.init_new=\[layers\]"):
         make_model(vocab_size=400, init_from=str(path))
-    model = make_model(vocab_size=400, init_from=str(path), init_new=["layers"], meta_layers=[1])
+    model = make_model(vocab_size=400, init_from=str(path), init_new=["layers"], mechanism_options={"layers": [1]})
     assert "fresh are meta-attention in blocks 1; all other weights" in capsys.readouterr().out
     theirs = weights(path)
     mine = {name: weight for name, weight in model.state_dict().items()}
@@ -233,8 +233,8 @@ def test_meta_attention_that_the_checkpoint_lacks_starts_fresh_when_asked(
 
 
 def test_weights_of_the_checkpoint_are_never_left_out(checkpoint: Any, corpus: Path) -> None:
-    path = checkpoint(corpus, meta_attention=True)
-    for given in ({"meta_attention": False}, {"meta_layers": [0]}, {"meta_over": "all"}):
+    path = checkpoint(corpus, mechanism="meta")
+    for given in ({"mechanism": "none"}, {"mechanism_options": {"layers": [0]}}, {"mechanism": "matched"}):
         with pytest.raises(UserError, match=r"the checkpoint was trained with|weights differ; .*not expected"):
             make_model(vocab_size=400, init_from=str(path), init_new=["layers"], **given)
 

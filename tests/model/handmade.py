@@ -31,12 +31,12 @@ def tokenizer() -> MetaTokenizer:
     return symbol_tokenizer(*SYMBOLS)
 
 
-def hand_made(kind: Kind, *, meta_attention: bool = True) -> MetaTransformer:
+def hand_made(kind: Kind, *, mechanism: str = "meta") -> MetaTransformer:
     """The model; its second attentions and MLPs add nothing."""
     words = tokenizer()
     config = TransformerConfig(
         n_layers=2, n_heads=1, d_model=D, vocab_size=words.vocab_size, position="none", tied_head=False,
-        meta_attention=meta_attention,
+        mechanism=mechanism,
     )  # fmt: skip
     model = MetaTransformer(config).eval()
     reads = {

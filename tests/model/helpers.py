@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.patterns import MetaToMeta, SameDocument
 
 VOCABULARY = 50
 
@@ -26,3 +28,15 @@ def batch(seed: int = 0, n: int = 3, length: int = 21, fraction: float = 0.3) ->
     generator = torch.Generator().manual_seed(seed)
     tokens_BT = torch.randint(VOCABULARY, (n, length), generator=generator)
     return tokens_BT, torch.rand(n, length, generator=generator) < fraction
+
+
+def meta_to_meta(is_meta_T: Tensor) -> Tensor:
+    """The rule's mask [T, T] of one sample."""
+    return MetaToMeta().mask(Facts.of(len(is_meta_T), is_meta_T[None]))[0]
+
+
+def same_document(document_ids: Tensor) -> Tensor:
+    """The rule's mask [T, T] of one sample's ids [T], or [B, T, T] of [B, T]."""
+    ids_BT = document_ids if document_ids.dim() == 2 else document_ids[None]
+    mask_BTT = SameDocument().mask(Facts.of(ids_BT.shape[1], None, ids_BT))
+    return mask_BTT if document_ids.dim() == 2 else mask_BTT[0]

@@ -11,6 +11,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention import BACKENDS, MetaBlocks, backends, blocked, masks, supports, try_backends
 from lightning_metatok.model.attention.meta import attend_blocks
 from lightning_metatok.model.attention.reference import attend as reference
+from tests.model.helpers import meta_to_meta, same_document
 
 CPU = torch.device("cpu")
 RUNNABLE = [name for name in BACKENDS if supports(name, device=CPU)]
@@ -41,10 +42,10 @@ def test_a_backend_equals_the_reference_in_outputs_and_gradients(name: str, leng
     causal, coin = masks.causal(length), torch.rand(length) < 0.4
     mask = {
         "causal": None,
-        "documents": causal & masks.same_document(coin.cumsum(0)),
-        "fill": masks.additive(causal, masks.meta_to_meta(coin), -8.0, torch.float32),
-        "large fill": masks.additive(causal, masks.meta_to_meta(coin), -1e9, torch.float32),
-        "blind": causal & masks.meta_to_meta(coin),
+        "documents": causal & same_document(coin.cumsum(0)),
+        "fill": masks.additive(causal, meta_to_meta(coin), -8.0, torch.float32),
+        "large fill": masks.additive(causal, meta_to_meta(coin), -1e9, torch.float32),
+        "blind": causal & meta_to_meta(coin),
     }[mask_kind]
     ours = with_gradients(BACKENDS[name].attend, inputs, mask=mask)
     oracle = with_gradients(reference, inputs, mask=mask)
@@ -55,7 +56,7 @@ def test_a_backend_equals_the_reference_in_outputs_and_gradients(name: str, leng
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_a_row_that_sees_nothing_gives_zero(name: str) -> None:
     q, k, v = torch.randn(3, 1, 2, 4, 8).unbind()
-    mask = masks.causal(4) & masks.meta_to_meta(torch.tensor([False, True, False, True]))
+    mask = masks.causal(4) & meta_to_meta(torch.tensor([False, True, False, True]))
     out = BACKENDS[name].attend(q, k, v, mask=mask)
     assert torch.equal(out[:, :, ::2], torch.zeros(1, 2, 2, 8))
 
@@ -63,7 +64,7 @@ def test_a_row_that_sees_nothing_gives_zero(name: str) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_reference_passes_gradcheck_in_float64(masked: bool) -> None:
     inputs = [torch.randn(1, 2, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    mask = masks.causal(5) & masks.meta_to_meta(torch.tensor([0, 1, 0, 1, 1]).bool()) if masked else None
+    mask = masks.causal(5) & meta_to_meta(torch.tensor([0, 1, 0, 1, 1]).bool()) if masked else None
     assert torch.autograd.gradcheck(lambda q, k, v: reference(q, k, v, mask=mask), inputs)
 
 
@@ -71,7 +72,7 @@ def test_the_finite_fill_of_the_paper_s_pitfall_is_not_zero_on_ordinary_rows() -
     q, k, v = torch.randn(3, 1, 1, 16, 8).unbind()
     is_meta = torch.zeros(16, dtype=torch.bool)
     is_meta[[3, 7, 12]] = True
-    causal, soft = masks.causal(16), masks.meta_to_meta(is_meta)
+    causal, soft = masks.causal(16), meta_to_meta(is_meta)
     mild = reference(q, k, v, mask=masks.additive(causal, soft, -1e4, torch.float32))
     hard = reference(q, k, v, mask=masks.additive(causal, soft, -1e9, torch.float32))
     uniform = v.cumsum(-2) / torch.arange(1, 17)[:, None]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import MetaTransformer, TransformerConfig, positions
+from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms, positions
+from lightning_metatok.model.attention import patterns
 from tests.model.test_transformer import DistanceBias
 
 SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size": 50}
@@ -30,12 +31,44 @@ SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size
         ({"position_options": {"bas": 1.0}}, "did you mean 'base'?"),
         ({"position": "none", "position_options": {"base": 2.0}}, "expected no options for model.position='none'"),
         ({"norm": "mid"}, "model.norm='mid': expected one of pre, post"),
-        ({"meta_over": "some"}, "model.meta_over='some': expected one of meta, all"),
-        ({"meta_layers": [2]}, "model.meta_layers=[2]: expected different block numbers from 0 to 1"),
-        ({"meta_layers": [0, 0]}, "model.meta_layers=[0, 0]"),
-        ({"meta_fill": 1.0}, "model.meta_fill=1.0: expected a finite negative number"),
-        ({"meta_fill": float("-inf")}, "model.meta_fill=-inf"),
-        ({"meta_fill": -1e4, "meta_over": "all"}, "model.meta_fill=-10000.0: expected no value"),
+        ({"mechanism": "mta"}, "model.mechanism='mta': expected one of none, meta, matched"),
+        ({"mechanism": "mta"}, "did you mean 'meta'?"),
+        ({"pattern": "casual"}, "model.pattern='casual': expected one of causal, window; did you mean 'causal'?"),
+        ({"pattern": "window", "pattern_options": {"w": 0}}, "model.pattern_options.w=0: expected 1 or more"),
+        ({"pattern_options": {"w": 4}}, "model.pattern_options.w=4: expected no options for model.pattern='causal'"),
+        (
+            {"mechanism_options": {"layers": [2]}},
+            "mechanism_options.layers=[2]: expected different block numbers from 0",
+        ),
+        ({"mechanism_options": {"layers": [0, 0]}}, "model.mechanism_options.layers=[0, 0]"),
+        (
+            {"mechanism_options": {"layers": [True]}},
+            "model.mechanism_options.layers=[True]: expected a list of integers",
+        ),
+        ({"mechanism_options": {"layers": 1}}, "model.mechanism_options.layers=1: expected a list of integers"),
+        ({"mechanism_options": {"layer": [1]}}, "did you mean 'layers'?"),
+        ({"mechanism_options": {"shared": 1}}, "model.mechanism_options.shared=1: expected true or false"),
+        (
+            {"mechanism_options": {"layers": [1]}, "shared_layers": True},
+            "model.mechanism_options.layers=[1]: expected no value with model.shared_layers=True",
+        ),
+        ({"mechanism_options": {"fill": 1.0}}, "model.mechanism_options.fill=1.0: expected a finite negative number"),
+        ({"mechanism_options": {"fill": float("-inf")}}, "model.mechanism_options.fill=-inf"),
+        (
+            {"mechanism_options": {"fill": -1e4}, "mechanism": "matched"},
+            "model.mechanism_options.fill=-10000.0: expected one of layers, shared for model.mechanism='matched'",
+        ),
+        (
+            {"mechanism_options": {"fill": -1e4}, "attention_backend": "xformers"},
+            "model.attention_backend='xformers': expected one of auto, reference, sdpa, blocked, because "
+            "model.mechanism_options.fill=-10000.0 needs a mask",
+        ),
+        ({"mechanism": "none", "mechanism_options": {"layers": [1]}}, "no options for model.mechanism='none'"),
+        (
+            {"pattern": "window", "attention_backend": "xformers"},
+            "model.attention_backend='xformers': expected one of auto, reference, sdpa, blocked, because "
+            "pattern='window' needs a mask",
+        ),
         ({"drop_positions": "all"}, "model.drop_positions='all': expected one of none,"),
         ({"position": "learned", "drop_positions": "meta_attention"}, "expected 'none' or 'both'"),
     ],
@@ -75,6 +108,13 @@ def test_what_a_family_cannot_do_is_refused_with_the_families_that_can(monkeypat
     config.check_can("cache")
     with pytest.raises(UserError, match=r"'distance' cannot pack documents: it counts.*; expected one of .*learned"):
         config.check_can("documents")
+    monkeypatch.setattr(mechanisms.MECHANISMS["matched"], "cannot", {"cache": "it looks again"})
+    monkeypatch.setattr(patterns.PATTERNS["window"], "cannot", {"compile": "it moves"})
+    TransformerConfig(**SHAPE).check_can("cache")
+    with pytest.raises(UserError, match=r"mechanism='matched' cannot generate.*: it looks again; .* of none, meta"):
+        TransformerConfig(**SHAPE, mechanism="matched").check_can("cache")
+    with pytest.raises(UserError, match=r"model.pattern='window' cannot be compiled: it moves; expected one of causal"):
+        TransformerConfig(**SHAPE, pattern="window").check_can("compile")
     tokens_BT = torch.zeros(1, 4, dtype=torch.long)
     with pytest.raises(UserError, match="cannot pack documents"):
         MetaTransformer(config)(tokens_BT, document_ids_BT=tokens_BT)

@@ -60,7 +60,7 @@ def test_logits_and_gradients_equal_hugging_face_gpt2(length: int) -> None:
         vocab_size=61,
         max_positions=32,
         position="learned",
-        meta_attention=False,
+        mechanism="none",
         bias=True,
         activation="gelu_tanh",
     )

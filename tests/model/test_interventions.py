@@ -11,7 +11,7 @@ from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.interventions import Intervention, Patch, intervened
 from lightning_metatok.model.recording import recorded
 from tests.model.handmade import Kind, hand_made, tokenizer
-from tests.model.test_recording import ARMS, make, prompts
+from tests.model.test_recording import ARMS, META, SELF, make, prompts
 
 
 def everything(tokens_BT: Tensor) -> Tensor:
@@ -69,12 +69,12 @@ def test_blocked_pairs_have_no_weight_and_the_others_share_it(arm: str) -> None:
         model(*batch)
     before, after = plain.layers[0], masked.layers[0]
     for naive, found in (
-        (before.self_scores_BNTT, after.self_probs_BNTT),
-        (before.meta_scores_BNTT, after.meta_probs_BNTT),
+        (before[SELF].scores_BNTT, after[SELF].probs_BNTT),
+        (before[META].scores_BNTT, after[META].probs_BNTT),
     ):
         exp_BNTT = (naive - naive.amax(dim=-1, keepdim=True).clamp(min=-1e4)).exp() * seen_BTT.unsqueeze(1)
         total = exp_BNTT.sum(dim=-1, keepdim=True)
-        if naive is before.self_scores_BNTT:  # the stream that enters layer 0 is the same; behind it no more
+        if naive is before[SELF].scores_BNTT:  # the stream that enters layer 0 is the same; behind it no more
             torch.testing.assert_close(found, exp_BNTT / total.clamp(min=1e-30))
         assert not found[~seen_BTT.unsqueeze(1).expand_as(found)].any()
     assert not torch.equal(before.after_BTD, after.after_BTD)
@@ -85,7 +85,7 @@ def test_layers_and_attentions_can_be_blocked_apart() -> None:
     model, batch = make(), prompts()
     nothing = torch.zeros_like(everything(batch[0]))
     outputs = [model(*batch)]
-    for where in ("both", "self_attention", "second_attention"):
+    for where in ("both", "self_attention", "meta_attention"):
         for layers in (None, [0], [1]):
             with intervened(model, Intervention(allowed_BTT=nothing, where=where, layers=layers)):
                 outputs.append(model(*batch))
@@ -98,9 +98,9 @@ def test_a_silent_second_attention_adds_nothing(arm: str) -> None:
     model, batch = make(**ARMS[arm]), prompts()
     with intervened(model, Intervention(silent=[1])), recorded(model) as recording:
         model(*batch)
-    assert not recording.layers[1].meta_update_BTD.any()
+    assert not recording.layers[1][META].update_BTD.any()
     if arm != "meta in one layer":
-        assert recording.layers[0].meta_update_BTD.any()
+        assert recording.layers[0][META].update_BTD.any()
 
 
 # -- models with one known path: L0 M a4 M ? L0 1
@@ -178,4 +178,4 @@ def test_where_and_layers_say_which_step_of_the_path_is_cut() -> None:
     assert not right()
     assert not right(layers=[0])
     assert not right(layers=[1])
-    assert right(where="second_attention")
+    assert right(where="meta_attention")

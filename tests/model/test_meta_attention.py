@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_metatok.model import TransformerConfig, positions
-from lightning_metatok.model.attention import MetaBlocks, masks, meta_attention
-from lightning_metatok.model.attention.layers import AttentionPlan, CausalSelfAttention, MetaAttention
+from lightning_metatok.model.attention import MetaBlocks, meta_attention
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.layers import Attention, AttentionPlan, GatheredAttention
+from lightning_metatok.model.attention.patterns import Causal, MetaToMeta, SameDocument
 from lightning_metatok.model.attention.reference import attend as reference
 
 
@@ -38,9 +40,8 @@ def test_gathered_equals_dense_masked_in_outputs_and_gradients(
     meta_mask_BT, document_ids_BT = drawn
     n, length = meta_mask_BT.shape
     leaves = [torch.randn(n, 2, length, 4, requires_grad=True) for _ in range(3)]
-    mask = (masks.causal(length) & masks.meta_to_meta(meta_mask_BT))[:, None]
-    if document_ids_BT is not None:
-        mask = mask & masks.same_document(document_ids_BT)[:, None]
+    rule = Causal() & MetaToMeta() & SameDocument()
+    mask = rule.mask(Facts.of(length, meta_mask_BT, document_ids_BT))[:, None]
     dense = reference(*leaves, mask=mask)
     sparse = meta_attention(*leaves, meta_mask_BT, document_ids_BT=document_ids_BT, backend=backend)
     torch.testing.assert_close(sparse, dense, atol=1e-6, rtol=1e-5)
@@ -78,7 +79,7 @@ def test_ordinary_tokens_cannot_reach_meta_tokens_even_as_nan() -> None:
 
 def test_when_every_token_is_a_meta_token_it_is_causal_attention_with_the_same_weights() -> None:
     config = TransformerConfig(1, 2, 16, 50, bias=True)
-    causal, meta = CausalSelfAttention(config), MetaAttention(config)
+    causal, meta = Attention(config), GatheredAttention(config)
     meta.load_state_dict(causal.state_dict())
     rotary = positions.build("rotary", n_layers=2, n_heads=2, head_dim=8, d_model=16, max_positions=9)
     x_BTD, ids_BT = torch.randn(3, 9, 16), torch.arange(9).expand(3, 9)

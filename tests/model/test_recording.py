@@ -10,16 +10,17 @@ from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model.attention import reference
 from lightning_metatok.model.recording import recorded
 
+SELF, META = "self_attention", "meta_attention"
 ARMS: dict[str, dict[str, Any]] = {
-    "plain": {"meta_attention": False},
+    "plain": {"mechanism": "none"},
     "meta": {},
-    "meta in one layer": {"meta_layers": [1]},
-    "matched": {"meta_over": "all"},
-    "finite fill": {"meta_fill": -10.0},
-    "meta shared": {"meta_shared": True},
+    "meta in one layer": {"mechanism_options": {"layers": [1]}},
+    "matched": {"mechanism": "matched"},
+    "finite fill": {"mechanism_options": {"fill": -10.0}},
+    "meta shared": {"mechanism_options": {"shared": True}},
     "shared layers": {"shared_layers": True},
     "post-norm": {"norm": "post"},
-    "post-norm, matched": {"norm": "post", "meta_over": "all"},
+    "post-norm, matched": {"norm": "post", "mechanism": "matched"},
     "scores transformed": {"position": "alibi"},
     "reference": {"attention_backend": "reference"},
 }
@@ -76,13 +77,13 @@ def test_the_stream_is_the_sum_of_its_updates(arm: str) -> None:
     assert torch.equal(recording.layers[0].after_BTD, recording.layers[1].before_BTD)
     for layer in recording.layers:
         if model.config.norm == "pre":
-            assert torch.equal(layer.before_BTD + layer.self_update_BTD, layer.after_self_BTD)
-            assert torch.equal(layer.after_meta_BTD + layer.mlp_update_BTD, layer.after_BTD)
-            update = 0 if layer.meta_update_BTD is None else layer.meta_update_BTD
-            assert torch.equal(layer.after_self_BTD + update, layer.after_meta_BTD)
+            assert torch.equal(layer.before_BTD + layer[SELF].update_BTD, layer[SELF].after_BTD)
+            assert torch.equal(layer["mlp"].before_BTD + layer["mlp"].update_BTD, layer.after_BTD)
+            update = layer[META].update_BTD if META in layer.branches else 0
+            assert torch.equal(layer[SELF].after_BTD + update, layer["mlp"].before_BTD)
         else:
-            assert not torch.equal(layer.before_BTD + layer.self_update_BTD, layer.after_self_BTD)
-            changed_BT = (layer.after_self_BTD != layer.after_meta_BTD).any(dim=-1)
+            assert not torch.equal(layer.before_BTD + layer[SELF].update_BTD, layer[SELF].after_BTD)
+            changed_BT = (layer[SELF].after_BTD != layer["mlp"].before_BTD).any(dim=-1)
             assert torch.equal(changed_BT, torch.ones_like(meta_mask_BT) if arm.endswith("matched") else meta_mask_BT)
 
 
@@ -97,21 +98,20 @@ def test_recorded_attention_gives_the_recorded_updates(arm: str) -> None:
         block = model.blocks[number % model.config.n_blocks]
         out = block.attention.projections.out
         torch.testing.assert_close(
-            updated(layer.self_probs_BNTT, layer.self_values_BTD, out), layer.self_update_BTD, rtol=1e-4, atol=1e-5
+            updated(layer[SELF].probs_BNTT, layer[SELF].values_BTD, out), layer[SELF].update_BTD, rtol=1e-4, atol=1e-5
         )
-        if block.meta_attention is None:
-            assert layer.meta_update_BTD is None
-            assert layer.meta_probs_BNTT is None
+        if META not in [branch.name for branch in block.branches]:
+            assert META not in layer.branches
             continue
-        out = out if model.config.meta_shared else block.meta_attention.projections.out
-        seen = layer.meta_probs_BNTT.sum(dim=(1, 3), keepdim=False) > 0
-        assert torch.equal(seen, meta_mask_BT if model.config.meta_over == "meta" and not dense(model) else seen)
-        expected = updated(layer.meta_probs_BNTT, layer.meta_values_BTD, out) * seen.unsqueeze(-1)
-        torch.testing.assert_close(expected, layer.meta_update_BTD, rtol=1e-4, atol=1e-5)
+        out = out if "shared" in model.config.mechanism_options else block.meta_attention.projections.out
+        seen = layer[META].probs_BNTT.sum(dim=(1, 3), keepdim=False) > 0
+        assert torch.equal(seen, meta_mask_BT if model.config.mechanism == "meta" and not dense(model) else seen)
+        expected = updated(layer[META].probs_BNTT, layer[META].values_BTD, out) * seen.unsqueeze(-1)
+        torch.testing.assert_close(expected, layer[META].update_BTD, rtol=1e-4, atol=1e-5)
 
 
 def dense(model: MetaTransformer) -> bool:
-    return model.config.meta_fill is not None
+    return "fill" in model.config.mechanism_options
 
 
 def updated(probs_BNTT: Tensor, values_BTD: Tensor, out: torch.nn.Linear) -> Tensor:
@@ -126,7 +126,7 @@ def test_meta_attention_looks_at_meta_tokens_only() -> None:
         model(tokens_BT, meta_mask_BT)
     pairs_BTT = (meta_mask_BT.unsqueeze(-1) & meta_mask_BT.unsqueeze(-2)).tril()
     for layer in recording.layers:
-        assert torch.equal(layer.meta_scores_BNTT.isfinite(), pairs_BTT.unsqueeze(1).expand(-1, 2, -1, -1))
+        assert torch.equal(layer[META].scores_BNTT.isfinite(), pairs_BTT.unsqueeze(1).expand(-1, 2, -1, -1))
 
 
 @torch.no_grad()
@@ -137,7 +137,7 @@ def test_scores_can_be_left_out_and_a_second_pass_takes_the_place_of_the_first()
         model(tokens_BT[:1], meta_mask_BT[:1])
     assert len(recording.layers) == 2
     assert recording.layers[0].before_BTD.shape[0] == 1
-    assert recording.layers[0].self_scores_BNTT is None
+    assert recording.layers[0][SELF].scores_BNTT is None
 
 
 @torch.no_grad()

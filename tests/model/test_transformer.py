@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig, positions
-from lightning_metatok.model.attention import masks
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.patterns import Causal, MetaToMeta
 from lightning_metatok.model.positions import PositionEncoding
 from tests.model.helpers import VOCABULARY, batch, tiny
 
@@ -17,10 +18,10 @@ ARMS: list[dict[str, Any]] = [
     {},
     {"position": "learned", "bias": True},
     {"position": "none", "norm": "post", "activation": "relu"},
-    {"meta_over": "all", "tied_head": False},
-    {"meta_fill": -1e4},
-    {"meta_shared": True, "meta_layers": [1]},
-    {"norm": "post", "meta_shared": True, "d_ff": 24},
+    {"mechanism": "matched", "tied_head": False},
+    {"mechanism_options": {"fill": -1e4}},
+    {"mechanism_options": {"shared": True, "layers": [1]}},
+    {"norm": "post", "mechanism_options": {"shared": True}, "d_ff": 24},
 ]
 
 
@@ -36,7 +37,7 @@ ARMS: list[dict[str, Any]] = [
     ],
 )
 def test_gpt2_small_has_the_paper_s_parameter_counts(position: str, meta: bool, bias: bool, count: int) -> None:
-    config = TransformerConfig(12, 12, 768, 50257, position=position, meta_attention=meta, bias=bias)
+    config = TransformerConfig(12, 12, 768, 50257, position=position, mechanism="meta" if meta else "none", bias=bias)
     with torch.device("meta"):
         assert MetaTransformer(config).n_parameters() == count
 
@@ -87,7 +88,7 @@ def test_packed_documents_are_as_if_alone(arm: dict[str, Any]) -> None:
 @torch.no_grad()
 def test_without_meta_tokens_it_is_the_plain_model_bit_for_bit(norm: str) -> None:
     model, (tokens_BT, _) = tiny(norm=norm), batch()
-    plain = MetaTransformer(dataclasses.replace(model.config, meta_attention=False)).eval()
+    plain = MetaTransformer(dataclasses.replace(model.config, mechanism="none")).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if "meta" not in k})
     expected = plain(tokens_BT)
     assert torch.equal(model(tokens_BT), expected)
@@ -114,8 +115,8 @@ def test_the_gathered_block_equals_the_dense_formula_in_gradients(norm: str) -> 
         return weights.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(-2))
 
     x = model.embedding(tokens_BT)
-    causal = masks.causal(21).expand(3, 21, 21)
-    meta = causal & masks.meta_to_meta(meta_mask_BT)
+    facts = Facts.of(21, meta_mask_BT)
+    causal, meta = Causal().mask(facts).expand(3, 21, 21), (Causal() & MetaToMeta()).mask(facts)
     for norm_layer, weights, seen in (
         (block.norm_attention, block.attention.projections, causal),
         (block.norm_meta, block.meta_attention.projections, meta),
@@ -146,10 +147,10 @@ def test_the_residual_update_in_place_passes_gradcheck() -> None:
 
 @torch.no_grad()
 def test_meta_over_all_is_a_second_causal_attention_of_the_same_size() -> None:
-    model, (tokens_BT, meta_mask_BT) = tiny(meta_over="all"), batch()
+    model, (tokens_BT, meta_mask_BT) = tiny(mechanism="matched"), batch()
     assert model.n_parameters() == tiny().n_parameters()
     assert torch.equal(model(tokens_BT, meta_mask_BT), model(tokens_BT))
-    meta = MetaTransformer(dataclasses.replace(model.config, meta_over="meta")).eval()
+    meta = MetaTransformer(dataclasses.replace(model.config, mechanism="meta")).eval()
     meta.load_state_dict(model.state_dict())
     torch.testing.assert_close(meta(tokens_BT, torch.ones_like(meta_mask_BT)), model(tokens_BT), atol=1e-5, rtol=1e-5)
 
@@ -157,7 +158,7 @@ def test_meta_over_all_is_a_second_causal_attention_of_the_same_size() -> None:
 @torch.no_grad()
 def test_a_finite_fill_changes_ordinary_rows_and_leaves_meta_rows_nearly_alone() -> None:
     zero, (tokens_BT, meta_mask_BT) = tiny(n_layers=1), batch()
-    filled = MetaTransformer(dataclasses.replace(zero.config, meta_fill=-1e4)).eval()
+    filled = MetaTransformer(dataclasses.replace(zero.config, mechanism_options={"fill": -1e4})).eval()
     filled.load_state_dict(zero.state_dict())
     difference_BT = (filled(tokens_BT, meta_mask_BT) - zero(tokens_BT, meta_mask_BT)).abs().amax(dim=-1)
     # exp(-1e4) is 0 in float32, so a meta row that sees a meta-token sees nothing else.
@@ -166,11 +167,11 @@ def test_a_finite_fill_changes_ordinary_rows_and_leaves_meta_rows_nearly_alone()
 
 
 def test_shared_weights_add_norms_only_and_chosen_layers_add_those_layers_only() -> None:
-    plain = tiny(meta_attention=False).n_parameters()
-    assert tiny(meta_shared=True).n_parameters() == plain + 2 * 16
-    assert tiny(meta_layers=[1]).n_parameters() == plain + 4 * 16**2 + 16
-    assert tiny(meta_layers=[]).n_parameters() == plain
-    assert not any("meta_attention" in name for name in tiny(meta_shared=True).state_dict())
+    plain = tiny(mechanism="none").n_parameters()
+    assert tiny(mechanism_options={"shared": True}).n_parameters() == plain + 2 * 16
+    assert tiny(mechanism_options={"layers": [1]}).n_parameters() == plain + 4 * 16**2 + 16
+    assert tiny(mechanism_options={"layers": []}).n_parameters() == plain
+    assert not any("meta_attention" in name for name in tiny(mechanism_options={"shared": True}).state_dict())
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=str)
@@ -210,7 +211,7 @@ def test_where_positions_are_dropped_is_exact() -> None:
     assert torch.equal((dropped != plain).any(dim=-1) & ~meta_mask_BT, torch.zeros_like(meta_mask_BT))
     # In self-attention alone: the same as position 0 for the meta slots there, true positions in
     # meta-attention.
-    no_meta = MetaTransformer(dataclasses.replace(model.config, meta_attention=False)).eval()
+    no_meta = MetaTransformer(dataclasses.replace(model.config, mechanism="none")).eval()
     no_meta.load_state_dict({k: v for k, v in model.state_dict().items() if "meta" not in k})
     zeroed = no_meta(tokens_BT, meta_mask_BT, torch.arange(21).expand(3, 21) * ~meta_mask_BT)
     torch.testing.assert_close(no_meta(tokens_BT, meta_mask_BT, drop_positions="self_attention"), zeroed)

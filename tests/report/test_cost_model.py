@@ -126,7 +126,7 @@ def model(**changes: object) -> MetaTransformer:
 
 
 def test_parts_are_all_of_the_model() -> None:
-    whole = model(position="learned", tied_head=False, bias=True, meta_layers=[1])
+    whole = model(position="learned", tied_head=False, bias=True, mechanism_options={"layers": [1]})
     found = cost_model.parts(whole)
     assert sum(found.values()) == whole.n_parameters()
     assert found["embedding"] == found["head"] == 512 * 64
@@ -162,8 +162,8 @@ def bytes_kept(transformer: MetaTransformer, meta_every: int) -> int:
         {"position": "learned"},
         {"position": "learned", "d_ff": 96},
         {"position": "rotary", "activation": "relu"},
-        {"position": "rotary", "meta_over": "all"},
-        {"position": "rotary", "meta_attention": False},
+        {"position": "rotary", "mechanism": "matched"},
+        {"position": "rotary", "mechanism": "none"},
         {"position": "rotary", "norm": "post"},
     ],
     ids=str,
@@ -175,13 +175,13 @@ def test_activations_are_those_that_autograd_keeps(changes: dict[str, object]) -
     measured = (bytes_kept(large, 8) - bytes_kept(small, 8) - copies) / 256
     rotates = changes["position"] == "rotary"
     with_meta, plain = cost_model.activation_bytes(large.config, MIXED, meta_share=1 / 8, rotates=rotates)
-    expected = with_meta if large.config.meta_attention else plain
+    expected = with_meta if large.config.mechanism != "none" else plain
     assert expected <= measured <= 1.06 * expected
 
 
 def test_a_job_is_the_sum_of_its_layers() -> None:
     with torch.device("meta"):
-        some = model(meta_layers=[1], position="learned")
+        some = model(mechanism_options={"layers": [1]}, position="learned")
     found = cost_model.job(some, MIXED, length=128, meta_share=0.125, micro_batch=2, global_batch=8, steps=5)
     d, v = 64, 512
     attention, mlp, head = 14 * d, 6 * d + 4 * 4 * d, 12 * v + 6 * d

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_metatok.lit.checkpoint_io import fault_of, newest_valid, read_state
+from lightning_metatok.lit.checkpoints.io import fault_of, newest_valid, read_state
 from tests.system.helpers import curve, run, succeed
 from tests.system.torture import TASK, Child, Undisturbed, differences, launch
 
@@ -90,6 +90,27 @@ def test_a_run_that_diverges_stops_before_its_weights_do_and_can_be_replayed(fit
     assert "skipped, 1 so far" in skipping.err
     after = read_state(tmp_path / "run" / "checkpoints" / "last.ckpt", key="x")["state_dict"]
     assert all(torch.equal(before["state_dict"][name], value) for name, value in after.items())
+
+
+def test_a_partial_record_is_refused(fit: list[str], tmp_path: Path) -> None:
+    assert run(*fit, "--model.optimizer.lr=1e30", "--model.optimizer.min_lr=0").code == 3
+    (saved,) = (tmp_path / "run" / "nonfinite").glob("*.pt")
+    whole, content = torch.load(saved, weights_only=True), saved.read_bytes()
+    weights = dict(list(whole["state_dict"].items())[1:])
+    batches = [{key: value for key, value in batch.items() if key != "tokens_BT"} for batch in whole["batches"]]
+    foreign = [{**batch, "tokens_BT": batch["tokens_BT"] + 10**6} for batch in whole["batches"]]
+    partial = [{key: value for key, value in whole.items() if key != name} for name in whole if name != "state_dict"]
+    changed = [{"state_dict": weights}, {"hyper_parameters": {"n_layers": "x"}}, {"batches": batches}]
+    changed += [{"batches": foreign}, {"batches": []}, {"seeds": []}, {"batches": None}]
+    for record in (*partial, *({**whole, **change} for change in changed)):
+        torch.save(record, saved)
+        outcome = run("replay", tmp_path / "run")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
+        assert f"run={saved}: expected a whole record of a step; " in outcome.err
+    for size in (0, 10, len(content) // 2, len(content) - 1):
+        saved.write_bytes(content[:size])
+        outcome = run("replay", tmp_path / "run")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
 
 
 def test_a_run_without_such_a_step_has_nothing_to_replay(tmp_path: Path) -> None:

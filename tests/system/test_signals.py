@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_metatok import signals
-from lightning_metatok.lit.checkpoint_io import newest_valid
+from lightning_metatok.lit.checkpoints.io import newest_valid
 from tests.system.torture import SERVER, Undisturbed, differences, launch
 
 
@@ -100,6 +100,55 @@ def test_a_signal_while_torch_is_loaded_is_obeyed_not_fatal(
     assert err.splitlines()[0] == "scontrol requeue 70_3 done"
     assert err.splitlines()[1].startswith("lightning-metatok: stopped by SIGUSR1 at step 0")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["text", "task"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_to_the_process_group_stops_a_run_with_workers_as_one_to_the_run(
+    number: int, kind: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """As `timeout`, systemd, batch systems and a closing terminal send it."""
+    whole, _ = undisturbed(kind)
+    cache = {"LIGHTNING_METATOK_CACHE": str(whole.parent / f"{kind}-cache")}
+    command = [*undisturbed.commands[kind], f"--run_dir={tmp_path / 'run'}", "--ckpt_path=auto", "--data.num_workers=2"]
+    child = launch(command, tmp_path / "log", cache)
+    assert child.wait_for("training", 2)
+    child.strike(number, group=True)
+    assert child.wait() == 128 + number, child.log.read_text()
+    assert len(child.log.read_text().splitlines()) <= 3
+    assert newest_valid(tmp_path / "run" / "checkpoints", lambda message: pytest.fail(message)) is not None
+    child = launch(command, tmp_path / "log", cache)
+    assert child.wait() == 0, child.log.read_text()
+    assert differences(tmp_path / "run", whole) == []
+
+
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored() -> None:
+    """As `nohup` starts a program."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        for handlers in (signals.only_set_a_flag, signals.end_at_once):
+            with handlers():
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert signals.received() == 0
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_verbs_end_at_once_but_through_what_they_must_still_do(number: int) -> None:
+    done = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            done.append("cleaned")
+
+    with signals.end_at_once(), pytest.raises(signals.Ended) as ended:
+        work()
+    assert (ended.value.number, done) == (number, ["cleaned"])
 
 
 def caught(status: Path) -> int:

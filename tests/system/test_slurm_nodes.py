@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_metatok.lit.checkpoint_io import fault_of, read_state
+from lightning_metatok.lit.checkpoints.io import fault_of, read_state
 from tests.system.helpers import curve, lines, succeed
 from tests.system.test_slurm import cluster, slurm  # noqa: F401  (a fixture)
 from tests.system.test_sweep import wait_for

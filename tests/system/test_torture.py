@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.checkpoint_io import fault_of, link_last, newest_valid, read_state
+from lightning_metatok.lit.checkpoints.io import fault_of, link_last, newest_valid, read_state
 from tests.system import damage
 from tests.system.helpers import lines
 from tests.system.torture import PHASES, Child, Undisturbed, differences, events, launch
@@ -85,13 +85,15 @@ def environment(undisturbed: Undisturbed, kind: str, tmp_path: Path, *, fresh_ca
     return {"LIGHTNING_METATOK_CACHE": str(cache), **elsewhere}
 
 
-def strike(child: Child, draw: random.Random, phase: str, seconds: dict[str, float], number: int) -> bool:
+def strike(
+    child: Child, draw: random.Random, phase: str, seconds: dict[str, float], number: int, *, group: bool = False
+) -> bool:
     """Send signal `number` at a random moment of a random one of the next such phases; False: the child was done."""
-    which = draw.randrange(4) if phase == "training" else 0
+    which = draw.randrange(4) if phase == "training" else int(group)  # behind the sanity check, where workers start
     if not child.wait_for(phase, which):
         return False
     time.sleep(draw.random() * seconds[phase])
-    child.strike(number)
+    child.strike(number, group=group)
     return True
 
 
@@ -148,18 +150,21 @@ def test_sixty_kills(case: int, undisturbed: Undisturbed, report: Report, tmp_pa
     pytest.fail("the run was always done before the last kill")
 
 
-def stopped_run(undisturbed: Undisturbed, kind: str, number: int, phase: str, seed: int, tmp_path: Path) -> float:
-    """Ask a run to stop, then let it go on; return the seconds that it took to stop."""
+def stopped_run(
+    undisturbed: Undisturbed, kind: str, number: int, phase: str, seed: int, tmp_path: Path, workers: int = 0
+) -> float:
+    """Ask a run to stop, with `workers` its whole process group, then let it go on; the seconds until it stopped."""
     whole, seconds = undisturbed(kind)
     run = tmp_path / "run"
     around = environment(undisturbed, kind, tmp_path, fresh_cache=phase == "cache")
-    command = [*undisturbed.commands[kind], f"--run_dir={run}", "--ckpt_path=auto"]
+    command = [*undisturbed.commands[kind], f"--data.num_workers={workers}", f"--run_dir={run}", "--ckpt_path=auto"]
     child = launch(command, tmp_path / "log", around)
-    assert strike(child, random.Random(seed), phase, seconds, number)
+    assert strike(child, random.Random(seed), phase, seconds, number, group=workers > 0)
     since = time.monotonic()
     assert child.wait() == 128 + number, child.log.read_text()
     took = time.monotonic() - since
     found = newest_valid(run / "checkpoints", lambda message: pytest.fail(message))
+    assert workers == 0 or found is not None
     said = child.log.read_text()
     assert f"stopped by {signal.Signals(number).name} at step" in said
     assert "Traceback" not in said
@@ -293,6 +298,19 @@ def test_where_no_checkpoint_is_valid_nothing_is_deleted(
     code, said = go_on(undisturbed, run)
     assert code == 0, said
     assert differences(run, undisturbed("task")[0]) == []
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("case", range(20))
+def test_twenty_signals_to_the_process_group(
+    case: int, undisturbed: Undisturbed, report: Report, tmp_path: Path
+) -> None:
+    name = f"group-{case:02}"
+    report.skip_if_done(name)
+    number = (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)[case % 5]
+    kind, phase = ("text", "task")[case % 2], ("training", "training", "validation", "checkpoint")[case // 5]
+    took = stopped_run(undisturbed, kind, number, phase, 100 + case, tmp_path, workers=2)
+    report.add(name, {"signals": 1, "where": [phase, signal.Signals(number).name], "seconds to stop": took})
 
 
 # -- a full disk

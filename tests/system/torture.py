@@ -83,11 +83,11 @@ class Child:
         assert self.process.exitcode is not None
         return self.process.exitcode
 
-    def strike(self, number: int) -> None:
-        """Send the process, not its workers, a signal."""
+    def strike(self, number: int, *, group: bool = False) -> None:
+        """Send the process a signal, or its whole group, data workers included."""
         assert self.process.pid is not None
         with contextlib.suppress(ProcessLookupError):  # it was done a moment before
-            os.kill(self.process.pid, number)
+            (os.killpg if group else os.kill)(self.process.pid, number)
 
     def _read(self) -> bool:
         left = LIMIT - (time.monotonic() - self.started)
@@ -118,6 +118,7 @@ def launch(arguments: list[str], log: Path, environment: Mapping[str, str] | Non
 def _child(arguments: list[str], log: Path, environment: dict[str, str], pipe: Connection) -> None:
     code = 70
     try:
+        os.setpgid(0, 0)
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, 1)
         os.dup2(target, 2)

@@ -19,14 +19,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_metatok.data import Batch
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.datamodule import MetaTokenDataModule
-from lightning_metatok.lit.loggers import log_folder
-from lightning_metatok.lit.task_data import TaskDataModule
+from lightning_metatok.lit.data.task import TaskDataModule
+from lightning_metatok.lit.data.text import MetaTokenDataModule
+from lightning_metatok.lit.run.loggers import log_folder
 from lightning_metatok.lit.trainer import micro_step
-from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
+from lightning_metatok.model.attention import patterns
 from lightning_metatok.tasks.stream import count
 
 ARM = "arm.json"
+USUAL_PATTERN = "causal"
 SAMPLE = 512
 """Prompts that the mean number of scored tokens is measured on."""
 
@@ -148,15 +150,14 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
 
 
 def differences(config: TransformerConfig, placement: str) -> dict[str, Any]:
-    """Return how an arm may differ from another: `meta_*` of the model, None where there is no second attention."""
-    second = config.meta_attention and config.meta_layers != []
+    """Return an arm's point on the axes; a mechanism that does nothing, because it has no layers, is none."""
+    idle = config.built_mechanism.idle
     return {
         "placement": placement,
-        "meta_attention": second,
-        "meta_over": config.meta_over if second else None,
-        "meta_fill": config.meta_fill if second else None,
-        "meta_shared": config.meta_shared if second else None,
-        "meta_layers": sorted(config.meta_layers) if second and config.meta_layers is not None else None,
+        "pattern": config.pattern,
+        "pattern_options": patterns.AXIS.filled(config.pattern, config.pattern_options),
+        "mechanism": "none" if idle else config.mechanism,
+        "mechanism_options": {} if idle else mechanisms.AXIS.filled(config.mechanism, config.mechanism_options),
     }
 
 
@@ -166,16 +167,13 @@ def arm_name(differs: dict[str, Any], usual: str) -> str:
     Args:
         differs: what `differences` returns. usual: the placement that goes without saying.
     """
-    marked, over = differs["placement"] != "none", differs["meta_over"]
+    marked, mechanism = differs["placement"] != "none", differs["mechanism"]
     without = "pause" if marked else "plain"
-    name = without if over is None else {"meta": "meta", "all": "matched"}[over]
+    name = without if mechanism == "none" else mechanism
     parts = []
     if differs["placement"] != usual and name != "plain":
         parts.append(differs["placement"] if marked else "no marks")
-    if differs["meta_fill"] is not None:
-        parts.append(f"fill {differs['meta_fill']:g}")
-    if differs["meta_shared"]:
-        parts.append("shared")
-    if differs["meta_layers"] is not None:
-        parts.append(f"layers {' '.join(map(str, differs['meta_layers']))}")
+    parts += mechanisms.build(mechanism, **differs["mechanism_options"]).says()
+    if differs["pattern"] != USUAL_PATTERN:
+        parts.append(" ".join(map(str, (differs["pattern"], *differs["pattern_options"].values()))))
     return f"{name} ({', '.join(parts)})" if parts else name

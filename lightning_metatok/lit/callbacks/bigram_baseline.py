@@ -9,6 +9,9 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.analysis.bigram import fit_bigram
+from lightning_metatok.lit.run.stopping import heed
+
+LOST = "bigrams are counted anew"
 
 
 class BigramBaseline(Callback):
@@ -29,9 +32,11 @@ class BigramBaseline(Callback):
         if not self.enabled or not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        bigram = fit_bigram(np.asarray(data.store.stream("train")[: self.max_tokens]), data.tokenizer.vocab_size)
+        tokens = np.asarray(data.store.stream("train")[: self.max_tokens])
+        bigram = fit_bigram(tokens, data.tokenizer.vocab_size, lambda: heed(trainer, LOST))
         nll, n_targets, n_bytes = 0.0, 0, 0
         for source in data.validation_source():
+            heed(trainer, LOST)
             nll += float(bigram.nll(source[:-1], source[1:]).sum())
             n_targets += len(source) - 1
             n_bytes += int(data.tokenizer.bytes_V[source[1:]].sum())

@@ -3,7 +3,8 @@
     ... batch  optimiser step  its metrics  [validation, its metrics]  | BORDER |  batch ...
 
 At a border nothing is half done: no accumulated gradient, no running validation, no metric that waits to be written. A
-signal that comes earlier waits for the border: at most one optimiser step, and one validation if one is due.
+signal that comes earlier waits for the border, at most one optimiser step. One that comes in a validation ends it
+between two batches: the checkpoint is that of before it, and the run that goes on validates first.
 """
 
 import os
@@ -12,14 +13,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_metatok import signals
-from lightning_metatok.lit.checkpoint_io import link_last, prune
+from lightning_metatok.lit.checkpoints.io import add_loss, link_last, prune
+from lightning_metatok.lit.run.ranks import rank
+from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed, of_all_ranks
 
 
 class RunCheckpoint(Checkpoint):
@@ -43,6 +48,22 @@ class RunCheckpoint(Checkpoint):
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
 
+    def on_validation_batch_start(self, trainer: Trainer, *args: object) -> None:
+        """Let no signal wait for the end of a long validation.
+
+        Raises:
+            Asked: one came.
+        """
+        if trainer.state.fn == "fit":
+            heed(trainer, LOST_IN_VALIDATION)
+
+    def on_interrupted_validation(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        """Save what stood before the validation, unless the run began there."""
+        if trainer.global_step != self._saved_at and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            path = self._path(trainer.global_step)
+            trainer.strategy.save_checkpoint(checkpoint, path, storage_options={"loss": None})
+            self._keep(path)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The border after this validation is one to save at."""
         self._validated = not trainer.sanity_checking
@@ -53,7 +74,7 @@ class RunCheckpoint(Checkpoint):
         Raises:
             Stopped: a signal came, to whichever rank, and the checkpoint is complete.
         """
-        step, number = trainer.global_step, _of_all_ranks(trainer, signals.received())
+        step, number = trainer.global_step, of_all_ranks(trainer, signals.received())
         due = self._validated if self.every_n_steps is None else step % self.every_n_steps == 0
         is_last = step == trainer.max_steps or trainer.should_stop
         if due or number or is_last:
@@ -63,27 +84,53 @@ class RunCheckpoint(Checkpoint):
             stop(number, step, requeues=trainer.is_global_zero)
 
     def _save(self, trainer: Trainer, step: int) -> None:
-        if step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        assert self.dirpath is not None
-        path = Path(self.dirpath) / f"step-{step}.ckpt"
+        path = self._path(step)
         loss = float(trainer.callback_metrics["loss/val"]) if self._validated else None
-        trainer.save_checkpoint(path, storage_options={"loss": loss})
+        if step != self._saved_at:
+            trainer.save_checkpoint(path, storage_options={"loss": loss})
+        elif loss is not None and trainer.is_global_zero and path.with_suffix(".json").exists():
+            add_loss(path, loss)  # the run began with the validation that this one owed
+        else:
+            return
         self._saved_at = step
         if trainer.is_global_zero:  # the new one is complete: only now may others go
-            link_last(path)
-            prune(path.parent, keep_last=self.keep_last, keep_best=self.keep_best)
+            self._keep(path)
+
+    def _path(self, step: int) -> Path:
+        assert self.dirpath is not None
+        return Path(self.dirpath) / f"step-{step}.ckpt"
+
+    def _keep(self, path: Path) -> None:
+        link_last(path)
+        prune(path.parent, keep_last=self.keep_last, keep_best=self.keep_best)
 
 
-def stop(number: int, step: int, *, requeues: bool = True) -> NoReturn:
+def stop(number: int, step: int, *, lost: str = "", requeues: bool = True) -> NoReturn:
     """End the run as the signal `number` asks, at `step`; its job comes back on SIGUSR1 and where it is preempted.
+
+    `lost` says what is done again.
 
     Raises:
         Stopped: always.
     """
     if requeues and (number == signal.SIGUSR1 or (number == signal.SIGTERM and preempted())):
         requeue()
-    raise signals.Stopped(number, step)
+    raise signals.Stopped(number, step, lost)
+
+
+@contextmanager
+def stops_at(step: Callable[[], int]) -> Iterator[None]:
+    """End the run at `step()` where a signal is heeded inside between two units of work that are no steps.
+
+    Raises:
+        Stopped: one was.
+    """
+    try:
+        yield
+    except signals.Asked as asked:
+        stop(asked.number, step(), lost=asked.lost, requeues=rank() == 0)
 
 
 def preempted() -> bool:
@@ -113,13 +160,3 @@ def _scontrol(*command: str, says: bool = False) -> str | None:
         said = f": {done.stderr.strip()}" if done.returncode else ""
         print(f"scontrol {command[0]} {job} {'failed' if done.returncode else 'done'}{said}", file=sys.stderr)
     return done.stdout
-
-
-def _of_all_ranks(trainer: Trainer, number: int) -> int:
-    """The signal that any rank got; of several SIGTERM, then SIGINT, then SIGUSR1."""
-    if trainer.world_size == 1:
-        return number
-    decide = trainer.strategy.reduce_boolean_decision
-    if not decide(bool(number), all=False):
-        return 0
-    return next(one for one in signals.SIGNALS if decide(number == one, all=False))

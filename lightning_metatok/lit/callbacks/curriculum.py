@@ -10,8 +10,9 @@ the one of that very validation, sees the same batches.
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_metatok.lit.answers import ask
-from lightning_metatok.lit.task_data import TaskDataModule
+from lightning_metatok.lit.answers.ask import ask
+from lightning_metatok.lit.data.task import TaskDataModule
+from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
 
 
 class Curriculum(Callback):
@@ -32,7 +33,9 @@ class Curriculum(Callback):
         if phase == last:
             accuracy = float(trainer.callback_metrics["accuracy/exact/val"])
         else:
-            accuracy = float(ask(trainer, pl_module, data.phase_examples(phase)).exact.mean())
+            prompts = data.phase_examples(phase)
+            answers = ask(trainer, pl_module, prompts, after_batch=lambda n: heed(trainer, LOST_IN_VALIDATION))
+            accuracy = float(answers.exact.mean())
         for logger in trainer.loggers:
             logger.log_metrics({"curriculum/phase": phase + 1.0, "curriculum/accuracy": accuracy}, step=step)
         wanted = schedule.phases[phase].accuracy

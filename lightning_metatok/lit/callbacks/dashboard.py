@@ -1,47 +1,26 @@
 """TensorBoard's first answers without typing: charts, and hyperparameters with the final metrics.
 
-    RUN/                      losses while learning, speed; its row of the HParams tab
-    RUN/positions kept/       by context length, the step being that length: a run of its own to TensorBoard, and so a
-    RUN/positions dropped/    colour of its own, in one chart with the other
-
-TensorBoard smooths lines and not margins, so what is logged seldom is a margin without width. It says "Missing Tags"
-where a run has some tags of a margin chart and lacks others, so a chart has one tag.
+TensorBoard smooths lines and not margins, so what is logged seldom is a margin without width.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
-from lightning_metatok.event_file import PATTERN, EventFile, exactly
 from lightning_metatok.lit.callbacks.arm_card import ARM
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
-from lightning_metatok.lit.callbacks.position_ablation import Cell, PositionAblation
-from lightning_metatok.lit.figures import run_figure, save_figure
-from lightning_metatok.lit.loggers import JsonlLogger, log_figure, log_folder, log_text
+from lightning_metatok.lit.callbacks.figures import run_figure
+from lightning_metatok.lit.callbacks.offers import Charts, Layout, Panels, chart, offered, points
+from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text, save_figure
 
-
-def _lines(tags: Iterable[str]) -> list[Any]:
-    """A chart with a line for each tag."""
-    return ["Multiline", [exactly(tag) for tag in tags]]
-
-
-def _points(tag: str) -> list[Any]:
-    """A chart of one tag, which is not smoothed."""
-    return ["Margin", [tag, tag, tag]]
-
-
-Layout = dict[str, dict[str, list[Any]]]
-BY_LENGTH = "by context length/nats per source token"
+SPEED = {"tokens per second": chart(["throughput/tokens_per_s"])}
 FIRST = ("arm", "seed")
 """What a row of the HParams tab starts with; TensorBoard shows the first five settings, then the metrics."""
-SPEED = {"tokens per second": _lines(["throughput/tokens_per_s"])}
 
 
 class Dashboard(Callback):
@@ -59,6 +38,9 @@ class Dashboard(Callback):
         """Lay out the Custom Scalars tab."""
         scores_answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
         layout = _task_layout(trainer) if scores_answers else _text_layout(trainer)
+        for callback in offered(trainer, Charts):
+            layout |= callback.charts()
+        layout |= {"speed": SPEED}
         if any(getattr(writer, "goes_on", False) for writer in _writers(trainer)):
             return  # all this stands in the event file already
         for writer in _writers(trainer):
@@ -98,59 +80,33 @@ class Dashboard(Callback):
         answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
         has_losses = any(tag in line for line in lines for tag in ("loss/train", "loss/val"))
         if has_losses and folder is not None and trainer.is_global_zero and not answers:
-            ablations = [c for c in trainer.callbacks if isinstance(c, PositionAblation)]  # type: ignore[attr-defined]
-            cells = ablations[0].cells if ablations else []
-            if _writers(trainer):
-                write_lengths(folder, cells)
-            figure = run_figure(lines, cells)
+            figure = run_figure(lines, [panel for callback in offered(trainer, Panels) for panel in callback.panels()])
             log_figure(trainer, "run", figure)
             save_figure(figure, folder / "run.png")
 
 
-def write_lengths(folder: Path, cells: Sequence[Cell]) -> None:
-    """Write losses by context length into a folder a reading; those of an earlier end of the run go."""
-    for positions in dict.fromkeys(cell.positions for cell in cells):
-        target = folder / f"positions {positions}"
-        for old in target.glob(PATTERN):
-            old.unlink()
-        events = EventFile(target)
-        for cell in cells:
-            if cell.positions == positions:
-                value = Summary.Value(tag=BY_LENGTH, simple_value=cell.nats)
-                events.add_event(Event(step=cell.length, summary=Summary(value=[value])))
-        events.close()
-
-
 def _text_layout(trainer: Trainer) -> Layout:
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    kinds = ["train", *("bigram" for c in callbacks if isinstance(c, BigramBaseline) and c.enabled)]
-    by_length = {}
-    if any(isinstance(c, PositionAblation) for c in callbacks):
-        title = "kept and dropped, nats per source token; step: context length in tokens"
-        by_length = {"positions at meta-tokens": {title: _points(BY_LENGTH)}}
+    has_bigram = any(isinstance(c, BigramBaseline) and c.enabled for c in trainer.callbacks)  # type: ignore[attr-defined]
     return {
         "losses": {
-            "validation, nats per source token": _points("loss/val"),
-            "validation, bits per byte": _points("bits_per_byte/val"),
-            "training, nats per source token": _lines(f"loss/{kind}" for kind in kinds),
+            "validation, nats per source token": points("loss/val"),
+            "validation, bits per byte": points("bits_per_byte/val"),
+            "training, nats per source token": chart(["loss/train", *["loss/bigram"] * has_bigram]),
         },
-        **by_length,
-        "speed": SPEED,
     }
 
 
 def _task_layout(trainer: Trainer) -> Layout:
     phases = len(trainer.datamodule.schedule.phases)  # type: ignore[attr-defined]
-    curriculum = {"phase": _points("curriculum/phase"), "accuracy in the phase": _points("curriculum/accuracy")}
+    curriculum = {"phase": points("curriculum/phase"), "accuracy in the phase": points("curriculum/accuracy")}
     return {
         "answers": {
-            "held-out prompts answered exactly": _points("accuracy/exact/val"),
-            "held-out answer tokens that are right": _points("accuracy/token/val"),
-            "validation, nats per answer token": _points("loss/val"),
-            "training, nats per answer token": _lines(["loss/train"]),
+            "held-out prompts answered exactly": points("accuracy/exact/val"),
+            "held-out answer tokens that are right": points("accuracy/token/val"),
+            "validation, nats per answer token": points("loss/val"),
+            "training, nats per answer token": chart(["loss/train"]),
         },
         **({"curriculum": curriculum} if phases > 1 else {}),
-        "speed": SPEED,
     }
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.loggers import log_folder
+from lightning_metatok.lit.run.loggers import log_folder
 from lightning_metatok.runtime import usable_cores
 
 ENVIRONMENT = "environment.json"

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lightning_metatok.data import Batch
 from lightning_metatok.errors import NonFiniteError, UserError
-from lightning_metatok.lit.checkpoint_io import write_file
-from lightning_metatok.lit.random_state import random_state
+from lightning_metatok.lit.checkpoints.io import write_file
+from lightning_metatok.lit.checkpoints.random_state import random_state
 from lightning_metatok.lit.sharded import whole
 
 FOLDER = "nonfinite"

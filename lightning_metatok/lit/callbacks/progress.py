@@ -5,6 +5,8 @@ On a terminal it is a live bar; elsewhere (a log file, CI) it is one line every 
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -21,6 +23,12 @@ from rich.progress import (
 
 from lightning_metatok.data import Batch
 from lightning_metatok.lit.trainer import micro_step
+
+
+def _bar(text: str, console: Console) -> Progress:
+    """A live bar with `text` between its share and its times."""
+    columns = TextColumn("[bold]{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn(text)
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=console)
 
 
 def short(count: float) -> str:
@@ -136,6 +144,44 @@ class TokenProgress(ProgressBar):
         """Give the terminal back."""
         self._stop()
 
+    # -- other long work
+
+    @contextmanager
+    def work(self, name: str, total: float) -> Iterator[Callable[[float, str], None]]:
+        """Show how far work that is no training step has come, with the time left; the bar of training makes room.
+
+        Args:
+            name: what is done. total: its size, in any unit.
+
+        Yields:
+            a function (how much was done since the last call, what is being done).
+        """
+        started, shown, done = time.monotonic(), time.monotonic(), 0.0
+        live = self._enabled and sys.stderr.isatty()
+        if live:
+            if self._bar is not None:
+                self._bar.stop()  # rich shows one at a time
+            bar = _bar("{task.fields[status]}", self._console)
+            task = bar.add_task(name, total=total, status="")
+            bar.start()
+
+        def move(more: float, what: str) -> None:
+            nonlocal shown, done
+            done, now = done + more, time.monotonic()
+            if live:
+                bar.update(task, completed=done, status=what)
+            elif self._enabled and now - shown >= self.every_s and done:
+                shown, left = now, (now - started) / done * max(0.0, total - done)
+                print(f"{name}: {min(1.0, done / total):.0%}  {what}  ETA {left:.0f} s", file=sys.stderr, flush=True)
+
+        try:
+            yield move
+        finally:
+            if live:
+                bar.stop()
+                if self._bar is not None:
+                    self._bar.start()
+
     # -- the bar itself
 
     def _start(self, trainer: Trainer, name: str, total: int | None, completed: int = 0) -> None:
@@ -144,16 +190,7 @@ class TokenProgress(ProgressBar):
         self._last_line = time.monotonic()
         if not self._enabled or not sys.stderr.isatty():
             return
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} steps  {task.fields[status]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
+        self._bar = _bar("{task.completed:.0f}/{task.total:.0f} steps  {task.fields[status]}", self._console)
         self._bar.start()
         self._task = self._bar.add_task(name, total=total, completed=completed, status="")
 
@@ -185,3 +222,14 @@ class TokenProgress(ProgressBar):
 def _total(counts: list[int | float]) -> int | None:
     total = sum(counts)
     return None if total == float("inf") else int(total)
+
+
+@contextmanager
+def progress_of(trainer: Trainer, name: str, total: float) -> Iterator[Callable[[float, str], None]]:
+    """`TokenProgress.work` of this trainer; nothing is shown where it has no such bar."""
+    bar = next((c for c in trainer.callbacks if isinstance(c, TokenProgress)), None)  # type: ignore[attr-defined]
+    if bar is None or total <= 0:
+        yield lambda more, what: None
+        return
+    with bar.work(name, total) as move:
+        yield move

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_metatok.lit.log_state import LOST, LogState
-from lightning_metatok.lit.loggers import log_folder, log_text
+from lightning_metatok.lit.checkpoints.log_state import LOST, LogState
+from lightning_metatok.lit.checkpoints.random_state import random_state, set_random_state
 from lightning_metatok.lit.optim import follow
-from lightning_metatok.lit.random_state import random_state, set_random_state
+from lightning_metatok.lit.run.loggers import log_folder, log_text
 
 
 class RunState(Callback):

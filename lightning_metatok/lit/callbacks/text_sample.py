@@ -3,7 +3,7 @@
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_metatok.lit.loggers import log_text
+from lightning_metatok.lit.run.loggers import log_text
 from lightning_metatok.lit.sampling import complete
 from lightning_metatok.lit.sharded import is_sharded
 

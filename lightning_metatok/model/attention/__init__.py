@@ -1,4 +1,4 @@
-"""Attention on two axes: WHAT may be seen (`masks`, `meta`) and HOW it is computed (`backends`)."""
+"""Attention on two axes: WHAT may be seen (`patterns`) and HOW it is computed (`backends`); `plan` joins them."""
 
 from lightning_metatok.model.attention.backends import BACKENDS, supports, try_backends
 from lightning_metatok.model.attention.meta import MetaBlocks, meta_attention

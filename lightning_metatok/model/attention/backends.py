@@ -22,6 +22,7 @@ class Backend(Protocol):
 
     NAME: str
     TAKES_SCORES: bool
+    TAKES_MASKS: bool
     attend_ragged: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor] | None
 
     def why_not(self, *, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None: ...
@@ -44,6 +45,11 @@ BACKENDS: dict[str, Backend] = {b.NAME: b for b in (reference, sdpa, blocked, xf
 def for_scores() -> list[str]:
     """Names of the backends that can run encodings which transform the scores."""
     return [name for name, backend in BACKENDS.items() if backend.TAKES_SCORES]
+
+
+def for_masks() -> list[str]:
+    """Names of the backends that can run rules that are more than causal."""
+    return [name for name, backend in BACKENDS.items() if backend.TAKES_MASKS]
 
 
 def supports(

@@ -27,6 +27,7 @@ from lightning_metatok.model.positions.base import Rows
 
 NAME = "blocked"
 TAKES_SCORES = True
+TAKES_MASKS = True
 attend_ragged = None
 BLOCK = 2**21
 """Scores in a block, those of all samples and heads together: 8 MB in float32."""

@@ -1,44 +1,53 @@
-"""The two attention layers: causal over all tokens, and over the gathered meta rows.
+"""The two attention layers: of all tokens, and of the extra tokens that were gathered.
 
-Both have their own q, k, v and output weights (that is what makes GPT-2's 124M parameters into 152M; arXiv
-2509.16278, section 4) and differ in what they are given: all rows [B, T, D], or the R meta rows [R, D] that
-the block gathers before the layer norm. What is the same for every layer of a forward pass stands in an
-`AttentionPlan`.
+Both have their own q, k, v and output weights, or another attention's, and differ in what they are given: all rows
+[B, T, D], or the R extra rows [R, D] that the block gathers before the norm. What is the same for every layer of a
+forward pass stands in an `AttentionPlan`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from lightning_metatok.model.attention import backends
+from lightning_metatok.model.attention import backends, reference
 from lightning_metatok.model.attention.meta import MetaBlocks, attend_blocks
 from lightning_metatok.model.attention.reference import Score
-from lightning_metatok.model.cache import KeysValues, MetaSlots
-from lightning_metatok.model.config import TransformerConfig
+from lightning_metatok.model.cache import ExtraSlots, KeysValues
 from lightning_metatok.model.positions import PositionEncoding
+
+if TYPE_CHECKING:
+    from lightning_metatok.model.config import TransformerConfig
 
 
 @dataclass(frozen=True)
-class AttentionPlan:
-    """What one attention may see, computed once a forward pass and shared by all layers."""
+class Plan:
+    """What one branch works on, computed once a forward pass and shared by all layers."""
+
+    blocks: MetaBlocks | None = field(default=None, kw_only=True)
+    """Extra rows: which they are. None where the branch works on all rows."""
+
+
+@dataclass(frozen=True)
+class AttentionPlan(Plan):
+    """What one attention may see."""
 
     positions: PositionEncoding
     rotation: Any
     """What `positions.prepare` made for the rows at hand."""
 
     score: Callable[..., Tensor] | None = None
-    """Transform of the scores, for encodings that have one: `positions.score` with the positions of the keys."""
+    """Transform of the scores, for encodings and mechanisms that have one: takes them, `layer` and `rows`."""
 
     mask: Tensor | None = None
     """All rows: as in `reference.attend`, None for plain causal."""
 
-    blocks: MetaBlocks | None = None
-    """Meta rows: which they are. None where attention is over all rows."""
+    slots: ExtraSlots | None = None
+    """Extra rows with a cache: their places in it."""
 
-    slots: MetaSlots | None = None
-    """Meta rows with a cache: their places in it."""
+    extra_BT: Tensor | None = None
+    """All rows: which are extra tokens, for an attention that treats them otherwise; None: none are."""
 
     def score_of(self, layer: int) -> Score | None:
         """The transform of the scores of one layer."""
@@ -52,7 +61,7 @@ class AttentionPlan:
 class Projections(nn.Module):
     """The weights of one attention: q, k, v as one matrix, and the output."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: "TransformerConfig") -> None:
         super().__init__()
         self.n_heads = config.n_heads
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.bias)
@@ -64,30 +73,32 @@ class Projections(nn.Module):
         return q, k, v
 
 
-class CausalSelfAttention(nn.Module):
-    """Attention of every token to earlier tokens, itself included.
+class Attention(nn.Module):
+    """Attention of every token to what its plan lets it see.
 
-    With `shared` it has no weights of its own and is given another attention's at each call. `layer` says which of the
-    positional encoding's parameters are this attention's.
+    `layer` says which of the positional encoding's parameters are this attention's. With a `lender` it has no weights
+    of its own and uses that attention's.
     """
 
-    def __init__(self, config: TransformerConfig, *, layer: int = 0, shared: bool = False) -> None:
+    def __init__(self, config: "TransformerConfig", *, layer: int = 0, lender: "Attention | None" = None) -> None:
         super().__init__()
         self.layer = layer
-        self.projections = None if shared else Projections(config)
+        self.projections = Projections(config) if lender is None else None
+        # In a tuple, where PyTorch does not take it for a part of this module.
+        self._lender = () if lender is None else (lender,)
         self.backend = config.attention_backend
         self.dropout = config.dropout
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        plan: AttentionPlan,
-        memory: KeysValues | None = None,
-        projections: Projections | None = None,
-    ) -> Tensor:
+    @property
+    def weights(self) -> Projections:
+        """The weights it uses."""
+        weights = self._lender[0].projections if self._lender else self.projections
+        assert weights is not None, "an attention borrows from one that has weights"
+        return weights
+
+    def forward(self, x_BTD: Tensor, plan: AttentionPlan, memory: KeysValues | None = None) -> Tensor:
         """The residual's update, [B, T, D]; `memory` holds earlier keys and values and takes up the new."""
-        weights = projections or self.projections
-        assert weights is not None, "shared attention needs the projections it shares"
+        weights = self.weights
         q, k, v = (x.transpose(1, 2) for x in weights.split(x_BTD))
         q, k = plan.positions.apply_to(q, k, plan.rotation)
         if memory is not None:
@@ -104,26 +115,37 @@ class CausalSelfAttention(nn.Module):
         update_BTD: Tensor = weights.out(out_BNTH.transpose(1, 2).flatten(-2))
         return update_BTD
 
+    def look(self, x: Tensor, plan: AttentionPlan, *, scores: bool = True) -> tuple[Tensor, Tensor | None]:
+        """What it would see, for recordings: value vectors of its rows, heads side by side, and its scores.
 
-class MetaAttention(CausalSelfAttention):
-    """Attention of meta-tokens to earlier meta-tokens of their document; given the meta rows alone."""
+        Args:
+            x: as for `forward`. scores: whether these are wanted, too.
 
-    def forward(
-        self,
-        x_RD: Tensor,
-        plan: AttentionPlan,
-        memory: KeysValues | None = None,
-        projections: Projections | None = None,
-    ) -> Tensor:
-        """The residual's update at the meta rows, [R, D]."""
-        weights = projections or self.projections
-        assert weights is not None, "shared attention needs the projections it shares"
-        assert plan.blocks is not None, "the plan does not say which rows are meta-tokens"
+        Returns:
+            values; scores as the softmax gets them, [B, N, T, T], or of extra rows [blocks, N, longest, longest].
+        """
+        q, k, v = self.weights.split(x)
+        if not scores:
+            return v.flatten(-2), None
+        q, k = self._turned(q, k, plan)
+        return v.flatten(-2), reference.masked_scores(q, k, mask=plan.mask, score=plan.score_of(self.layer))
+
+    def _turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+        return plan.positions.apply_to(q.transpose(1, 2), k.transpose(1, 2), plan.rotation)
+
+
+class GatheredAttention(Attention):
+    """Attention of extra tokens to earlier extra tokens of their document; given the extra rows alone."""
+
+    def forward(self, x_RD: Tensor, plan: AttentionPlan, memory: KeysValues | None = None) -> Tensor:
+        """The residual's update at the extra rows, [R, D]."""
+        assert plan.blocks is not None, "the plan does not say which rows are extra tokens"
+        weights = self.weights
         q, k, v = weights.split(x_RD)
         q, k = plan.positions.apply_to(q.transpose(0, 1)[None], k.transpose(0, 1)[None], plan.rotation)
         q, k = q[0].transpose(0, 1), k[0].transpose(0, 1)
         if memory is not None:
-            assert plan.slots is not None, "a cache needs the places of the meta rows"
+            assert plan.slots is not None, "a cache needs the places of the extra rows"
             out_RNH = self._attend_cached(q, k, v, plan, memory, plan.slots)
         else:
             dropout = self.dropout if self.training else 0.0
@@ -139,12 +161,18 @@ class MetaAttention(CausalSelfAttention):
         v_RNH: Tensor,
         plan: AttentionPlan,
         memory: KeysValues,
-        slots: MetaSlots,
+        slots: ExtraSlots,
     ) -> Tensor:
         k, v = memory.place(k_RNH, v_RNH, slots)
         # Queries stand at their own slots of a square, with nothing at the slots of earlier ones: a causal
-        # square needs no mask, and the waste is small because meta-tokens are few.
+        # square needs no mask, and the waste is small because extra tokens are few.
         q = slots.scatter(q_RNH, None)
         score = plan.score_of(self.layer)
         backend = backends.choose(self.backend, device=q.device, dtype=q.dtype, score=score is not None)
         return slots.gather(backend.attend(q, k, v, score=score))
+
+    def _turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+        assert plan.blocks is not None, "the plan does not say which rows are extra tokens"
+        q, k = plan.positions.apply_to(q.transpose(0, 1)[None], k.transpose(0, 1)[None], plan.rotation)
+        q, k = (plan.blocks.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (q, k))
+        return q, k

@@ -1,10 +1,6 @@
-"""WHAT may be seen: mask rules as boolean matrices, True where a query (row) may look at a key (column).
+"""Masks as tensors, which backends make or are given: True where a query (row) may look at a key (column).
 
-Rules compose with `&`. The paper's meta-attention mask P + M (arXiv 2509.16278, section 3) is
-
-    causal(T) & meta_to_meta(meta_mask_BT)
-
-How attention under a rule is computed is the backends' business.
+WHAT may be seen is said by the rules in `patterns`; how attention under it is computed is the backends' business.
 """
 
 import torch
@@ -21,28 +17,6 @@ def causal(n_queries: int, n_keys: int | None = None, device: torch.device | Non
     """
     n_keys = n_queries if n_keys is None else n_keys
     return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries)
-
-
-def same_document(document_ids_BT: Tensor) -> Tensor:
-    """Keys of the query's own document, here for the ids 0 0 1 1.
-
-    x x . .
-    x x . .
-    . . x x
-    . . x x        [B, T, T]
-    """
-    return document_ids_BT.unsqueeze(-1) == document_ids_BT.unsqueeze(-2)
-
-
-def meta_to_meta(meta_mask_BT: Tensor) -> Tensor:
-    """Meta-token queries see meta-token keys, all others see none; here places 1 and 3 are meta-tokens.
-
-    . . . .
-    . x . x
-    . . . .
-    . x . x        [B, T, T]
-    """
-    return meta_mask_BT.unsqueeze(-1) & meta_mask_BT.unsqueeze(-2)
 
 
 def additive(allowed: Tensor, soft: Tensor, fill: float, dtype: torch.dtype) -> Tensor:

@@ -31,6 +31,7 @@ class Score:
 
 NAME = "reference"
 TAKES_SCORES = True
+TAKES_MASKS = True
 attend_ragged = None
 
 

@@ -11,6 +11,7 @@ from lightning_metatok.model.attention.reference import Score
 
 NAME = "sdpa"
 TAKES_SCORES = False
+TAKES_MASKS = True
 attend_ragged = None
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "xformers"
 TAKES_SCORES = False
+TAKES_MASKS = False
 
 
 def why_not(*, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None:

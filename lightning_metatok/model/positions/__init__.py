@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model.positions import options as _options
+from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.positions.alibi import AlibiPositions
 from lightning_metatok.model.positions.base import PositionEncoding, Rows, Sizes
 from lightning_metatok.model.positions.coupled import CoupledPositions
@@ -38,6 +37,8 @@ FAMILIES: dict[str, type[PositionEncoding]] = {
     "transformer_xl": TransformerXLPositions,
 }
 
+AXIS = Axis("position", FAMILIES)
+
 
 def build(
     name: str, *, n_layers: int, n_heads: int, head_dim: int, d_model: int, max_positions: int, **options: Any
@@ -56,23 +57,11 @@ def build(
 
 def check_options(name: str, options: dict[str, Any]) -> None:
     """Raise `UserError` when no family has that name, or it cannot take these options."""
-    if name not in FAMILIES:
-        raise UserError(f"model.position={name!r}: expected one of {', '.join(FAMILIES)}{nearest(name, FAMILIES)}")
-    _options.check_options(name, FAMILIES[name], options)
-
-
-def all_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of an encoding, defaults filled in."""
-    return {**_options.defaults(FAMILIES[name]), **options}
-
-
-def fixed_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that a trained checkpoint fixes, defaults filled in; those that extend its context are left out."""
-    free = FAMILIES[name].free_after_training
-    return {key: value for key, value in all_options(name, options).items() if key not in free}
+    AXIS.check(name, options)
 
 
 __all__ = [
+    "AXIS",
     "FAMILIES",
     "CoupledPositions",
     "FourierPositions",
@@ -84,8 +73,6 @@ __all__ = [
     "SinusoidalPositions",
     "Sizes",
     "XPosPositions",
-    "all_options",
     "build",
     "check_options",
-    "fixed_options",
 ]

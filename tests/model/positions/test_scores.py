@@ -16,7 +16,7 @@ from lightning_metatok.model.attention.reference import Score
 from lightning_metatok.model.positions import PositionEncoding
 from lightning_metatok.model.positions.alibi import slopes
 from lightning_metatok.model.positions.t5 import bucket
-from tests.model.helpers import batch, tiny
+from tests.model.helpers import batch, same_document, tiny
 from tests.model.positions import naive_scores as naive
 
 ADDED = {
@@ -74,7 +74,7 @@ def test_a_family_equals_its_naive_twin_in_outputs_and_gradients(
     ids_BT = torch.tensor([[0, 1, 3, 40, 7, 8, 60], [2, 3, 9, 0, 1, 2, 30]])
     documents_BT = torch.tensor([[0] * 7, [0, 0, 0, 1, 1, 1, 1]])
     keep_BT = torch.tensor([[True, True, False, True, True, True, False], [True, False, True, True, True, False, True]])
-    mask = (masks.causal(7) & masks.same_document(documents_BT))[:, None]
+    mask = (masks.causal(7) & same_document(documents_BT))[:, None]
     twins = []
     for b in range(2):
         case = naive.Case(ids_BT[b].tolist(), keep_BT[b].tolist(), mask[b, 0], q[b], k[b], layer=1)
@@ -199,7 +199,7 @@ def test_dape_with_a_zero_last_layer_is_its_static_bias(over: str, kernel: int) 
 def test_no_score_of_the_future_or_of_another_document_leaks_through_dape(kernel: int) -> None:
     family = make("dape", kernel=kernel)
     scores = torch.randn(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
-    seen = masks.causal(6) & masks.same_document(torch.tensor([0, 0, 0, 1, 1, 1]))
+    seen = masks.causal(6) & same_document(torch.tensor([0, 0, 0, 1, 1, 1]))
     rows = positions.Rows(0, scores, scores, seen[None, None])
     adapted = family.score(scores, torch.arange(6)[None], None, rows=rows)
     for i, j in seen.nonzero().tolist():

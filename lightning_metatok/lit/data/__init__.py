@@ -1,0 +1,1 @@
+"""Batches for Lightning: of text with meta-tokens, and of a recall task."""

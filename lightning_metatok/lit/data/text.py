@@ -1,0 +1,253 @@
+"""MetaTokenDataModule: a corpus, its tokenizer, and batches with meta-tokens, for Lightning.
+
+A batch is a pure function of (seed, step, rank): there is no stream whose state could be lost, and any number of
+workers gives the same batches.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from lightning_metatok.data import (
+    Batch,
+    BatchBuilder,
+    DataConfig,
+    InjectionRule,
+    MetaTokenizer,
+    PackedBlocks,
+    StepDataset,
+    StepSampler,
+    TokenStore,
+    prepare,
+)
+from lightning_metatok.data.corpora import SPLITS
+from lightning_metatok.data.injection import Length, Placement
+from lightning_metatok.errors import UserError
+from lightning_metatok.lit.data.workers import make_loader
+from lightning_metatok.tasks.stream import Counts
+
+
+class MetaTokenDataModule(LightningDataModule):
+    """Text becomes blocks, blocks get meta-tokens."""
+
+    scores_answers_only = False
+    shown: Any = None
+    """What is written down as the name of the corpus, where that is not the name itself: ${oc.env:KEY}."""
+
+    def __init__(
+        self,
+        block_size: int = 256,
+        batch_size: int = 16,
+        meta_fraction: float = 0.1,
+        meta_placement: Placement = "random",
+        meta_length: Length = "within",
+        meta_positions: list[int] | None = None,
+        retarget: bool = False,
+        separate_documents: bool = False,
+        seed: int = 1337,
+        num_workers: int = 0,
+        validation_blocks: int | None = 256,
+        **corpus: Any,
+    ) -> None:
+        """Describe the data; nothing is read yet.
+
+        Args:
+            block_size: Tokens in a block, T; meta-tokens included unless meta_length=grow.
+            batch_size: Blocks in a micro-batch on one device.
+            meta_fraction: Share of meta-tokens in a block, 0 to 0.5; M = floor(fraction * T).
+            meta_placement: Where meta-tokens go: random, periodic, punctuation (behind it) or fixed.
+            meta_length: within keeps the block at block_size and crops the source; grow lengthens the block by M.
+            meta_positions: Slots of the block, for meta_placement=fixed.
+            retarget: Score a source token before a meta-token on the next SOURCE token, instead of not at all.
+            separate_documents: Documents packed into one block do not see each other, and positions restart.
+            seed: Seed of the order of blocks and of the places of meta-tokens.
+            num_workers: Processes that build batches; any number gives the same batches.
+            validation_blocks: Blocks to validate on, spread evenly over the validation text; null for all.
+            corpus: The fields of DataConfig.
+        """
+        super().__init__()
+        self.config = DataConfig(**corpus)
+        self.rule = InjectionRule(
+            fraction=meta_fraction,
+            placement=meta_placement,
+            length=meta_length,
+            positions=tuple(meta_positions or ()),
+        )
+        for name, value in (("block_size", block_size), ("batch_size", batch_size)):
+            if value < 1:
+                raise UserError(f"data.{name}={value}: expected a positive number")
+        if num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
+        if self.rule.source_length(block_size) < 2:
+            raise UserError(f"data.block_size={block_size}: too small to hold two source tokens beside its meta-tokens")
+        self.block_size, self.batch_size = block_size, batch_size
+        self.retarget, self.separate_documents = retarget, separate_documents
+        self.seed, self.num_workers, self.validation_blocks = seed, num_workers, validation_blocks
+        self.tokenizer: MetaTokenizer
+        self.store: TokenStore
+        self._ready = False
+
+    @property
+    def block_length(self) -> int:
+        """T: positions that the model sees in a block."""
+        return self.rule.total_length(self.block_size)
+
+    @property
+    def n_positions(self) -> int:
+        """Positions that a block needs."""
+        return self.block_length
+
+    @property
+    def marks_per_prompt(self) -> float:
+        """M: meta-tokens in a block."""
+        return float(self.block_length - self.rule.source_length(self.block_size))
+
+    @property
+    def meta_share(self) -> float:
+        """Share of meta-tokens among the tokens of a block."""
+        return self.marks_per_prompt / self.block_length
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens of a block; all have the same number."""
+        return float(self.block_length)
+
+    def counts(self, micro_step: int) -> Counts:
+        """Return what the batches of a step hold on all ranks together: the same for each step."""
+        blocks = self.batch_size * (self.trainer.world_size if self.trainer else 1)
+        return Counts(blocks * self.block_length, blocks * self.rule.source_length(self.block_size))
+
+    def too_long(self, limit: int) -> str:
+        """What to say of blocks longer than a table of `limit` positions."""
+        return (
+            f"data.block_size={self.block_size}: blocks of {self.block_length} tokens are longer than the table of "
+            f"positions, model.max_positions={limit}; expected at most that, or model.position=rotary"
+        )
+
+    def summary(self) -> str:
+        """The data in one line."""
+        added = f" ({' and '.join(self.tokenizer.added)} added)" if self.tokenizer.added else ""
+        train, validation = (self.store.n_tokens(split) for split in SPLITS)
+        return (
+            f"{self.config.name}, {train:,} train and {validation:,} validation tokens "
+            f"({validation / (train + validation):.1%}), {self.tokenizer.vocab_size:,} ids{added}"
+        )
+
+    # -- preparation
+
+    def prepare_data(self) -> None:
+        """Train the tokenizer and write the token streams, unless the cache holds them; one process at a time."""
+        if not self._ready:
+            self.tokenizer, self.store = prepare(self.config, say_of_data)
+            self._ready = True
+
+    def setup(self, stage: str) -> None:
+        """Open what was prepared, and build a batch: what cannot work comes to light before a run folder is made.
+
+        Raises:
+            UserError: the text is shorter than a block, or meta_positions lie outside the block.
+        """
+        self.prepare_data()
+        PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))
+        self._builder(self._validation(), shuffle=False).batch(0)
+
+    # -- loaders
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches without end, from the step that the trainer stands at."""
+        trainer = self.trainer
+        assert trainer is not None
+        builder = self._builder(PackedBlocks(self.store, "train", self.rule.source_length(self.block_size)))
+        first = trainer.global_step * trainer.accumulate_grad_batches
+        return self._loader(StepDataset(builder, trainer.global_rank, trainer.world_size), StepSampler(first, None))
+
+    def val_dataloader(self) -> DataLoader:
+        """`validation_blocks` blocks, spread evenly over the validation text, always with the same meta-tokens."""
+        builder = self._builder(self._validation(), shuffle=False)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self._loader(StepDataset(builder, rank, world_size), StepSampler(0, builder.n_steps(world_size)))
+
+    def test_dataloader(self) -> DataLoader:
+        """The same text as validation: the corpora here have two splits."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The same blocks as validation."""
+        return self.val_dataloader()
+
+    def validation_source(self) -> Iterator[NDArray[np.int64]]:
+        """Source tokens of every validation block, without meta-tokens; for baselines on the same text."""
+        blocks = self._validation()
+        for index in range(len(blocks)):
+            yield blocks.tokens(np.array([index]))[0].numpy()
+
+    def context_batches(self, multiple: int, *, windows: int, largest: int) -> list[Batch]:
+        """Validation batches of blocks `multiple` times as long as in training.
+
+        For every `multiple` up to `largest` they cover the same `windows` stretches of text (up to rounding: a stretch
+        of `largest` training blocks), so that losses at different lengths can be compared.
+
+        Returns:
+            Batches of about as many tokens as in training; none if the validation text is shorter than one window.
+        """
+        n_tokens = self.store.n_tokens("validation")
+        window = largest * self.rule.source_length(self.block_size)
+        windows = min(windows, n_tokens // window)
+        if windows == 0:
+            return []
+        length = self.rule.source_length(multiple * self.block_size)
+        parts = np.arange(largest // multiple) * length
+        starts = (_spread(windows, n_tokens - window)[:, None] + parts).reshape(-1)
+        blocks = PackedBlocks(self.store, "validation", length, starts)
+        builder = self._builder(blocks, shuffle=False, multiple=multiple)
+        return [builder.batch(step) for step in range(builder.n_steps())]
+
+    def _validation(self) -> PackedBlocks:
+        length = self.rule.source_length(self.block_size)
+        every = PackedBlocks(self.store, "validation", length)
+        if self.validation_blocks is None or self.validation_blocks >= len(every):
+            return every
+        starts = _spread(self.validation_blocks, self.store.n_tokens("validation") - length)
+        return PackedBlocks(self.store, "validation", length, starts)
+
+    def _builder(self, blocks: PackedBlocks, *, shuffle: bool = True, multiple: int = 1) -> BatchBuilder:
+        return BatchBuilder(
+            blocks,
+            self.rule,
+            block_length=multiple * self.block_size,
+            meta_id=self.tokenizer.meta_id,
+            after_ids=self.tokenizer.punctuation_ids,
+            seed=self.seed,
+            batch_size=max(1, self.batch_size // multiple),
+            shuffle=shuffle,
+            separate_documents=self.separate_documents,
+            retarget=self.retarget,
+        )
+
+    def _loader(self, dataset: StepDataset, sampler: StepSampler) -> DataLoader:
+        return make_loader(
+            dataset,
+            self.num_workers,
+            sampler=sampler,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+@rank_zero_only
+def say_of_data(line: str) -> None:
+    """Print what people should know about their data, once: warnings to stderr."""
+    warning = line.startswith("warning: ")
+    print(f"lightning-metatok: {line}" if warning else line, file=sys.stderr if warning else sys.stdout)
+
+
+def _spread(count: int, end: int) -> NDArray[np.int64]:
+    """`count` whole numbers, evenly spread from 0 to `end`."""
+    return np.linspace(0, end, count).astype(np.int64)

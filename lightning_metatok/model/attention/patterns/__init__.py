@@ -1,0 +1,50 @@
+"""WHAT may be seen: one rule a file, one interface for all (`base.Pattern`), composed with `&` and `|`.
+
+`PATTERNS` is what `model.pattern` offers: rules that a language model can have for all its tokens. The others are what
+such rules are made of. Documents are nobody's option: where they are given, `SameDocument` holds beside the pattern.
+"""
+
+from typing import Any
+
+from lightning_metatok.model.attention.patterns.base import And, ByRow, Or, Pattern
+from lightning_metatok.model.attention.patterns.causal import Causal
+from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
+from lightning_metatok.model.attention.patterns.same_document import SameDocument
+from lightning_metatok.model.attention.patterns.sinks import Sinks
+from lightning_metatok.model.attention.patterns.window import Window
+from lightning_metatok.model.axis import Axis
+
+PATTERNS: dict[str, type[Pattern]] = {
+    "causal": Causal,
+    "window": Window,
+}
+AXIS = Axis("pattern", PATTERNS)
+
+
+def build(name: str, **options: Any) -> Pattern:
+    """Build the pattern `name`; `options` are its own.
+
+    Raises:
+        UserError: no pattern has that name, or it cannot take these options.
+    """
+    AXIS.check(name, options)
+    pattern = AXIS.find(name)(**options)
+    assert pattern.causal, f"{pattern!r} looks ahead; a language model's pattern must not"
+    return pattern
+
+
+__all__ = [
+    "AXIS",
+    "PATTERNS",
+    "And",
+    "ByRow",
+    "Causal",
+    "Extra",
+    "MetaToMeta",
+    "Or",
+    "Pattern",
+    "SameDocument",
+    "Sinks",
+    "Window",
+    "build",
+]

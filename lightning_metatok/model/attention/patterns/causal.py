@@ -1,0 +1,31 @@
+"""All tokens up to the query's own place: the pattern of a language model."""
+
+from torch import Tensor
+
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.patterns.base import Pattern
+
+
+class Causal(Pattern):
+    """Keys up to the query's own place.
+
+      a a * a a *
+    a # . . . . .
+    a # # . . . .
+    * # # # . . .
+    a # # # # . .
+    a # # # # # .
+    * # # # # # #
+    """
+
+    causal = True
+    needs_mask = False
+
+    def allowed(self, facts: Facts, rows: slice) -> Tensor:
+        return facts.place_BK.unsqueeze(-2) <= facts.place_BK[:, rows].unsqueeze(-1)
+
+    def needed(self, facts: Facts, rows: slice) -> Tensor:
+        return facts.place_BK <= facts.place_BK[:, rows].amax(dim=1, keepdim=True)
+
+    def mean_keys(self, n: int, extra_share: float) -> float:
+        return (n + 1) / 2

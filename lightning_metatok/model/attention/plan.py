@@ -1,0 +1,159 @@
+"""The one builder of plans: what each branch works on and may see in one forward pass.
+
+pattern        what self-attention may see, in each layer     -> a mask, or none where it is plain causal
+documents      tokens of different ones do not see each other -> part of every mask, and of the blocks
+positions      rotations, and transforms of scores
+mechanism      the plans of its branches, and a transform of scores behind that of the positions
+cache          keys are all tokens so far, queries the last of them
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.layers import AttentionPlan, Plan
+from lightning_metatok.model.attention.meta import MetaBlocks
+from lightning_metatok.model.attention.patterns import Pattern, SameDocument
+from lightning_metatok.model.branch import EVERYWHERE, MLP, SELF_ATTENTION
+from lightning_metatok.model.cache import KVCache
+from lightning_metatok.model.positions import PositionEncoding
+
+if TYPE_CHECKING:
+    from lightning_metatok.model.mechanisms import Mechanism
+
+Plans = Mapping[str, Plan | None]
+"""By the names of branches; None: the branch has nothing to work on."""
+Transform = Callable[..., Tensor]
+"""Takes scores [B, N, Q, K], `layer` and `rows`, as `positions.score` does."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass, as plans see it.
+
+    Attributes:
+        extra_BT: bool, the extra tokens among the queries; None: it has none, and no cache.
+        position_ids_BT: of the queries. document_ids_BT: likewise; None: one a sample.
+        dropped: where positions of extra tokens are dropped: the name of a branch, or EVERYWHERE.
+        dtype: of the model's weights. n_queries: T.
+        cache: which has taken up the queries already.
+    """
+
+    positions: PositionEncoding
+    pattern: Pattern
+    extra_BT: Tensor | None
+    position_ids_BT: Tensor
+    document_ids_BT: Tensor | None
+    dropped: str
+    dtype: torch.dtype
+    n_queries: int
+    cache: KVCache | None = None
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Of the keys; the queries are the last of them."""
+        if self.cache is not None and self.cache.facts is not None:
+            return self.cache.facts
+        device = self.position_ids_BT.device
+        return Facts.of(self.n_queries, self.extra_BT, self.document_ids_BT, device=device)
+
+    @property
+    def n_keys(self) -> int:
+        """Number of tokens that may be seen, K."""
+        return self.n_queries if self.cache is None else self.cache.length
+
+    @property
+    def queries(self) -> slice:
+        """Which rows of the facts are the queries."""
+        return slice(self.n_keys - self.n_queries, self.n_keys)
+
+    @property
+    def keys_ids_BK(self) -> Tensor:
+        """Positions of the keys."""
+        cached = None if self.cache is None else self.cache.position_ids_BK
+        return self.position_ids_BT if cached is None else cached
+
+    @cached_property
+    def seen(self) -> Tensor | None:
+        """Mask of the pattern; None where backends need none."""
+        return self.mask(self.pattern)
+
+    def mask(self, rule: Pattern, *, dense: bool = False) -> Tensor | None:
+        """Return the mask of a rule within documents, bool [B or 1, 1, Q, K]; None where backends need none.
+
+        Args:
+            dense: a mask is wanted in any case.
+        """
+        if self.document_ids_BT is not None:
+            rule = rule & SameDocument()
+        if not (dense or rule.needs_mask) and self.n_keys == self.n_queries:
+            return None
+        return rule.mask(self.facts, self.queries).unsqueeze(1)
+
+    def drops(self, place: str) -> bool:
+        """Whether positions of extra tokens are dropped in the branch `place`."""
+        return self.dropped in (EVERYWHERE, place)
+
+    def kept_BT(self, place: str) -> Tensor | None:
+        """False at queries whose position is dropped there; None: all are kept."""
+        return ~self.extra_BT if self.extra_BT is not None and self.drops(place) else None
+
+    def over_all(self, place: str, mask: Tensor | None, transform: Transform | None = None) -> AttentionPlan:
+        """Return the plan of an attention of all tokens.
+
+        Args:
+            place: the branch. mask: as in `reference.attend`. transform: of scores that have their positions in them.
+        """
+        keys_extra = self.extra_BT if self.cache is None else self.facts.extra_BK
+        keep_BK = ~keys_extra if self.drops(place) and keys_extra is not None else None
+        score = None
+        if self.positions.transforms_scores:
+            score = partial(self.positions.score, position_ids_BT=self.keys_ids_BK, keep_BT=keep_BK)
+        rotation = self.positions.prepare(self.position_ids_BT, self.kept_BT(place))
+        return AttentionPlan(self.positions, rotation, composed(score, transform), mask, extra_BT=self.extra_BT)
+
+    def over_extra(self, place: str) -> AttentionPlan | None:
+        """Return the plan of a causal attention of extra tokens among themselves; None where there are none."""
+        if self.extra_BT is None:
+            return None
+        slots = None if self.cache is None else self.cache.extra_slots(self.extra_BT)
+        if slots is not None and not len(slots.slot_R):
+            return None
+        drop = self.drops(place)
+        blocks = MetaBlocks.find(self.extra_BT, self.document_ids_BT)
+        ids_1R = blocks.gather(self.position_ids_BT.expand_as(self.extra_BT))[None]
+        score = None
+        if self.positions.transforms_scores:
+            ids = blocks.pad(ids_1R[0]) if self.cache is None else self.cache.extra_position_ids()
+            keep = torch.zeros_like(ids, dtype=torch.bool) if drop else None
+            score = partial(self.positions.score, position_ids_BT=ids, keep_BT=keep)
+        keep_1R = torch.zeros_like(ids_1R, dtype=torch.bool) if drop else None
+        rotation = self.positions.prepare(ids_1R, keep_1R)
+        return AttentionPlan(self.positions, rotation, score, blocks=blocks, slots=slots)
+
+
+def composed(first: Transform | None, then: Transform | None) -> Transform | None:
+    """Return the transform that does one after the other, and none where there is none."""
+    if first is None or then is None:
+        return then if first is None else first
+
+    def both(scores: Tensor, **where: object) -> Tensor:
+        return then(first(scores, **where), **where)
+
+    return both
+
+
+def build(forward: Forward, mechanism: "Mechanism", n_layers: int) -> list[Plans]:
+    """Return the plans of all branches, for each layer; layers that see the same share theirs."""
+    by_layer = [forward.pattern.at(layer, n_layers) for layer in range(n_layers)]
+    of_pattern: dict[Pattern, Plans] = {}
+    for pattern in dict.fromkeys(by_layer):
+        here = forward if pattern is forward.pattern else replace(forward, pattern=pattern)
+        itself = here.over_all(SELF_ATTENTION.name, here.seen, mechanism.transform(here))
+        of_pattern[pattern] = {SELF_ATTENTION.name: itself, **mechanism.plans(here), MLP.name: Plan()}
+    return [of_pattern[pattern] for pattern in by_layer]

@@ -1,0 +1,31 @@
+"""What extra tokens do in a block: one mechanism a file, one interface for all (`base.Mechanism`)."""
+
+from typing import Any
+
+from lightning_metatok.model.axis import Axis
+from lightning_metatok.model.mechanisms.base import Between, Mechanism
+from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
+from lightning_metatok.model.mechanisms.matched import MatchedAttention
+from lightning_metatok.model.mechanisms.meta import MetaAttention
+from lightning_metatok.model.mechanisms.none import NoMechanism
+
+MECHANISMS: dict[str, type[Mechanism]] = {
+    "none": NoMechanism,
+    "meta": MetaAttention,
+    "matched": MatchedAttention,
+    "landmark": LandmarkAttention,
+}
+AXIS = Axis("mechanism", MECHANISMS)
+
+
+def build(name: str, **options: Any) -> Mechanism:
+    """Build the mechanism `name`; `options` are its own.
+
+    Raises:
+        UserError: no mechanism has that name, or it cannot take these options.
+    """
+    AXIS.check(name, options)
+    return AXIS.find(name)(**options)
+
+
+__all__ = ["AXIS", "MECHANISMS", "Between", "Mechanism", "build"]

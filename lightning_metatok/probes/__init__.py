@@ -1,0 +1,31 @@
+"""Probes by name: what `lightning-metatok probe` can ask a checkpoint, in the order it asks."""
+
+from lightning_metatok.probes.attention import Attention
+from lightning_metatok.probes.base import Finding, Probe, Subject
+from lightning_metatok.probes.causal import Eviction, Knockout, Paths
+from lightning_metatok.probes.cosine import Cosine
+from lightning_metatok.probes.lens import Lens
+from lightning_metatok.probes.patching import Patching
+from lightning_metatok.probes.rate_distortion import RateDistortion
+from lightning_metatok.probes.readout import Readout
+from lightning_metatok.probes.sharpening import Sharpening
+from lightning_metatok.probes.updates import Updates
+
+PROBES: dict[str, type[Probe]] = {
+    probe.name: probe
+    for probe in (
+        Eviction,
+        Paths,
+        Knockout,
+        Patching,
+        Attention,
+        Updates,
+        Cosine,
+        Lens,
+        Readout,
+        Sharpening,
+        RateDistortion,
+    )
+}
+
+__all__ = ["PROBES", "Finding", "Probe", "Subject"]

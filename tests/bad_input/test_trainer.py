@@ -1,0 +1,47 @@
+"""What Lightning's trainer cannot do with these data or on this machine is one line, and its precisions all train."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.bad_input.conftest import Refused
+from tests.system.helpers import run
+
+NO_END = "expected a whole number, as training batches have no end to take a share of"
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("val_check_interval=0.5", f"trainer.val_check_interval=0.5: {NO_END}"),
+        ("limit_train_batches=0.5", f"trainer.limit_train_batches=0.5: {NO_END}"),
+        ("overfit_batches=2", "trainer.overfit_batches=2: expected 0"),
+        ("overfit_batches=0.5", "trainer.overfit_batches=0.5: expected 0"),
+        ("accelerator=tpu", "trainer.accelerator=tpu: Requirement 'torch_xla"),
+        ("strategy=xla", "trainer.strategy=xla: Requirement 'torch_xla"),
+        ("precision=transformer-engine", "trainer.precision=transformer-engine: Requirement 'transformer_engine"),
+        *(
+            (f"strategy={name}", f"trainer.strategy='{name}': expected ddp, which starts its processes anew")
+            for name in ("ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_fork_find_unused_parameters_false")
+        ),
+    ],
+)
+def test_a_trainer_that_cannot_work_is_refused(option: str, expected: str, fit: list[str], refused: Refused) -> None:
+    assert expected in refused(*fit, f"--trainer.{option}")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16-true", torch.bfloat16), ("16-true", torch.float16), ("64-true", torch.float64)]
+)
+def test_every_precision_of_the_list_trains(precision: str, dtype: torch.dtype, fit: list[str], tmp_path: Path) -> None:
+    few = [
+        "--trainer.max_steps=2",
+        "--trainer.val_check_interval=2",
+        "--ablation.multiples=[1]",
+        "--ablation.windows=1",
+    ]
+    outcome = run(*fit, *few, f"--trainer.precision={precision}")
+    assert outcome.code == 0, outcome
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert {weight.dtype for weight in state.values() if weight.is_floating_point()} == {dtype}
