@@ -5,8 +5,9 @@
                      and their mean over all combinations, seed by seed
 
 Two conditions are compared seed by seed where they share five seeds and are known to be scored on the same text: what
-the text and the data of a seed do to both, and what the weights do that both share, cancels out; no more. Else by Welch's test, which pairs nothing.
-All tests of one table are corrected together with Holm's method. Fewer than five seeds: no interval and no p.
+the text and the data of a seed do to both, and the weights that both have, cancels out, and no more. Else by Welch's
+test, which pairs nothing. All tests of one table are corrected together with Holm's method. Fewer than five seeds: no
+interval and no p.
 """
 
 import math
