@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lightning_metatok.analysis.statistics import holm
-from lightning_metatok.report.budgets import n_prompts
 from lightning_metatok.report.estimates import CONFIDENCE, Difference, Estimate, difference, estimate
 from lightning_metatok.report.lengths import DROPPED, KEPT, Question
 from lightning_metatok.report.runs import Condition, Run, seed_keys
@@ -59,10 +58,7 @@ def means(study: Study, question: Question) -> dict[tuple[Condition, str, float 
                 values = [question.value(run, reading, at) for run in condition.runs]
                 known = [value for value in values if math.isfinite(value)]
                 if known:
-                    n_items = n_prompts(condition.runs[0], question.metric(reading, at))
-                    found[condition, reading, at] = estimate(
-                        known, n_items=n_items, share=question.share, solved=question.solved
-                    )
+                    found[condition, reading, at] = estimate(known, share=question.share, solved=question.solved)
     return found
 
 
