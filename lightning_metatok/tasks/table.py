@@ -1,6 +1,6 @@
 """The table of tasks in a page, from what their classes say.
 
-    python -m lightning_metatok.tasks.table docs/recall.md
+python -m lightning_metatok.tasks.table docs/recall.md
 """
 
 import sys
