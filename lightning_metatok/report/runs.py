@@ -35,7 +35,7 @@ PLAIN = "plain"
 BUDGETS = {"source_tokens": "budget/source_tokens", "flops": "budget/flops"}
 """What a step has cost: name here -> name in metrics.jsonl."""
 
-SEEDS = ("seed_everything", "data.seed", "seeds.weights", "seeds.data")
+SEEDS = ("seed_everything", "data.seed", "seed.weights", "seed.data", "seed.dropout")
 OF_THE_ARM = {
     *("data.meta_placement", "data.meta_fraction"),
     *("model.pattern", "model.pattern_options", "model.mechanism", "model.mechanism_options"),

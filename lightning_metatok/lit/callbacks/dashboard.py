@@ -58,6 +58,7 @@ class Dashboard(Callback):
             key: value
             for key, value in flatten(self.values).items()
             if key.split(".")[0] in ("model", "data", "seed_everything")
+            or (key.startswith("seed.") and value != "None")
             or key in ("trainer.max_steps", "trainer.precision")
         }
 
