@@ -11,7 +11,7 @@ import torch
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.sharded import NAME as SHARDED
-from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
 
 WEIGHT, TRAINED = 4, 16
 """Bytes of a parameter: the weight, which is made in memory wherever it goes; with gradient and AdamW's two moments."""
@@ -41,8 +41,11 @@ def check_memory(config: Mapping[str, Any], *, trains: bool) -> None:
 def n_parameters(config: TransformerConfig) -> int:
     """Return the parameters of a model, without building more than two of its layers, or any weight."""
     counts = []
+    # Which layers have a mechanism says nothing of the two that are built: they have it, as most may.
+    which = mechanisms.AXIS.find(config.mechanism).free_when_new
+    options = {key: value for key, value in config.mechanism_options.items() if key not in which}
     for layers in (1, 2):
-        small = replace(config, n_layers=layers, meta_layers=None)
+        small = replace(config, n_layers=layers, mechanism_options=options)
         with torch.device("meta"):
             counts.append(MetaTransformer(small).n_parameters())
     return counts[0] + (config.n_layers - 1) * (counts[1] - counts[0])

@@ -4,8 +4,9 @@
     model.pattern=causal     model.pattern_options={}                  what self-attention may see
     model.mechanism=meta     model.mechanism_options={shared: true}    what extra tokens do in a block
 
-A value is the name of a class, one a file. It states its options as keyword-only arguments with annotations and
-defaults, which are read off its constructor and checked before anything is built:
+A value is the name of a class, one a file, or a dotted path to one (`lightning_metatok.registry`). It states its
+options as keyword-only arguments with annotations and defaults, which are read off its constructor and checked before
+anything is built:
 
     def __init__(self, *, base: Annotated[float, above(1)] = 10000.0, kind: Literal["a", "b"] = "a") -> None: ...
 
@@ -23,6 +24,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.registry import Registry
 
 Kind = TypeVar("Kind")
 
@@ -47,27 +49,31 @@ def at_least(low: float) -> Rule:
     return Rule(f"{low:g} or more", lambda value: value >= low)
 
 
-@dataclass(frozen=True)
 class Axis(Generic[Kind]):
     """One axis.
 
     Attributes:
-        key: of the config, under `model`. known: classes by name; what is added to it is offered everywhere.
+        key: of the config, under `model`.
+        known: classes by name: this package's own and those of entry points.
     """
 
-    key: str
-    known: dict[str, type[Kind]]
+    def __init__(
+        self, key: str, base: type[Kind], classes: Mapping[str, type[Kind]], *, given: tuple[str, ...] = ()
+    ) -> None:
+        """Offer classes.
+
+        Args:
+            key: of the config, under `model`.
+            base: of all classes.
+            classes: this package's own by name; what is added to it is offered, too.
+            given: positional arguments that a class is built with, beside its options.
+        """
+        self.key, self.given = key, given
+        self.known: Registry[Kind] = Registry(f"model.{key}", base, classes, group=f"{key}s")
 
     def find(self, name: str) -> type[Kind]:
-        """Return the class `name`.
-
-        Raises:
-            UserError: there is none; the nearest is named.
-        """
-        if name not in self.known:
-            known = ", ".join(self.known)
-            raise UserError(f"model.{self.key}={name!r}: expected one of {known}{nearest(str(name), self.known)}")
-        return self.known[name]
+        """Return the class that a name or a dotted path stands for. Raises as `Registry.resolve`."""
+        return self.known.resolve(name)
 
     def check(self, name: str, options: Mapping[str, Any]) -> None:
         """Check a name and its options.
@@ -83,6 +89,13 @@ class Axis(Generic[Kind]):
                 some = f"one of {', '.join(known)}" if known else "no options"
                 self.refuse(key, value, f"{some} for model.{self.key}={name!r}{nearest(str(key), known)}")
             self._check_value(key, value, hints[key])
+        try:
+            inspect.signature(kind).bind(*self.given, **options)
+        except TypeError as error:
+            raise UserError(
+                f"model.{self.key}={name!r}: {error}; expected a class that is built from "
+                f"{' and '.join((*self.given, 'its options'))}"
+            ) from error
 
     def filled(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return all options of a class, defaults filled in."""
