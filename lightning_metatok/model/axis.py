@@ -87,7 +87,8 @@ class Axis(Generic[Kind]):
         for key, value in options.items():
             if key not in known:
                 some = f"one of {', '.join(known)}" if known else "no options"
-                self.refuse(key, value, f"{some} for model.{self.key}={name!r}{nearest(str(key), known)}")
+                near = nearest(str(key), known) or self._owners(key)
+                self.refuse(key, value, f"{some} for model.{self.key}={name!r}{near}")
             self._check_value(key, value, hints[key])
         try:
             inspect.signature(kind).bind(*self.given, **options)
@@ -109,6 +110,11 @@ class Axis(Generic[Kind]):
     def refuse(self, key: str, value: Any, expected: str) -> NoReturn:
         """Raise the `UserError` that an option's value calls for."""
         raise UserError(f"model.{self.key}_options.{key}={value!r}: expected {expected}")
+
+    def _owners(self, key: Any) -> str:
+        """Say which other names have the option."""
+        owners = [name for name in self.known if key in defaults(self.known[name])]
+        return f"; it belongs to {' and '.join(map(repr, owners))}" if owners else ""
 
     def _check_value(self, key: str, value: Any, hint: Any) -> None:
         rules: tuple[Any, ...] = ()
