@@ -13,8 +13,8 @@ from lightning_metatok import doctor
 from lightning_metatok.cli import main
 from lightning_metatok.cli.probe import print_findings
 from lightning_metatok.console import printer
-from lightning_metatok.lit.ablations.position_ablation import Cell
-from lightning_metatok.lit.callbacks.final_table import ablation_table
+from lightning_metatok.lit.ablations.figures import readings_table
+from lightning_metatok.lit.ablations.readings import Dropped, Kept, ReadingLoss
 from tests.written_runs import write_run
 
 LONG = "a_name_that_is_longer_than_a_line_" * 8
@@ -75,11 +75,11 @@ def test_a_probe_and_the_doctor_cut_nothing(capsys: pytest.CaptureFixture[str], 
 
 
 def test_the_ablation_table_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [
-        Cell(length=2048, multiple=2, positions=kept, nats=1.23456, bits_per_byte=0.98765)
+    losses = [
+        ReadingLoss(length=2048, multiple=2, reading=kept, nats=1.23456, bits_per_byte=0.98765)
         for kept in ("kept", "dropped")
     ]
-    printer().print(ablation_table(cells))
+    printer().print(readings_table([Kept(), Dropped()], losses))
     assert plain(capsys.readouterr().out).count("1.2346 (0.9877)") == 2
 
 

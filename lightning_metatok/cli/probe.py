@@ -26,10 +26,10 @@ from lightning_metatok.cli.training_parser import quiet, without
 from lightning_metatok.console import printer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.ablations.figures import save_figure
 from lightning_metatok.lit.checkpoints.contents import weights_of
 from lightning_metatok.lit.run.event_file import EventWriter
 from lightning_metatok.lit.run.lock import RunLock
+from lightning_metatok.lit.run.loggers import save_figure
 from lightning_metatok.probes import PROBES, Finding, Probe, Subject
 from lightning_metatok.probes.subject import held_out
 from lightning_metatok.registry import has_dot

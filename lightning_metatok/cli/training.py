@@ -43,6 +43,7 @@ from lightning_metatok.lit.callbacks import (
     TokenProgress,
 )
 from lightning_metatok.lit.callbacks.checkpoint import stop, stops_at
+from lightning_metatok.lit.checkpoints import CHECKPOINTS
 from lightning_metatok.lit.checkpoints.contents import (
     TOKENIZER_KEY,
     check_resumable,
@@ -55,7 +56,7 @@ from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.lit.checkpoints.resume import check_same_run, flat_config
 from lightning_metatok.lit.data.workers import name_dead_worker
 from lightning_metatok.lit.loops import stand_at
-from lightning_metatok.lit.run.folder import CHECKPOINTS, Claim, check_places, claim_run_folder, write_config
+from lightning_metatok.lit.run.folder import Claim, check_places, claim_run_folder, write_config
 from lightning_metatok.lit.run.launch import check_launch
 from lightning_metatok.lit.run.lock import RunLock
 from lightning_metatok.lit.run.loggers import run_loggers

@@ -21,6 +21,7 @@ import numpy as np
 from lightning_metatok.errors import UserError
 from lightning_metatok.event_file import PATTERN
 from lightning_metatok.report.budgets import band
+from lightning_metatok.report.estimates import SOLVED
 from lightning_metatok.report.events import Events, Value, lines, margins
 from lightning_metatok.report.figures import panels
 from lightning_metatok.report.lengths import Question, question
@@ -39,15 +40,18 @@ AS_TRAINED = "by length/as trained"
 PERCENT = 100
 
 
-def write_dashboard(study: Study, out: Path, *, with_probes: bool = False) -> None:
+def write_dashboard(study: Study, out: Path, *, with_probes: bool = False, solved: float = SOLVED) -> None:
     """Write the event files into `out`: all of them new, or the old ones.
+
+    Args:
+        solved: share of exact answers from which on a run has solved its task.
 
     Raises:
         UserError: `out` holds something else, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_ours(out))):
         raise UserError(f"--out={out}: expected a new folder, or one that `dashboard` wrote")
-    page, asked = report(study, with_probes=with_probes), question(study)
+    page, asked = report(study, with_probes=with_probes, solved=solved), question(study, solved)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

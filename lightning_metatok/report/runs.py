@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,7 @@ PLAIN = "plain"
 BUDGETS = {"source_tokens": "budget/source_tokens", "flops": "budget/flops"}
 """What a step has cost: name here -> name in metrics.jsonl."""
 
-SEEDS = ("seed_everything", "data.seed")
+SEEDS = ("seed_everything", "data.seed", "seeds.weights", "seeds.data")
 OF_THE_ARM = {
     *("data.meta_placement", "data.meta_fraction"),
     *("model.pattern", "model.pattern_options", "model.mechanism", "model.mechanism_options"),
@@ -149,6 +149,15 @@ class Condition:
     runs: tuple[Run, ...]
     axes: Mapping[str, Any] = field(default_factory=dict)
     """What it differs in from the others: name -> value."""
+
+
+def seed_keys(runs: Sequence[Run]) -> list[object]:
+    """What pairs each of some runs with a run of another condition: its seeds.
+
+    Runs that started from different weights are told apart only where a seed is there twice.
+    """
+    plain = [run.seed[: len(SEEDS)] for run in runs]
+    return list(plain if len(set(plain)) == len(plain) else (run.seed for run in runs))
 
 
 def read_run(folder: Path) -> Run:

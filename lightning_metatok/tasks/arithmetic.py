@@ -25,10 +25,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.errors import UserError
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.task import Task
 
 BASE = 10
 

@@ -19,10 +19,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.keys import Keys
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
+from lightning_metatok.tasks.task import Task
 
 MOST_HOPS = 32
 VALUE = 5
@@ -36,6 +39,7 @@ class VariableTracking(Task):
     name: ClassVar[str] = "variable_tracking"
     size_field: ClassVar[str] = "n_chains"
     default_size: ClassVar[tuple[int, int]] = (2, 6)
+    question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS
     content_draws: ClassVar[tuple[str, ...]] = ("values",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "equals": ("=", " ="),
@@ -107,7 +111,7 @@ class VariableTracking(Task):
         row_n = row_n1[:, 0]
         hops_n, value_n = hops_nC[row_n, target_n], value_nC[row_n, target_n]
         draft.put(word["question"])
-        draft.put(words_nCH2[row_n, target_n, hops_n])
+        draft.put(words_nCH2[row_n, target_n, hops_n], key=True)
         draft.put(word["answer"])
         draft.put(lexicon.numbers[value_n], answer=True)
         draft.content(value_n, np.where(np.arange(H) <= hops_n[:, None], variables_nCH[row_n, target_n], ABSENT))

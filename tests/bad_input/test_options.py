@@ -112,7 +112,7 @@ OPTIONS = [
     ("--model.meta_fill=1", "model.mechanism_options.fill=1: expected a finite negative number"),
     ("--model.meta_over=some", "model.meta_over='some': expected one of meta, all; now model.mechanism says it"),
     ("--model.mechanism=mta", "model.mechanism='mta': expected one of none, meta, matched"),
-    ("--model.mechanism=mta", "did you mean 'meta'?"),
+    ("--model.mechanism=matchd", "did you mean 'matched'?"),
     ("--model.mechanism_options.layers=[9]", "model.mechanism_options.layers=[9]: expected different block numbers"),
     ("--model.mechanism_options.layer=[0]", "did you mean 'layers'?"),
     ("--model.mechanism_options.fill=1", "model.mechanism_options.fill=1: expected a finite negative number"),

@@ -116,7 +116,8 @@ def test_a_dashboard_overlays_conditions_and_has_a_row_a_run(sweep: list[str], t
     series = [one for part in layout.category for chart in part.chart for one in chart.margin.series]
     written = {name for folder in ("plain", "meta") for name in read(out / folder).Tags()["scalars"]}
     assert {tag for one in series for tag in (one.value, one.lower, one.upper)} <= written
-    assert summary.Tags()["images"] == ["report/1 lengths", "report/2 differences", "report/3 curves"]
+    names = ["1 lengths", "2 differences", "3 solving", "4 curves"]
+    assert summary.Tags()["images"] == [f"report/{name}" for name in names]
 
     rows = {}
     for folder in sorted((out / "runs").glob("*/*")):

@@ -9,10 +9,11 @@ import lightning
 import pytest
 import torch
 
+from lightning_metatok.event_file import exactly
 from lightning_metatok.lit import Trainer
 from lightning_metatok.lit.ablations import PositionAblation
 from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
-from lightning_metatok.lit.callbacks.dashboard import exactly, flatten
+from lightning_metatok.lit.callbacks.dashboard import flatten
 from lightning_metatok.lit.callbacks.progress import short
 from lightning_metatok.lit.checkpoints.io import checkpoints
 from lightning_metatok.lit.metrics import SourceTokenLoss
@@ -41,7 +42,7 @@ def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make
     data, model = make_data(), make_model()
     ablation = PositionAblation(multiples=[1, 2], windows=2)
     _trainer(tmp_path, ablation).fit(model, datamodule=data)
-    assert [(c.multiple, c.positions, c.length) for c in ablation.cells] == [
+    assert [(c.multiple, c.reading, c.length) for c in ablation.losses] == [
         (1, "kept", 40),
         (1, "dropped", 40),
         (2, "kept", 80),
@@ -52,8 +53,8 @@ def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make
     with torch.no_grad():
         for batch in data.context_batches(2, windows=2, largest=2):
             by_hand.update(model.nll(batch, drop_positions="both"), batch.targets_BT, model.bytes_V)
-    assert ablation.cells[-1].nats == pytest.approx(by_hand.compute()["nats"].item(), rel=1e-6)
-    assert ablation.cells[0].nats != ablation.cells[1].nats
+    assert ablation.losses[-1].nats == pytest.approx(by_hand.compute()["nats"].item(), rel=1e-6)
+    assert ablation.losses[0].nats != ablation.losses[1].nats
 
 
 def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
@@ -62,7 +63,7 @@ def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
     data, model = make_data(), make_model(drop_positions="both")
     ablation = PositionAblation(multiples=[1], windows=2)
     _trainer(tmp_path, ablation).fit(model, datamodule=data)
-    kept, dropped = ablation.cells
+    kept, dropped = ablation.losses
     as_trained = SourceTokenLoss()
     model.eval()
     with torch.no_grad():
@@ -75,7 +76,7 @@ def test_a_model_trained_without_positions_at_meta_tokens_is_read_both_ways(
 def test_ablation_without_meta_tokens_has_nothing_to_drop(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     ablation = PositionAblation(multiples=[1], windows=2)
     _trainer(tmp_path, ablation).fit(make_model(mechanism="none"), datamodule=make_data(meta_fraction=0.0))
-    assert [cell.positions for cell in ablation.cells] == ["kept"]
+    assert [cell.reading for cell in ablation.losses] == ["kept"]
 
 
 def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
@@ -83,7 +84,7 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
 ) -> None:
     ablation = PositionAblation(multiples=[1, 2], windows=2)
     _trainer(tmp_path, ablation).fit(make_model(position="learned", max_positions=40), datamodule=make_data())
-    assert {cell.multiple for cell in ablation.cells} == {1}
+    assert {cell.multiple for cell in ablation.losses} == {1}
     assert capsys.readouterr().out.count("context 80 is left out: model.max_positions=40") == 1
 
 

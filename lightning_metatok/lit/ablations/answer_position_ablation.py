@@ -6,7 +6,7 @@ from lightning_metatok.lit.answers.conditions import Condition
 from lightning_metatok.model import TransformerConfig, positions
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 from lightning_metatok.model.config import DROP_NOWHERE
-from lightning_metatok.tasks.marks import Placement
+from lightning_metatok.tasks.marks import MarkPlacement
 
 LABELS = {
     "self_attention": ("no_positions_self_attention", "no pos. in self"),
@@ -40,7 +40,7 @@ class AnswerPositionAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.where = where
 
-    def conditions(self, config: TransformerConfig, placement: Placement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
         """One condition for each way to drop positions that differs from how the model was trained."""
         wanted = (*LABELS, *(name for name in self.where if name not in LABELS))
         choices = [c for c in wanted if c in (*self.where, DROP_NOWHERE) and c != config.drop_positions]

@@ -29,7 +29,6 @@ from lightning_metatok.lit.ablations.answer_ablation import (
     prompts_for,
     prompts_seen,
 )
-from lightning_metatok.lit.ablations.figures import save_figure
 from lightning_metatok.lit.ablations.length_generalisation import LengthGeneralisation
 from lightning_metatok.lit.answers.ask import Answers, ask
 from lightning_metatok.lit.answers.conditions import FULL, Condition
@@ -43,7 +42,7 @@ from lightning_metatok.lit.answers.report import (
     to_csv,
 )
 from lightning_metatok.lit.callbacks.progress import progress_of
-from lightning_metatok.lit.run.loggers import log_figure, log_folder
+from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks import Task

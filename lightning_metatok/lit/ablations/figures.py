@@ -1,89 +1,69 @@
-"""Figures that callbacks draw; colour-blind-safe, legible at half a page."""
+"""How the losses of readings are shown: a figure and a table, of whatever readings there are."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.table import Table
 
-from lightning_metatok.palette import BLUE, GREY, ORANGE, SKY
-
-if TYPE_CHECKING:
-    from lightning_metatok.lit.ablations.position_ablation import Cell
+from lightning_metatok.lit.ablations.readings import Reading, ReadingLoss
+from lightning_metatok.lit.callbacks.figures import finish
 
 SMALLEST_RANGE = 0.1
 """Nats: the ablation's axis never spans less."""
 
 
-def run_figure(metrics: list[dict[str, Any]], cells: list[Cell]) -> Figure:
-    """A run at a glance: losses over source tokens, and the ablation across context lengths.
-
-    Args:
-        metrics: Lines of metrics.jsonl.
-        cells: Of the last position ablation; without any, the right panel is left out.
-    """
-    figure = Figure(figsize=(9.6 if cells else 5.2, 3.6), dpi=150, layout="constrained")
-    panels = figure.subplots(1, 2 if cells else 1, squeeze=False)[0]
-    bigram = next((line["loss/bigram"] for line in reversed(metrics) if "loss/bigram" in line), None)
-    _draw_losses(panels[0], metrics, bigram)
-    if cells:
-        _draw_ablation(panels[1], cells)
-    return figure
-
-
-def ablation_figure(cells: list[Cell]) -> Figure:
-    """Loss per source token against context length, positions kept and dropped at meta slots."""
+def readings_figure(readings: Sequence[Reading], losses: Sequence[ReadingLoss]) -> Figure:
+    """Loss per source token against context length, a line a reading."""
     figure = Figure(figsize=(5.2, 3.6), dpi=150, layout="constrained")
-    _draw_ablation(figure.add_subplot(), cells)
+    draw_readings(figure.add_subplot(), readings, losses)
     return figure
 
 
-def _draw_losses(axes: Axes, metrics: list[dict[str, Any]], bigram: float | None) -> None:
-    for tag, colour, label in (("loss/train", SKY, "training batch"), ("loss/val", BLUE, "validation")):
-        points = [(line["step"], line[tag]) for line in metrics if tag in line]
-        if points:
-            marker = "o" if tag == "loss/val" else None
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label)
-    if bigram is not None:
-        axes.axhline(bigram, color=GREY, linestyle=":", label="bigram model of the same tokens")
-    last = next((line["loss/val"] for line in reversed(metrics) if "loss/val" in line), None)
-    title = "validation loss" if last is None else f"validation loss reaches {last:.2f} nats"
-    axes.set_title(title if bigram is None else f"{title} (bigram: {bigram:.2f})", fontsize=10)
-    axes.set_xlabel("optimiser step")
-    _finish(axes)
-
-
-def _draw_ablation(axes: Axes, cells: list[Cell]) -> None:
-    for positions, colour, marker in (("kept", BLUE, "o"), ("dropped", ORANGE, "s")):
-        rows = [cell for cell in cells if cell.positions == positions]
+def draw_readings(axes: Axes, readings: Sequence[Reading], losses: Sequence[ReadingLoss]) -> None:
+    """The same as a panel."""
+    for reading in readings:
+        rows = [loss for loss in losses if loss.reading == reading.name]
         if rows:
-            lengths, losses = [cell.length for cell in rows], [cell.nats for cell in rows]
-            label = f"positions {positions} at meta-tokens"
-            axes.plot(lengths, losses, color=colour, marker=marker, fillstyle="none", markersize=8, label=label)
+            axes.plot(
+                [row.length for row in rows],
+                [row.nats for row in rows],
+                color=reading.colour,
+                marker=reading.marker,
+                fillstyle="none",
+                markersize=8,
+                label=reading.label,
+            )
     low, high = axes.get_ylim()
     if high - low < SMALLEST_RANGE:  # else noise would fill the panel
         middle = (low + high) / 2
         axes.set_ylim(middle - SMALLEST_RANGE / 2, middle + SMALLEST_RANGE / 2)
-    trained = next((cell.length for cell in cells if cell.multiple == 1), None)
-    lengths = sorted({cell.length for cell in cells})
+    trained = next((loss.length for loss in losses if loss.multiple == 1), None)
+    lengths = sorted({loss.length for loss in losses})
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, [f"{n}\n(trained)" if n == trained else str(n) for n in lengths])
     axes.minorticks_off()
     axes.set_title("positions at meta-tokens, by context length", fontsize=10)
     axes.set_xlabel("context length (tokens)")
-    _finish(axes)
+    finish(axes)
 
 
-def _finish(axes: Axes) -> None:
-    axes.set_ylabel("loss (nats per source token)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, replacing an older one in a single move."""
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+def readings_table(readings: Sequence[Reading], losses: Sequence[ReadingLoss]) -> Table:
+    """One row a context length: the loss in each reading, and each one's difference from the first."""
+    table = Table(title="nats per source token (bits per byte)")
+    first, *others = readings
+    differences = [f"{other.name} - {first.name}" for other in others]
+    for name in ("context", *(reading.column for reading in readings), *differences):
+        table.add_column(name, justify="right", no_wrap=True)
+    for multiple in sorted({loss.multiple for loss in losses}):
+        row = {loss.reading: loss for loss in losses if loss.multiple == multiple}
+        base, found = row[first.name], [row.get(other.name) for other in others]
+        table.add_row(
+            f"{multiple}x ({base.length})",
+            *(
+                f"{loss.nats:.4f} ({loss.bits_per_byte:.4f})" if loss is not None else "no meta-tokens"
+                for loss in (base, *found)
+            ),
+            *(f"{loss.nats - base.nats:+.4f} nats" if loss is not None else "-" for loss in found),
+        )
+    return table

@@ -1,37 +1,25 @@
 """The paper's ablation: positions kept or dropped at meta-tokens, across context lengths.
 
-For every context length (multiples of the training length) the loss per source token is measured twice on the SAME
-text with the SAME meta-tokens: with positions everywhere, and with positions dropped at meta slots, whichever of the
-two the model was trained with. Paper section "positional encoding at meta-tokens" (arXiv 2509.16278, table 2); here
-with loss on real text, at 1x, 2x, 4x.
+For every context length (multiples of the training length) the loss per source token is measured once a reading on the
+SAME text with the SAME meta-tokens: with positions everywhere, and with positions dropped at meta slots, whichever of
+the two the model was trained with. Paper section "positional encoding at meta-tokens" (arXiv 2509.16278, table 2); here
+with loss on real text, at 1x, 2x, 4x, and with other readings where they are asked for.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
 
-from lightning_metatok.lit.ablations.figures import ablation_figure, save_figure
+from lightning_metatok.errors import UserError
+from lightning_metatok.lit.ablations.figures import draw_readings, readings_figure, readings_table
+from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading, ReadingLoss, tag
+from lightning_metatok.lit.callbacks.offers import Layout, Panel, chart
 from lightning_metatok.lit.metrics import SourceTokenLoss
-from lightning_metatok.lit.run.loggers import log_figure, log_folder
+from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the ablation: `multiple` of the training length, positions `kept` or `dropped`."""
-
-    multiple: int
-    positions: Literal["kept", "dropped"]
-    length: int
-    nats: float
-    bits_per_byte: float
-
-    @property
-    def tag(self) -> str:
-        """Name in TensorBoard and metrics.jsonl."""
-        return f"ablation/{self.positions}_{self.multiple}x"
 
 
 class PositionAblation(Callback):
@@ -41,6 +29,11 @@ class PositionAblation(Callback):
         multiples: Context lengths, as multiples of the training length.
         windows: Number of text windows, each as long as the largest context; all lengths read the same text.
         where: Branches whose positions are dropped: self_attention, meta_attention or both, which is all.
+        readings: How the text is read: kept, dropped, shuffled. The others are compared with the first, and text
+            without meta-tokens is read that way alone.
+
+    Raises:
+        UserError: no reading, one twice, or one that nobody knows.
     """
 
     def __init__(
@@ -48,11 +41,15 @@ class PositionAblation(Callback):
         multiples: list[int] = [1, 2, 4],  # noqa: B006  (never changed; the CLI reads the default)
         windows: int = 16,
         where: Literal["self_attention", "meta_attention", "both"] = "both",
+        readings: list[str] = DEFAULT,
     ) -> None:
         self.multiples = sorted(multiples)
         self.windows = windows
         self.where = where
-        self.cells: list[Cell] = []
+        if not readings or len(set(readings)) < len(readings):
+            raise UserError(f"{READINGS.key}={readings}: expected at least one of {', '.join(READINGS)}, each once")
+        self.readings: list[Reading] = [READINGS.resolve(name)() for name in readings]
+        self.losses: list[ReadingLoss] = []
         self._told: set[int] = set()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,25 +62,45 @@ class PositionAblation(Callback):
         self._run(trainer, pl_module)
 
     def _run(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cells = self.evaluate(trainer, pl_module)
-        if not self.cells or not trainer.is_global_zero:
+        self.losses = self.evaluate(trainer, pl_module)
+        if not self.losses or not trainer.is_global_zero:
             return
-        values = {cell.tag: cell.nats for cell in self.cells}
+        values = {loss.tag: loss.nats for loss in self.losses}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
-        figure = ablation_figure(self.cells)
+        figure = readings_figure(self.readings, self.losses)
         log_figure(trainer, "ablation/positions_at_meta", figure)
         if (folder := log_folder(trainer)) is not None:
             save_figure(figure, folder / "ablation.png")
 
+    # -- what it offers
+
+    def closing(self, console: Console) -> None:
+        """Print the table of the last losses."""
+        if self.losses:
+            console.print(readings_table(self.readings, self.losses))
+
+    def charts(self) -> Layout:
+        """All readings at all lengths in one chart."""
+        *first, last = (reading.name for reading in self.readings)
+        names = f"{', '.join(first)} and {last}" if first else last
+        tags = [tag(reading.name, multiple) for multiple in self.multiples for reading in self.readings]
+        return {"positions at meta-tokens": {f"{names}, by context length (nats)": chart(tags)}}
+
+    def panels(self) -> list[Panel]:
+        """The figure of the last losses."""
+        return [partial(draw_readings, readings=self.readings, losses=self.losses)] if self.losses else []
+
+    # -- what it measures
+
     @torch.no_grad()
-    def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> list[Cell]:
-        """All cells, on every rank alike. Lengths that the model cannot read are left out, which is said once."""
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> list[ReadingLoss]:
+        """All losses, on every rank alike. Lengths that the model cannot read are left out, which is said once."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         has_meta = data.rule.n_meta(data.block_length) > 0
         was_training = pl_module.training
         pl_module.eval()
-        cells = []
+        losses = []
         for multiple in self.multiples:
             length = data.rule.total_length(multiple * data.block_size)
             limit = pl_module.model.positions.max_positions  # type: ignore[union-attr]
@@ -94,20 +111,20 @@ class PositionAblation(Callback):
             if not batches:
                 self._say_once(trainer, multiple, f"context {length} is left out: the validation text is shorter")
                 continue
-            for positions in ("kept", "dropped") if has_meta else ("kept",):
+            for reading in self.readings if has_meta else self.readings[:1]:
                 metric = SourceTokenLoss().to(pl_module.device)
                 for batch in batches:
                     heed(trainer, LOST_IN_VALIDATION)
-                    on_device = batch.to(pl_module.device)
+                    changed, drop_positions = reading.change(batch, self.where)
+                    on_device = changed.to(pl_module.device)
                     with trainer.precision_plugin.forward_context():
-                        nll_BT = pl_module.nll(  # type: ignore[operator]
-                            on_device, drop_positions=self.where if positions == "dropped" else "none"
-                        )
+                        nll_BT = pl_module.nll(on_device, drop_positions=drop_positions)  # type: ignore[operator]
                     metric.update(nll_BT, on_device.targets_BT, pl_module.bytes_V)  # type: ignore[arg-type]
-                values = metric.compute()
-                cells.append(Cell(multiple, positions, length, values["nats"].item(), values["bits_per_byte"].item()))
+                found = metric.compute()
+                nats, bits = found["nats"].item(), found["bits_per_byte"].item()
+                losses.append(ReadingLoss(multiple, reading.name, length, nats, bits))
         pl_module.train(was_training)
-        return cells
+        return losses
 
     def _say_once(self, trainer: Trainer, multiple: int, message: str) -> None:
         if multiple not in self._told and trainer.is_global_zero:

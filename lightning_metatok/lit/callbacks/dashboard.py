@@ -1,25 +1,17 @@
 """TensorBoard's first answers without typing: overlaid charts, and hyperparameters with the final metrics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
-from lightning_metatok.event_file import exactly
-from lightning_metatok.lit.ablations.figures import run_figure, save_figure
-from lightning_metatok.lit.ablations.position_ablation import PositionAblation
-from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text
+from lightning_metatok.lit.callbacks.figures import run_figure
+from lightning_metatok.lit.callbacks.offers import Charts, Layout, Panels, chart, offered
+from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text, save_figure
 
-
-def _lines(tags: Iterable[str]) -> list[Any]:
-    """A chart with a line for each tag."""
-    return ["Multiline", [exactly(tag) for tag in tags]]
-
-
-Layout = dict[str, dict[str, list[Any]]]
-SPEED = {"tokens per second": _lines(["throughput/tokens_per_s"])}
+SPEED = {"tokens per second": chart(["throughput/tokens_per_s"])}
 
 
 class Dashboard(Callback):
@@ -36,7 +28,10 @@ class Dashboard(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the Custom Scalars tab."""
         scores_answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
-        layout = _task_layout() if scores_answers else _text_layout(trainer)
+        layout = _task_layout() if scores_answers else _text_layout()
+        for callback in offered(trainer, Charts):
+            layout |= callback.charts()
+        layout |= {"speed": SPEED}
         if any(getattr(writer, "goes_on", False) for writer in _writers(trainer)):
             return  # all this stands in the event file already
         for writer in _writers(trainer):
@@ -72,39 +67,30 @@ class Dashboard(Callback):
         answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
         has_losses = any(tag in line for line in lines for tag in ("loss/train", "loss/val"))
         if has_losses and folder is not None and trainer.is_global_zero and not answers:
-            ablations = [c for c in trainer.callbacks if isinstance(c, PositionAblation)]  # type: ignore[attr-defined]
-            figure = run_figure(lines, ablations[0].cells if ablations else [])
+            figure = run_figure(lines, [panel for callback in offered(trainer, Panels) for panel in callback.panels()])
             log_figure(trainer, "run", figure)
             save_figure(figure, folder / "run.png")
 
 
-def _text_layout(trainer: Trainer) -> Layout:
-    multiples = [m for c in trainer.callbacks if isinstance(c, PositionAblation) for m in c.multiples]  # type: ignore[attr-defined]
+def _text_layout() -> Layout:
     return {
         "losses": {
-            "nats per source token": _lines(f"loss/{name}" for name in ("train", "val", "bigram")),
-            "bits per byte": _lines(f"bits_per_byte/{name}" for name in ("train", "val", "bigram")),
+            "nats per source token": chart(f"loss/{name}" for name in ("train", "val", "bigram")),
+            "bits per byte": chart(f"bits_per_byte/{name}" for name in ("train", "val", "bigram")),
         },
-        "positions at meta-tokens": {
-            "kept and dropped, by context length (nats)": _lines(
-                f"ablation/{p}_{m}x" for m in multiples for p in ("kept", "dropped")
-            ),
-        },
-        "speed": SPEED,
     }
 
 
 def _task_layout() -> Layout:
     return {
         "answers": {
-            "accuracy of held-out answers": _lines(f"accuracy/{kind}/val" for kind in ("token", "exact")),
-            "nats per answer token": _lines(f"loss/{name}" for name in ("train", "val")),
+            "accuracy of held-out answers": chart(f"accuracy/{kind}/val" for kind in ("token", "exact")),
+            "nats per answer token": chart(f"loss/{name}" for name in ("train", "val")),
         },
         "curriculum": {
-            "phase": _lines(["curriculum/phase"]),
-            "accuracy in the phase": _lines(["curriculum/accuracy"]),
+            "phase": chart(["curriculum/phase"]),
+            "accuracy in the phase": chart(["curriculum/accuracy"]),
         },
-        "speed": SPEED,
     }
 
 

@@ -1,4 +1,4 @@
-"""The short table at the end of `fit` and `test`: context lengths with positions kept and dropped, and speed."""
+"""The short lines at the end of `fit` and `test`: what other callbacks have to say, the loss, speed, where to look."""
 
 import os
 import shutil
@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.table import Table
 
 from lightning_metatok.analysis.statistics import wilson_interval
 from lightning_metatok.console import printer
-from lightning_metatok.lit.ablations.position_ablation import Cell, PositionAblation
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
+from lightning_metatok.lit.callbacks.offers import Closing, offered
 from lightning_metatok.lit.callbacks.throughput import Throughput
 from lightning_metatok.lit.run.loggers import log_folder
 
@@ -37,13 +36,9 @@ class FinalTable(Callback):
             return
         found = {type(c): c for c in trainer.callbacks}  # type: ignore[attr-defined]
         console = printer()
-        ablation, bigram, speed = (
-            found.get(PositionAblation),
-            found.get(BigramBaseline),
-            found.get(Throughput),
-        )
-        if isinstance(ablation, PositionAblation) and ablation.cells:
-            console.print(ablation_table(ablation.cells))
+        bigram, speed = found.get(BigramBaseline), found.get(Throughput)
+        for callback in offered(trainer, Closing):
+            callback.closing(console)
         loss, bits = (trainer.callback_metrics.get(f"{unit}/{split}") for unit in ("loss", "bits_per_byte"))
         if loss is not None and bits is not None:
             line = f"{split} loss {float(loss):.4f} nats per source token, {float(bits):.4f} bits per byte"
@@ -82,20 +77,3 @@ def tensorboard_command() -> str:
     if shutil.which("tensorboard"):
         return "tensorboard"
     return os.path.relpath(Path(sys.executable).with_name("tensorboard"))
-
-
-def ablation_table(cells: list[Cell]) -> Table:
-    """One row a context length; loss with positions kept and dropped at meta slots."""
-    table = Table(title="nats per source token (bits per byte)")
-    for name in ("context", "positions kept", "dropped at meta", "dropped - kept"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for multiple in sorted({cell.multiple for cell in cells}):
-        row = {cell.positions: cell for cell in cells if cell.multiple == multiple}
-        kept, dropped = row["kept"], row.get("dropped")
-        table.add_row(
-            f"{multiple}x ({kept.length})",
-            f"{kept.nats:.4f} ({kept.bits_per_byte:.4f})",
-            f"{dropped.nats:.4f} ({dropped.bits_per_byte:.4f})" if dropped else "no meta-tokens",
-            f"{dropped.nats - kept.nats:+.4f} nats" if dropped else "-",
-        )
-    return table

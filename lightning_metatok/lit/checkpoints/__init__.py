@@ -1,1 +1,4 @@
 """What a run leaves behind so that it can go on: checkpoints, what is in them, and which one is taken."""
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run that they lie in."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.checkpoints import CHECKPOINTS
 from lightning_metatok.lit.checkpoints.io import LAST, forget_after, look_through, unfinished
 from lightning_metatok.lit.checkpoints.log_state import mend_logs
-from lightning_metatok.lit.run.folder import CHECKPOINTS
 
 SHOWN = 3
 """Damaged checkpoints that a refusal names; the rest is counted."""

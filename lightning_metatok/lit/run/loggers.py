@@ -111,6 +111,13 @@ def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
             logger.experiment.add_figure(tag, figure, global_step=trainer.global_step)
 
 
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, replacing an older one in a single move."""
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
+
+
 @rank_zero_only
 def log_text(trainer: Trainer, tag: str, text: str) -> None:
     """Show text in TensorBoard's Text tab."""

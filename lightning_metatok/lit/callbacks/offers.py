@@ -1,0 +1,57 @@
+"""What a callback may offer to those that gather it, so that neither knows the other by name.
+
+    closing(console)    printed at the end, above the last lines      gathered by FinalTable
+    charts()            charts for TensorBoard's first tab            gathered by Dashboard
+    panels()            panels beside the losses in run.png           gathered by Dashboard
+
+A callback offers something by having the method; who gathers finds it among the trainer's callbacks.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from lightning.pytorch import Trainer
+from matplotlib.axes import Axes
+from rich.console import Console
+
+from lightning_metatok.event_file import exactly
+
+Layout = dict[str, dict[str, list[Any]]]
+"""Group -> title of a chart -> the chart, as `SummaryWriter.add_custom_scalars` takes it."""
+Panel = Callable[[Axes], None]
+"""Draws itself."""
+Offer = TypeVar("Offer")
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """Has something to print when a run ends."""
+
+    def closing(self, console: Console) -> None:
+        """Print it, or nothing where nothing was measured."""
+
+
+@runtime_checkable
+class Charts(Protocol):
+    """Logs scalars that belong together."""
+
+    def charts(self) -> Layout:
+        """Return the charts that overlay them."""
+
+
+@runtime_checkable
+class Panels(Protocol):
+    """Has something to draw beside the losses of a run."""
+
+    def panels(self) -> list[Panel]:
+        """Return the panels, none where nothing was measured."""
+
+
+def offered(trainer: Trainer, kind: type[Offer]) -> list[Offer]:
+    """Return the callbacks that offer `kind`, in the order in which they run."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
+
+
+def chart(tags: Iterable[str]) -> list[Any]:
+    """Return a chart with a line for each tag."""
+    return ["Multiline", [exactly(tag) for tag in tags]]
