@@ -96,11 +96,10 @@ MORE = [
     ("--model.mechanism=landmark --model.mechanism_options.shared=true", "for model.mechanism='landmark'"),
     ("--model.position=alibi --model.position_options.base=5.0", "expected no options for model.position='alibi'"),
     ("--model.pattern=window --model.pattern_options.v=8", "expected one of w for model.pattern='window'"),
-    ("--model.position=LAB.Unbound", "missing a required argument: 'width'"),
-    ("--model.position=LAB.Unbound", "expected a class that is built from sizes and its options"),
+    ("--model.position=LAB.Unbound", "expected model.position_options.width"),
     # Classes that no model can have.
     ("--model.pattern=LAB.Ahead", "Ahead lets a query see what stands behind it; expected a causal pattern"),
-    ("--model.pattern=LAB.Two", "missing a required argument: 'one'"),
+    ("--model.pattern=LAB.Two", "missing a required argument: 'one'; expected a class that is built from its options"),
     ("--model.pattern=lightning_metatok.model.attention.patterns.Extra", "expected a causal pattern"),
     ("--model.pattern=lightning_metatok.model.attention.patterns.And", "missing a required argument: 'one'"),
     # Two axes that cannot work together.
