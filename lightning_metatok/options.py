@@ -54,8 +54,10 @@ def defaults(kind: type) -> dict[str, Any]:
     return {name: value for name, value in _stated(kind).items() if value is not inspect.Parameter.empty}
 
 
-def check(key: str, name: str, kind: type, options: Mapping[str, Any]) -> None:
-    """Check the options of the class `kind`, which `key` calls `name`.
+def check(
+    key: str, name: str, kind: type, options: Mapping[str, Any], *, others: Mapping[str, type] | None = None
+) -> None:
+    """Check the options of the class `kind`, which `key` calls `name`; `others`: what else it may be, by name.
 
     Raises:
         UserError: there is no such option, one is missing, or a value is of the wrong type or breaks its rule.
@@ -65,7 +67,8 @@ def check(key: str, name: str, kind: type, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option not in known:
             some = f"one of {', '.join(known)}" if known else "no options"
-            refuse(key, option, value, f"{some} for {key}={name!r}{nearest(str(option), known)}")
+            near = nearest(str(option), known) or _owners(option, others or {})
+            refuse(key, option, value, f"{some} for {key}={name!r}{near}")
         _check_value(key, option, value, hints[option])
     for option, default in known.items():
         if default is inspect.Parameter.empty and option not in options:
@@ -77,6 +80,11 @@ def check(key: str, name: str, kind: type, options: Mapping[str, Any]) -> None:
 def refuse(key: str, option: str, value: Any, expected: str) -> NoReturn:
     """Raise the `UserError` that the value of an option of `key` calls for."""
     raise UserError(f"{key}_options.{option}={value!r}: expected {expected}")
+
+
+def _owners(option: Any, others: Mapping[str, type]) -> str:
+    owners = [name for name, kind in others.items() if option in _stated(kind)]
+    return f"; it belongs to {' and '.join(map(repr, owners))}" if owners else ""
 
 
 def _stated(kind: type) -> dict[str, Any]:

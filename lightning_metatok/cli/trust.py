@@ -1,13 +1,14 @@
 """Whether a configuration that came with a checkpoint may be obeyed: what it names is imported, which runs its code."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from lightning_metatok.cli.layers import CLASS, dotted, leaves
+from lightning_metatok.cli.layers import CLASS, Layer, dotted, leaves
 from lightning_metatok.errors import UserError
+from lightning_metatok.registry import foreign_names
 
 PHASE = "task"
 """Of a phase of `data.curriculum`: a name as in `data.task`."""
@@ -33,6 +34,25 @@ def check_trusted(content: Mapping[str, Any], source: str, parser: ArgumentParse
             named += _named(value, anywhere=key in REGISTERED or _takes_a_class(hint))
         elif key not in options and isinstance(value, str):  # the name of a file to read the group from
             named.append(value)
+    _refuse(named, source)
+
+
+def check_trusted_names(values: Mapping[str, Any], own: Sequence[Layer], source: str) -> None:
+    """Refuse names of code outside this package, such as that of a positional encoding, that the user did not give.
+
+    Args:
+        values: the whole configuration by dotted key, ${...} followed.
+        own: layers of what the user gave.
+        source: of the others.
+
+    Raises:
+        UserError: it names them, and how to allow it.
+    """
+    given = {key for layer in own for key, _ in layer}
+    _refuse([n for key, value in values.items() if key not in given for n in foreign_names(key, value)], source)
+
+
+def _refuse(named: Sequence[str], source: str) -> None:
     if named:
         raise UserError(
             f"{source}: expected code of {', '.join(TRUSTED)} alone, and it names {', '.join(dict.fromkeys(named))}, "

@@ -53,6 +53,17 @@ class Rows:
 class PositionEncoding(nn.Module):
     """An encoding that does nothing; families override its hooks, and take `Sizes` and their options (`options`)."""
 
+    # -- for the table of encodings (docs/tables.py)
+
+    equation: ClassVar[str] = ""
+    """With i the query's position, j the key's, d their distance, N heads, D the width; "": the class's first line."""
+    learned: ClassVar[str] = "no"
+    """How many parameters it has."""
+    claims: ClassVar[str] = "no"
+    """Whether its paper says that it extrapolates beyond the trained length."""
+
+    # -- what it does
+
     embeds: ClassVar[bool] = False
     rotates: ClassVar[bool] = False
     transforms_scores: bool = False

@@ -33,6 +33,8 @@ from lightning_metatok.model.start import Start
 class FourierPositions(PositionEncoding):
     """Rotation of q and k by series of frequencies."""
 
+    equation = "pairs turned by a series of w, those of less than a turn left out"
+    claims = "yes"
     rotates = True
     needs_even_head_dim = True
 

@@ -54,6 +54,10 @@ class _Kerple(ScoreBias):
 class KerpleLogPositions(_Kerple):
     """Logarithmic kernel."""
 
+    equation = "-p_h ln(1 + a_h d)"
+    learned = "2 N a layer"
+    claims = "yes"
+
     def kernel(self, distance_B1QK: Tensor, a_N11: Tensor, p_N11: Tensor) -> Tensor:
         return p_N11 * torch.log1p(a_N11 * distance_B1QK)
 
@@ -61,6 +65,9 @@ class KerpleLogPositions(_Kerple):
 class KerplePowerPositions(_Kerple):
     """Power kernel."""
 
+    equation = "-a_h d^p_h"
+    learned = "2 N a layer"
+    claims = "yes"
     most_p = MOST_POWER
 
     def kernel(self, distance_B1QK: Tensor, a_N11: Tensor, p_N11: Tensor) -> Tensor:

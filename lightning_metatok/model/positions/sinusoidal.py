@@ -28,6 +28,7 @@ from lightning_metatok.model.start import Start
 class SinusoidalPositions(PositionEncoding):
     """Sines and cosines of the position; in float32 until they are added."""
 
+    equation = "x + [sin(i w_l), cos(i w_l)], scaled as Csordas et al."
     embeds = True
 
     def __init__(

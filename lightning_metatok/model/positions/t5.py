@@ -33,6 +33,9 @@ from lightning_metatok.model.start import Start
 class T5Positions(ScoreBias):
     """Learned bias a bucket of distances."""
 
+    equation = "table[bucket(max(i - j, 0)), h]"
+    learned = "32 N, or 32 N a layer"
+    claims = "somewhat"
     free_after_training: ClassVar[frozenset[str]] = frozenset({"temperature"})
 
     def __init__(

@@ -30,6 +30,9 @@ from lightning_metatok.model.start import Start
 class TransformerXLPositions(PositionEncoding):
     """Scores between queries and projected sinusoids of the distance."""
 
+    equation = "u_h . k_j + (q_i + v_h) . W_h r(i - j), over sqrt(H)"
+    learned = "D^2 + 2 D a layer"
+    claims = "somewhat"
     transforms_scores = True
 
     def __init__(self, sizes: Sizes, *, embedding: embedding_scaling.Scaling | None = None) -> None:
