@@ -246,7 +246,7 @@ def _row(cell: Cell, metric: str, pair: Pair | None) -> dict[str, Any]:
         "low": found.low,
         "high": found.high,
         "interval": found.interval,
-        "solved": None if solved is None else solved.count,
+        "solved": None if solved is None else solved.n_solved,
         "solved_low": None if solved is None else solved.low,
         "solved_high": None if solved is None else solved.high,
         "ended_at_least": cell.ended_at[0],

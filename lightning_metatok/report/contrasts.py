@@ -138,8 +138,8 @@ def averages(study: Study, question: Question, at: float | None) -> list[Contras
         seeds = [seed for seed in tables[0][0] if all(seed in a and seed in b for a, b in tables)]
         if len(tables) > 1 and seeds:
             a, b = ({seed: float(np.mean([pair[side][seed] for pair in tables])) for seed in seeds} for side in (0, 1))
-            pooled = [Condition(name, 0, False, (), {axis: name}) for name in names]
-            found.append(Contrast(*pooled, at, difference(a, b, share=question.share, paired=paired)))
+            one, other = (Condition(name, 0, False, (), {axis: name}) for name in names)
+            found.append(Contrast(one, other, at, difference(a, b, share=question.share, paired=paired)))
     return found
 
 

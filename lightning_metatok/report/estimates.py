@@ -35,7 +35,7 @@ Values = Mapping[object, float]
 class Solved(NamedTuple):
     """How many of some runs reached the accuracy `at`, and Wilson's interval of that share over RUNS (else NaN)."""
 
-    count: int
+    n_solved: int
     of: int
     low: float
     high: float
@@ -173,7 +173,7 @@ def runs_text(n: int) -> str:
 def solved_text(found: Solved) -> str:
     """``4 of 6 [0.300, 0.903]``: the interval is over runs."""
     ends = f" [{found.low:.2f}, {found.high:.2f}]" if math.isfinite(found.low) else ""
-    return f"{found.count} of {found.of}{ends}"
+    return f"{found.n_solved} of {found.of}{ends}"
 
 
 def _solved(values_n: np.ndarray, at: float) -> Solved:

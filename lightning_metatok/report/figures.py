@@ -177,7 +177,7 @@ def curves_figure(study: Study, metric: str, title: str = "") -> Figure | None:
         axes.set_xlabel("source tokens seen", fontsize=8)
     figure.supylabel(metric, fontsize=9)
     width = int(figure.get_figwidth() * 14)
-    said = textwrap.fill(title.replace("**", ""), width) or f"{metric} while learning"
+    said = textwrap.fill(title, width) or f"{metric} while learning"
     _legend(figure, drawn, f"{said}\nmean over seeds, band from the smallest to the largest")
     return figure
 

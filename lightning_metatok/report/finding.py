@@ -5,6 +5,7 @@ them lead together.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,12 @@ def finding(study: Study, question: Question, means: Means, contrasts: Sequence[
         parts = [split(study, question, means, contrasts, place) for place in places]
     texts = [f"{part[:1].upper()}{part[1:]}." for part in parts if part]
     return " ".join(texts) or "No two conditions can be compared."
+
+
+def headline(text: str) -> str:
+    """The first sentence of a finding without its numbers, for the title of a figure."""
+    sentence = re.match(r".*?(?=\. At |\.?$)", text)
+    return re.sub(r" \([^()]*\)", "", sentence[0] if sentence else text).replace("**", "")
 
 
 def lead(study: Study, question: Question, means: Means, at: float | None) -> Lead | None:
@@ -128,9 +135,9 @@ def split(study: Study, question: Question, means: Means, contrasts: Sequence[Co
         elif not first.level:
             texts.append(f"beyond chance ahead of all others: **{first.first.label}** ({value})")
         elif len(first.leading) <= MOST_NAMES:
-            texts.append(f"in front: {_listed([f'**{one.label}**' for one in first.leading])}")
+            texts.append(f"in front, {APART}: {_listed([f'**{one.label}**' for one in first.leading])}")
         else:
-            texts.append(f"in front: **{first.first.label}** ({value}) and {len(first.level)} more")
+            texts.append(f"in front, {APART}: **{first.first.label}** ({value}) and {len(first.level)} more")
     return f"{place(at)}{'; '.join(texts)}" if texts else ""
 
 
@@ -176,7 +183,7 @@ def spoken(found: Estimate, question: Question) -> str:
         return f"{shown(found.mean)} [{shown(found.low)}, {shown(found.high)}]"
     parts = [f"{shown(found.mean)}, {ends}"]
     if found.solved is not None:
-        parts.append(f"solved by {found.solved.count} of {found.solved.of} runs")
+        parts.append(f"solved by {found.solved.n_solved} of {found.solved.of} runs")
     elif not question.share:
         parts.append(runs_text(found.n_seeds))
     return ", ".join(parts)

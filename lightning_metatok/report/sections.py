@@ -14,7 +14,7 @@ from lightning_metatok.report import figures
 from lightning_metatok.report.budgets import scale, schedule_note
 from lightning_metatok.report.differences import changes, differences
 from lightning_metatok.report.estimates import CONFIDENCE, SOLVED, solved_text
-from lightning_metatok.report.finding import ends, finding, lead, short
+from lightning_metatok.report.finding import ends, finding, headline, lead, short
 from lightning_metatok.report.lengths import DEFAULTS, DROPPED, KEPT, Question, question
 from lightning_metatok.report.page import Block, Heading, Lead, Listing, Page, Paragraph, Picture, Table
 from lightning_metatok.report.probes import probes
@@ -94,7 +94,7 @@ def values_table(study: Study, asked: Question, means: figures.Means) -> Table:
     by_length = {name.format(f"{m:g}") for name in asked.names.values() for m in asked.places if m is not None}
     more = [metric for metric in study.metrics if metric not in {*by_length, *asked.names.values()}]
     more = [metric for metric in more if metric not in BUDGETS.values()]
-    ahead = {at: found.leading if (found := lead(study, asked, means, at)) else [] for at in asked.places}
+    ahead = {at: first.leading if (first := lead(study, asked, means, at)) else [] for at in asked.places}
     columns = [asked.quantity if at is None else f"{at:g}×" for at in asked.places]
     rows = []
     for condition in study.conditions:
@@ -128,7 +128,7 @@ def _values_caption(study: Study, asked: Question) -> str:
 
 def _curves(study: Study, asked: Question, said: str) -> Iterator[Block]:
     """The first metric that somebody logged while learning; the finding is the figure's title."""
-    drawn = ((metric, figures.curves_figure(study, metric, said)) for metric in (asked.curve, *DEFAULTS))
+    drawn = ((metric, figures.curves_figure(study, metric, headline(said))) for metric in (asked.curve, *DEFAULTS))
     for metric, figure in drawn:
         if figure is not None:
             yield Heading("While learning")

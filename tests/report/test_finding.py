@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_metatok.report.contrasts import arms, means
-from lightning_metatok.report.finding import finding
+from lightning_metatok.report.finding import finding, headline
 from lightning_metatok.report.lengths import question
 from lightning_metatok.report.markdown import markdown
 from lightning_metatok.report.sections import report
@@ -30,6 +30,8 @@ def test_the_leader_at_the_first_and_the_last_length(tmp_path: Path) -> None:
         "At 4× **plain** (0.110, 0.110 to 0.110, solved by 0 of 6 runs) and **meta** (0.100, 0.000 to 0.200, solved "
         "by 0 of 6 runs) lead, not told apart (6 seeds find 0.101 in 80%)."
     )
+    assert headline(text) == "At 1× meta is best: beyond chance better than plain"
+    assert headline(text.partition(". ")[2]) == "At 4× plain and meta lead, not told apart"
 
 
 def test_nobody_is_best_who_is_not_told_apart_from_somebody(tmp_path: Path) -> None:
