@@ -51,6 +51,8 @@ class MetaTokenLM(LightningModule):
     """Language model with learned meta-tokens."""
 
     bytes_V: Tensor
+    dropout_from: int | None = None
+    """Seed of dropout and of random positions; None: that of the data."""
 
     def __init__(
         self,
@@ -249,8 +251,9 @@ class MetaTokenLM(LightningModule):
         """What the generator is seeded with before this micro-batch; None where nothing is drawn."""
         if self.config.dropout == 0 and not self.model.positions.draws_in_training:
             return None
-        seed = self.trainer.datamodule.seed ^ DROPOUT  # type: ignore[attr-defined]
-        return int(random_bits(seed, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
+        own = self.dropout_from
+        seed = self.trainer.datamodule.seed if own is None else own  # type: ignore[attr-defined]
+        return int(random_bits(seed ^ DROPOUT, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch."""
@@ -381,17 +384,20 @@ def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:
         )
 
 
-def load_model(path: Path) -> tuple[MetaTransformer, MetaTokenizer]:
+def load_model(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, MetaTokenizer]:
     """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries.
 
+    Args:
+        trust: import classes of other packages that the checkpoint names.
+
     Raises:
-        UserError: no such file, or not a checkpoint of this project.
+        UserError: no such file, or not a checkpoint of this project, or it needs code of others.
     """
     checkpoint = read_state(path, key="--ckpt_path")
     if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
         raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
     source = f"--ckpt_path={path}"
-    config, tokenizer = config_of(checkpoint, source), tokenizer_of(checkpoint, source)
+    config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
     if tokenizer.vocab_size > config.vocab_size:
         n_ids = tokenizer.vocab_size
         raise UserError(

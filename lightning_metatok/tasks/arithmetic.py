@@ -68,6 +68,8 @@ class Addition(Arithmetic):
     """Add two numbers."""
 
     name: ClassVar[str] = "addition"
+    sketch: ClassVar[str] = "`<meta> 6 5 3 <meta> | <meta> 0 4 9 <meta> =` → `2 0 7 0`, the lowest digit first"
+    grows_with: ClassVar[str] = "digits"
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "plus": ("|", " +"),
         "equals": ("=", " ="),
@@ -108,6 +110,8 @@ class Multiplication(Arithmetic):
     """Multiply two numbers."""
 
     name: ClassVar[str] = "multiplication"
+    sketch: ClassVar[str] = "`<meta> 6 5 3 <meta> # <meta> 4 9 <meta> =` → `7 9 9 1 3`"
+    grows_with: ClassVar[str] = "digits"
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "times": ("#", " *"),
         "equals": ("=", " ="),

@@ -34,6 +34,8 @@ class Copying(Task):
     """Copy a named span."""
 
     name: ClassVar[str] = "copying"
+    sketch: ClassVar[str] = "`a3 L4 [ <meta> a1 a7 ] <meta> a2 ? L4 [` → `a1 a7 ]`"
+    grows_with: ClassVar[str] = "words"
     size_field: ClassVar[str] = "n_words"
     default_size: ClassVar[tuple[int, int]] = (8, 32)
     question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS

@@ -28,6 +28,8 @@ class ListRecall(NamedLists):
     """Recall item k of a named list."""
 
     name: ClassVar[str] = "list_recall"
+    sketch: ClassVar[str] = "`L0 a4 a7 L9 <meta> a1 a4 a5 a2 <meta> ? L9 3` → `a5`"
+    grows_with: ClassVar[str] = "lists"
     content_draws: ClassVar[tuple[str, ...]] = ("items",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         **PHRASES,

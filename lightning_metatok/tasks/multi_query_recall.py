@@ -36,6 +36,8 @@ class MultiQueryRecall(Task):
     """Recall the values of several keys."""
 
     name: ClassVar[str] = "multi_query_recall"
+    sketch: ClassVar[str] = "`L9 7 <meta> a4 2 <meta> ? a4` → `2`, several times"
+    grows_with: ClassVar[str] = "pairs"
     size_field: ClassVar[str] = "n_pairs"
     default_size: ClassVar[tuple[int, int]] = (4, 16)
     question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS

@@ -54,6 +54,8 @@ class Needle(Task):
     """Recall a number that is stated once, somewhere in a long text."""
 
     name: ClassVar[str] = "needle"
+    sketch: ClassVar[str] = "`... L5 = 4 7 1 9 ; ... ? L5` → `4 7 1 9`"
+    grows_with: ClassVar[str] = "words or real text around it"
     size_field: ClassVar[str] = "n_hay"
     default_size: ClassVar[tuple[int, int]] = (128, 512)
     question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS

@@ -35,6 +35,10 @@ class Options(ABC):
     """
 
     name: ClassVar[str]
+    sketch: ClassVar[str] = ""
+    """A prompt and its answer, for the table in `docs/recall.md`."""
+    grows_with: ClassVar[str] = ""
+    """What a longer prompt has more of, for that table."""
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {}
     """Words of this task alone: name -> (symbol or "", text)."""
     size_field: ClassVar[str]

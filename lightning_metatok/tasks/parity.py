@@ -40,6 +40,8 @@ class Parity(Task):
     """XOR of the bits before a label."""
 
     name: ClassVar[str] = "parity"
+    sketch: ClassVar[str] = "`zero one one L1 <meta> zero ? L1` → `zero`"
+    grows_with: ClassVar[str] = "bits"
     size_field: ClassVar[str] = "n_bits"
     default_size: ClassVar[tuple[int, int]] = (4, 16)
     question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS

@@ -29,6 +29,8 @@ class SegmentCounting(NamedLists):
     """Count an item in a named list."""
 
     name: ClassVar[str] = "segment_counting"
+    sketch: ClassVar[str] = "`L0 a4 a1 a4 L9 <meta> a1 a3 a1 <meta> # L9 a1` → `2`"
+    grows_with: ClassVar[str] = "lists"
     content_draws: ClassVar[tuple[str, ...]] = ("repeats",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         **PHRASES,

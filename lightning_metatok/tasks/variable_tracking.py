@@ -37,6 +37,8 @@ class VariableTracking(Task):
     """Follow copies of a value back to where it was assigned."""
 
     name: ClassVar[str] = "variable_tracking"
+    sketch: ClassVar[str] = "`a4 = 7 ; a1 = a4 ; ? a1` → `7`"
+    grows_with: ClassVar[str] = "chains"
     size_field: ClassVar[str] = "n_chains"
     default_size: ClassVar[tuple[int, int]] = (2, 6)
     question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS

@@ -3,10 +3,9 @@
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
 from lightning_metatok.lit.answers.conditions import Condition
-from lightning_metatok.model import TransformerConfig
+from lightning_metatok.model import TransformerConfig, positions
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 from lightning_metatok.model.config import DROP_NOWHERE
-from lightning_metatok.model.positions import FAMILIES
 from lightning_metatok.tasks.marks import MarkPlacement
 
 LABELS = {
@@ -61,7 +60,7 @@ def label_of(choice: str) -> tuple[str, str]:
 
 def can_drop(config: TransformerConfig, choice: str) -> bool:
     """Whether this model has positions that can be dropped in this way."""
-    family = FAMILIES[config.position]
+    family = positions.AXIS.find(config.position)
     if not (family.embeds or family.rotates or family.transforms_scores):
         return False
     try:

@@ -69,8 +69,9 @@ class Dashboard(Callback):
         chosen = {
             key: value
             for key, value in flat.items()
-            if key.split(".")[0] in ("model", "data", "seeds")
-            or key in ("seed_everything", "trainer.max_steps", "trainer.precision")
+            if key.split(".")[0] in ("model", "data", "seed_everything")
+            or (key.startswith("seed.") and value != "None")
+            or key in ("trainer.max_steps", "trainer.precision")
         }
         return {key: value for key, value in first.items() if value is not None} | chosen
 
