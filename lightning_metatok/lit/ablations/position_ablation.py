@@ -17,6 +17,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit.ablations.figures import draw_readings, readings_figure, readings_table
 from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading, ReadingLoss, tag
 from lightning_metatok.lit.callbacks.offers import Layout, Panel, chart
+from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
@@ -96,7 +97,7 @@ class PositionAblation(Callback):
     @torch.no_grad()
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> list[ReadingLoss]:
         """All losses, on every rank alike. Lengths that the model cannot read are left out, which is said once."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = text_of(trainer)
         has_meta = data.rule.n_meta(data.block_length) > 0
         was_training = pl_module.training
         pl_module.eval()
@@ -104,7 +105,7 @@ class PositionAblation(Callback):
         for multiple in self.multiples:
             length = data.rule.total_length(multiple * data.block_size)
             limit = pl_module.model.positions.max_positions  # type: ignore[union-attr]
-            if limit is not None and length > limit:
+            if limit is not None and length > limit:  # type: ignore[operator]
                 self._say_once(trainer, multiple, f"context {length} is left out: model.max_positions={limit}")
                 continue
             batches = data.context_batches(multiple, windows=self.windows, largest=max(self.multiples))

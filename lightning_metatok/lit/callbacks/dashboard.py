@@ -9,6 +9,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from lightning_metatok.lit.callbacks.figures import run_figure
 from lightning_metatok.lit.callbacks.offers import Charts, Layout, Panels, chart, offered
+from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text, save_figure
 
 SPEED = {"tokens per second": chart(["throughput/tokens_per_s"])}
@@ -27,7 +28,7 @@ class Dashboard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the Custom Scalars tab."""
-        scores_answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
+        scores_answers = data_of(trainer).scores_answers_only
         layout = _task_layout() if scores_answers else _text_layout()
         for callback in offered(trainer, Charts):
             layout |= callback.charts()
@@ -64,7 +65,7 @@ class Dashboard(Callback):
     def _draw(self, trainer: Trainer) -> None:
         lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
         folder = log_folder(trainer)
-        answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
+        answers = data_of(trainer).scores_answers_only
         has_losses = any(tag in line for line in lines for tag in ("loss/train", "loss/val"))
         if has_losses and folder is not None and trainer.is_global_zero and not answers:
             figure = run_figure(lines, [panel for callback in offered(trainer, Panels) for panel in callback.panels()])

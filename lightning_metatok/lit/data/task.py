@@ -12,7 +12,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader
 from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_corpus
 from lightning_metatok.data.blocks import prepare_tokens
 from lightning_metatok.data.cache import cache_folder
-from lightning_metatok.data.examples import META, Examples
+from lightning_metatok.data.examples import ANSWER, META, Examples
 from lightning_metatok.data.preparation import LOST, get_tokenizer, progress_bar, tell
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.data.loaders import OnceEach, StepLoader
+from lightning_metatok.lit.data.protocol import TaskData
 from lightning_metatok.lit.data.text import say_of_data
 from lightning_metatok.signals import heed
 from lightning_metatok.tasks import TASKS, Task, build, read_symbols, symbol_tokenizer
@@ -47,6 +48,7 @@ class TaskDataModule(LightningDataModule):
 
     scores_answers_only = True
     separate_documents = False
+    usual_placement = "hint"
 
     def __init__(
         self,
@@ -262,6 +264,16 @@ class TaskDataModule(LightningDataModule):
         return self._once(("phase", phase, n), lambda: task.examples(n, HELD_OUT_SEED, "test", start))
 
     @property
+    def title(self) -> str:
+        """The task."""
+        return self.target.name
+
+    @property
+    def placement(self) -> str:
+        """Where marks stand in prompts of the target."""
+        return self.target.placement
+
+    @property
     def block_length(self) -> int:
         """Tokens of the longest prompt; for prompts without end that no bin bounds, the longest of those seen."""
         return self._longest
@@ -290,6 +302,11 @@ class TaskDataModule(LightningDataModule):
     def meta_share(self) -> float:
         """Share of meta-tokens among the tokens of the target's training prompts."""
         return self.marks_per_prompt / self.mean_length
+
+    @property
+    def scored_per_prompt(self) -> float:
+        """Tokens of an answer of the target, on average."""
+        return float(count(self.target.examples(SAMPLE, self.seed), ANSWER).mean())
 
     @cached_property
     def _sample(self) -> Examples:
@@ -364,6 +381,10 @@ class TaskDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
+
+
+if TYPE_CHECKING:
+    IS_A_TASK: type[TaskData] = TaskDataModule
 
 
 @contextlib.contextmanager
