@@ -15,7 +15,7 @@ from lightning_metatok.lit.ablations import PositionAblation
 from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
 from lightning_metatok.lit.callbacks.dashboard import flatten
 from lightning_metatok.lit.callbacks.progress import short
-from lightning_metatok.lit.checkpoints.io import checkpoints
+from lightning_metatok.lit.checkpoints.folder import checkpoints
 from lightning_metatok.lit.metrics import SourceTokenLoss
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
