@@ -25,7 +25,7 @@ from lightning_metatok.cli.output_file import check_output, writing
 from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report import cost_model
-from lightning_metatok.report.cost_model import Network
+from lightning_metatok.report.hardware import DEVICES, Network, device, format_of
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 MFU = 0.4
@@ -44,7 +44,7 @@ def build_parser() -> OptionParser:
     add = parser.add_argument
     add("--config", "-c", action="append", default=[], metavar="FILE", help="as of `fit`; repeated, the last one wins")
     add("--gpus", type=int, nargs="+", default=list(GPUS), metavar="N", help="numbers of GPUs (1 2 4 ... 64)")
-    add("--device", default="a100", help=f"one of {', '.join(cost_model.DEVICES)} (a100)")
+    add("--device", default="a100", help=f"one of {', '.join(DEVICES)} (a100)")
     add("--mfu", type=float, help=f"share of its peak that one GPU reaches: an assumption ({MFU})")
     add("--measured_tokens_per_s", type=float, metavar="N", help="speed of one GPU, instead of peak x MFU")
     add("--global_batch", type=int, metavar="BLOCKS", help="blocks a step over all GPUs, instead of the config's")
@@ -66,7 +66,7 @@ def build_parser() -> OptionParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print the tables, and draw the figure if one was asked for."""
     arguments, of_fit = parse(argv)
-    gpu = cost_model.device(arguments.device)
+    gpu = device(arguments.device)
     run = read_run([*(f"--config={path}" for path in arguments.config), *of_fit], arguments.global_batch)
     single = arguments.measured_tokens_per_s
     if single is None:
@@ -166,7 +166,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     if cli.kind is not KINDS["text"]:
         raise UserError(f"data.task={config['data']['task']}: expected a run on text; prompts of a task vary in length")
     trainer, known = config["trainer"], {field.name for field in fields(TransformerConfig)}
-    form = cost_model.format_of(str(trainer["precision"]))
+    form = format_of(str(trainer["precision"]))
     if trainer["max_steps"] < 1:
         raise UserError(
             f"trainer.max_steps={trainer['max_steps']}: expected a number of steps: a run without end has no cost"

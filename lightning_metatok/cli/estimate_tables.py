@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from lightning_metatok.report import cost_model
-from lightning_metatok.report.cost_model import MODES, USABLE, Device, Job, Network
+from lightning_metatok.report.cost_model import MODES, Job
+from lightning_metatok.report.hardware import USABLE, Device, Network
 
 
 @dataclass(frozen=True)
