@@ -1,14 +1,17 @@
-"""Keys of `TransformerConfig` in earlier versions: read, as long as they say something that the mechanism says now.
+"""Keys of earlier versions: read, as long as they say something that other keys say now.
 
     meta_attention: false              mechanism: none
     meta_over: all                     mechanism: matched
     meta_fill, meta_layers, _shared    mechanism_options: {fill: , layers: , shared: }
 
+    data.meta_positions: [0, 5]        data.meta_placement_options: {slots: [0, 5]}
+
 They come from checkpoints, and from files and command lines that were written for an earlier version. `Mechanisms`
-reads several of these one after the other, each of which may say a part in old keys or in new ones.
+reads several of these one after the other, each of which may say a part in old keys or in new ones. Where a key has
+only another name now (`RENAMED`), it is read under that.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lightning_metatok.errors import UserError
@@ -17,6 +20,8 @@ OLD = {"meta_attention": True, "meta_over": "meta", "meta_fill": None, "meta_sha
 """Key -> what it was by default."""
 OPTIONS = {"meta_layers": "layers", "meta_shared": "shared", "meta_fill": "fill"}
 NEW = ("mechanism", "mechanism_options")
+RENAMED = {"data.meta_positions": "data.meta_placement_options.slots"}
+"""Old dotted key -> new one, where the value is the same; null said nothing."""
 
 
 class Mechanisms:
@@ -71,6 +76,7 @@ def translated(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def translated_flat(options: Mapping[str, Any], prefix: str = "model.") -> dict[str, Any]:
     """Return `translated` for dotted keys, those of the model with `prefix`; an empty mapping of options is a text."""
+    options = _renamed_flat(options)
     if not any(f"{prefix}{key}" in options for key in OLD):
         return dict(options)
     mine = {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
@@ -84,6 +90,34 @@ def translated_flat(options: Mapping[str, Any], prefix: str = "model.") -> dict[
     return others | {f"{prefix}{key}": value for key, value in found.items()}
 
 
+def renamed(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) under the names that keys have now."""
+    for key, value in pairs:
+        if key not in RENAMED:
+            yield key, value
+        elif value is not None:
+            yield RENAMED[key], value
+
+
+def renamed_in(group: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys and values under `group` of a file, under the names that keys have now."""
+    found = {key: value for key, value in options.items() if f"{group}.{key}" not in RENAMED}
+    for old, new in RENAMED.items():
+        key = old.removeprefix(f"{group}.")
+        if key in options and options[key] is not None:
+            owner, _, name = new.removeprefix(f"{group}.").partition(".")
+            found[owner] = {**(found.get(owner) or {}), name: options[key]}
+    return found
+
+
+def _renamed_flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(renamed(options.items()))
+    for old, new in RENAMED.items():
+        if old in options and options[old] is None:
+            found.setdefault(new.rpartition(".")[0], str({}))
+    return found
+
+
 def without(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return `options` without old keys."""
     return {key: value for key, value in options.items() if key not in OLD}
@@ -91,7 +125,7 @@ def without(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def old_options() -> Iterable[str]:
     """Dotted names of the old keys, as options have them."""
-    return (f"model.{key}" for key in OLD)
+    return (*(f"model.{key}" for key in OLD), *RENAMED)
 
 
 def _in_new_keys(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,20 +9,28 @@
     cope = "my_lab.cope:CoPE"
 
 Each room that has such names keeps one `Registry`, a mapping from name to class; whoever resolves a name goes through
-it, so that a class from outside works wherever one of this package does.
+it, so that a class from outside works wherever one of this package does. `REGISTRIES` has all of them by their keys:
+who obeys a configuration of somebody else asks there which names would have code imported.
 """
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lightning_metatok.errors import UserError, nearest
 
 T = TypeVar("T")
+REGISTRIES: "dict[str, Registry[Any]]" = {}
+"""By key; each registers itself when its room is imported."""
+
+
+def has_dot(name: str) -> bool:
+    """Whether a name is a dotted path, where names of this package have no dot."""
+    return "." in name
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):
@@ -31,17 +39,27 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     Iteration gives the names of this package and then those of entry points; dotted paths are resolved, not listed.
     """
 
-    def __init__(self, key: str, base: type[T], classes: Mapping[str, type[T]], *, group: str) -> None:
+    def __init__(
+        self,
+        key: str,
+        base: type[T],
+        classes: Mapping[str, type[T]],
+        *,
+        group: str,
+        is_path: Callable[[str], bool] = has_dot,
+    ) -> None:
         """Keep `classes` by name.
 
         Args:
             key: what the user sets, such as `model.position`; stands in messages.
             base: what every class must derive from.
-            classes: this package's own.
+            classes: this package's own; what is added to it later is found, too.
             group: of entry points, behind `lightning_metatok.`.
+            is_path: tells a dotted path from what else the key takes, such as names of files.
         """
-        self.key, self.base, self.group = key, base, f"lightning_metatok.{group}"
-        self._classes = dict(classes)
+        self.key, self.base, self.group, self.is_path = key, base, f"lightning_metatok.{group}", is_path
+        self._classes = classes
+        REGISTRIES[key] = self
 
     def __getitem__(self, name: str) -> type[T]:
         """Return the class; `KeyError` where no class of this package or of an entry point has that name."""
@@ -64,18 +82,20 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         Raises:
             UserError: nobody has that name, it cannot be imported, or it is no such class.
         """
+        if not isinstance(name, str):
+            raise UserError(f"{self.key}={name!r}: expected one of {', '.join(self)}")
         if name in self._classes:
             return self._classes[name]
         if name in self._installed:
             try:
                 found = self._installed[name].load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 value = self._installed[name].value
                 raise UserError(
                     f"{self.key}={name}: its entry point {value} cannot be imported: {_short(error)}"
                 ) from error
             return self._checked(name, found)
-        if "." in name:
+        if self.is_path(name):
             return self._checked(name, self._imported(name))
         raise UserError(f"{self.key}={name!r}: expected one of {', '.join(self)}{nearest(name, self)}")
 
@@ -96,7 +116,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             sys.path.append(here)
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # whatever the code there raises is about that code
+        except (Exception, SystemExit) as error:  # whatever the code there raises is about that code
             raise UserError(f"{self.key}={path}: {module_name} cannot be imported: {_short(error)}") from error
         finally:
             if appended:
@@ -116,10 +136,25 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
 def is_foreign(name: str) -> bool:
     """Whether a name is a dotted path to code outside this package: a run folder from elsewhere may not choose it."""
-    return "." in name and not name.startswith("lightning_metatok.")
+    return has_dot(name) and not name.startswith("lightning_metatok.")
 
 
-def _short(error: Exception) -> str:
+def foreign_names(key: str, value: Any) -> Iterator[str]:
+    """Names of code outside this package in a value of an option; none where no registry has its key.
+
+    `key`: dotted, such as `model.position`. Below a list of mappings, such as phases of a curriculum, their keys count.
+    """
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from foreign_names(f"{key.partition('.')[0]}.{name}", one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from foreign_names(key, one)
+    elif key in REGISTRIES and isinstance(value, str) and is_foreign(value) and REGISTRIES[key].is_path(value):
+        yield value
+
+
+def _short(error: BaseException) -> str:
     """The kind of an error and its first line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

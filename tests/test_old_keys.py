@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import TransformerConfig
-from lightning_metatok.old_keys import OLD, Mechanisms, translated, translated_flat
+from lightning_metatok.old_keys import OLD, Mechanisms, renamed_in, translated, translated_flat
 
 SHAPE: dict[str, Any] = {"n_layers": 4, "n_heads": 2, "d_model": 16, "vocab_size": 50}
 NOTHING: dict[str, Any] = {}
@@ -72,6 +72,16 @@ def test_flat_keys_are_those_of_a_file_in_new_keys() -> None:
         "model.mechanism_options.shared": True,
     }
     assert translated_flat({"model.meta_attention": False})["model.mechanism_options"] == "{}"
+
+
+def test_slots_have_another_key_now() -> None:
+    assert renamed_in("data", {"meta_positions": [3], "seed": 1}) == {
+        "seed": 1,
+        "meta_placement_options": {"slots": [3]},
+    }
+    assert renamed_in("data", {"meta_positions": None, "seed": 1}) == {"seed": 1}
+    assert translated_flat({"data.meta_positions": "[3]"}) == {"data.meta_placement_options.slots": "[3]"}
+    assert translated_flat({"data.meta_positions": None}) == {"data.meta_placement_options": "{}"}
 
 
 # -- parts that come one after the other

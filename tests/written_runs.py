@@ -26,8 +26,13 @@ def write_run(
     metric: str = EXACT,
     config: dict[str, Any] | None = None,
     last: dict[str, float] | None = None,
+    scored: str | None = None,
 ) -> Path:
-    """Write a run folder as `fit` does: a validation every 10 steps, each with the next of `values`; then `last`."""
+    """Write a run folder as `fit` does: a validation every 10 steps, each with the next of `values`; then `last`.
+
+    Args:
+        scored: fingerprint of the text that it was scored on.
+    """
     folder.mkdir(parents=True)
     flat = {
         "data": {"task": "parity", "task_options": {"n_bits": [2, 8]}, "meta_placement": ARMS[arm]["placement"]}
@@ -42,7 +47,10 @@ def write_run(
         flat[group][name] = value  # type: ignore[index]
     (folder / "config.yaml").write_text(yaml.safe_dump(flat))
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
-    (folder / "arm.json").write_text(json.dumps({"arm": arm, "differs": ARMS[arm], "parameters": parameters}))
+    card: dict[str, Any] = {"arm": arm, "differs": ARMS[arm], "parameters": parameters}
+    if scored is not None:
+        card["scored_text"] = {"fingerprint": scored, "targets": 48960, "bytes_per_target": 2.562}
+    (folder / "arm.json").write_text(json.dumps(card))
     lines: list[dict[str, Any]] = []
     for i, value in enumerate(values):
         step = 10 * (i + 1)

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-IntArray = NDArray[np.int64]
+from lightning_metatok.arrays import IntArray
 
 
 @dataclass(frozen=True)

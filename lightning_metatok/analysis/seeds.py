@@ -19,6 +19,7 @@ How often each really covers the truth is simulated in tests/analysis/test_seeds
 """
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ EXACT = 12
 """Seeds up to which all 2^n sign patterns are counted; beyond, `PATTERNS` drawn ones."""
 PATTERNS = 9999
 SEED = 20250918
+ROUNDING = 1e-9
+"""Numbers that agree to so many parts of them are the same."""
 
 Floats = NDArray[np.float64]
 
@@ -49,11 +52,11 @@ def paired_t(difference_n: ArrayLike, confidence: float = 0.95) -> SeedInterval:
     """Return Student's interval of the mean difference.
 
     Args:
-        difference_n: a - b, one number a seed, `FEWEST` at least. All equal: the interval is that number, p is NaN.
+        difference_n: a - b, one number a seed, `FEWEST` at least. Without spread the interval is their mean, p is NaN.
     """
     values_n = _checked(difference_n)
     mean = float(values_n.mean())
-    if np.ptp(values_n) == 0:
+    if not has_spread(values_n):
         return SeedInterval(mean, mean, mean, math.nan)
     found = stats.ttest_1samp(values_n, 0)
     low, high = found.confidence_interval(confidence)
@@ -87,7 +90,7 @@ def welch(a_n: ArrayLike, b_n: ArrayLike, confidence: float = 0.95) -> SeedInter
     """Return the interval of mean(a) - mean(b) where nothing pairs them; `FEWEST` seeds each at least."""
     a_n, b_n = _checked(a_n), _checked(b_n)
     mean = float(a_n.mean() - b_n.mean())
-    if np.ptp(a_n) + np.ptp(b_n) == 0:
+    if not (has_spread(a_n) or has_spread(b_n)):
         return SeedInterval(mean, mean, mean, math.nan)
     found = stats.ttest_ind(a_n, b_n, equal_var=False)
     low, high = found.confidence_interval(confidence)
@@ -119,6 +122,12 @@ def detectable(spread: float, n: int, wanted: float = 0.8, confidence: float = 0
     while power(high, spread, n, confidence) < wanted:
         high *= 2
     return float(brentq(lambda x: power(x, spread, n, confidence) - wanted, low, high, xtol=1e-6 * spread))
+
+
+def has_spread(values_n: ArrayLike) -> bool:
+    """Whether numbers differ by more than the rounding of a subtraction."""
+    values_n = np.asarray(values_n, dtype=np.float64)
+    return bool(np.ptp(values_n) > ROUNDING * np.abs(values_n).max())
 
 
 def _checked(values_n: ArrayLike) -> Floats:
@@ -160,7 +169,8 @@ def kaplan_meier(steps_n: ArrayLike, solved_n: ArrayLike, confidence: float = 0.
     if not np.asarray(solved_n, dtype=bool).any():  # no step at which the share falls
         none = np.ones_like(sf.quantiles)
         return Survival(sf.quantiles, sf.probabilities, none * math.nan, none * math.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where no run is left the interval is NaN, as it should be
         ends = sf.confidence_interval(confidence, method="log-log")
     return Survival(sf.quantiles, sf.probabilities, ends.low.probabilities, ends.high.probabilities)
 

@@ -47,7 +47,7 @@ LARGEST = 10**12
 MOST: dict[str, float] = {
     "seed_everything": LARGEST_SEED,
     "sample.seed": LARGEST_SEED,
-    "data.seed": 2**63 - 1,
+    **dict.fromkeys(("data.seed", "seed.data", "seed.weights", "seed.dropout"), 2**63 - 1),
     "data.batch_size": 2**20,
     "data.block_size": 2**24,
     "data.num_workers": 1024,
@@ -77,7 +77,10 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run_dir": (lambda value: bool(str(value).strip()), "a folder"),
     "ckpt_path": (lambda value: bool(str(value).strip()), "a checkpoint"),
     "seed_everything": SEED,
-    "data.seed": (_number(0, 2**63 - 1), "a seed from 0 to 2^63 - 1"),
+    **dict.fromkeys(
+        ("data.seed", "seed.data", "seed.weights", "seed.dropout"),
+        (_number(0, 2**63 - 1), "a seed from 0 to 2^63 - 1"),
+    ),
     "data.corpus": (
         lambda value: bool(value) and all(str(entry).strip() for entry in _entries(value)),
         "a file, a folder, a list of these, or the name of a data set",

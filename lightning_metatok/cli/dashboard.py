@@ -49,7 +49,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from lightning_metatok.report.dashboard import write_dashboard
 
     study, out = read_study(arguments, verb, MADE)
-    write_dashboard(study, out, with_probes=bool(arguments.runs))
+    write_dashboard(study, out, with_probes=bool(arguments.runs), solved=arguments.solved)
     print(f"{out}: {len(study.runs)} runs, {len(study.conditions)} conditions", flush=True)
     return serve(out, arguments.port) if serves else 0
 

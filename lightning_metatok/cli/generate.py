@@ -25,6 +25,7 @@ def build_parser() -> OptionParser:
     )
     parser.add_argument("--placement", default="random", help=f"one of {', '.join(PLACEMENTS)} (random)")
     parser.add_argument("--show_meta", action="store_true", help="show <|meta|> in the output")
+    parser.add_argument("--trust", action="store_true", help="import classes of other packages that the model needs")
     return parser
 
 
@@ -52,7 +53,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from lightning_metatok.lit.sampling import complete
 
     rule = InjectionRule(fraction=arguments.meta_fraction, placement=arguments.placement)
-    model, tokenizer = load_model(Path(arguments.ckpt_path))
+    model, tokenizer = load_model(Path(arguments.ckpt_path), trust=arguments.trust)
     print(
         complete(
             model,

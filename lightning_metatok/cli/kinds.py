@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 from lightning.pytorch import Callback, LightningDataModule
 
@@ -42,6 +43,11 @@ class Kind:
     callbacks: Mapping[str, type[Callback]]
     verbs: Mapping[str, Sequence[str]]
     always: Mapping[str, Sequence[type[Callback]]]
+
+    @property
+    def seed(self) -> int:
+        """The seed of its data where nobody names one."""
+        return int(signature(self.data).parameters["seed"].default)
 
 
 KINDS = {

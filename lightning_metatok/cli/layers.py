@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.old_keys import renamed
 from lightning_metatok.yaml_files import in_one_line, read_config, value_of
 
 CONFIG_OPTIONS = ("--config", "-c")
@@ -42,9 +43,9 @@ def read_layers(argv: Sequence[str], known: Sequence[str], *, skip_unreadable: b
     for name, value in _arguments(argv):
         if name in CONFIG_OPTIONS:
             with suppress(UserError) if skip_unreadable else nullcontext():
-                layers += [list(dotted(read_config(value), options)), Layer()]
+                layers += [list(renamed(dotted(read_config(value), options))), Layer()]
         elif name.startswith("--"):
-            layers[-1] += dotted({name[2:]: _value(value)}, options)
+            layers[-1] += renamed(dotted({name[2:]: _value(value)}, options))
     return [layer for layer in layers if layer]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.old_keys import NEW, OLD, Mechanisms, without
+from lightning_metatok.old_keys import NEW, OLD, RENAMED, Mechanisms, renamed_in, without
 from lightning_metatok.yaml_files import read_config, value_of
 
 GROUP = "model"
@@ -22,6 +22,7 @@ def current(args: Sequence[str], config_options: tuple[str, ...]) -> list[str]:
     Raises:
         UserError: an old key has a wrong value, or says nothing with the mechanism that is named in new keys.
     """
+    args = list(_under_new_names(args))
     kept: list[str] = []
     read, found_old = Mechanisms(), False
     for part, argument in _parts(args, config_options):
@@ -37,9 +38,25 @@ def current(args: Sequence[str], config_options: tuple[str, ...]) -> list[str]:
 
 
 def without_old_keys(config: Any) -> Any:
-    """Return what a file says without the model's old keys."""
-    model = config.get(GROUP) if isinstance(config, Mapping) else None
-    return {**config, GROUP: without(model)} if isinstance(model, Mapping) else config
+    """Return what a file says without the model's old keys, and with each key that has another name now under that."""
+    if not isinstance(config, Mapping):
+        return config
+    found = dict(config)
+    if isinstance(model := config.get(GROUP), Mapping):
+        found[GROUP] = without(model)
+    for group in {key.partition(".")[0] for key in RENAMED}:
+        if isinstance(config.get(group), Mapping):
+            found[group] = renamed_in(group, config[group])
+    return found
+
+
+def _under_new_names(args: Sequence[str]) -> Iterator[str]:
+    for word in args:
+        name, equals, value = word.partition("=")
+        if name.removeprefix("--") not in RENAMED or not name.startswith("--"):
+            yield word
+        elif value != "null":
+            yield f"--{RENAMED[name.removeprefix('--')]}{equals}{value}"
 
 
 def _parts(args: Sequence[str], config_options: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], list[str]]]:

@@ -19,9 +19,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lightning_metatok.cli.config_files import values_of
+from lightning_metatok.cli.layers import last_value, read_layers
 from lightning_metatok.cli.own_config import run_folder_of, with_own_config
 from lightning_metatok.cli.training import TrainingCLI
-from lightning_metatok.cli.training_parser import quiet
+from lightning_metatok.cli.training_parser import quiet, without
 from lightning_metatok.console import printer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.files import write_atomically
@@ -31,6 +32,7 @@ from lightning_metatok.lit.run.lock import RunLock
 from lightning_metatok.lit.run.loggers import save_figure
 from lightning_metatok.probes import PROBES, Finding, Probe, Subject
 from lightning_metatok.probes.subject import held_out
+from lightning_metatok.registry import has_dot
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's."""
@@ -44,6 +46,7 @@ class ProbeCLI(TrainingCLI):
     ) -> None:
         """`own_folder`: findings go to `run_dir`, not to the run that the checkpoint lies in."""
         self.own_folder = own_folder
+        self.probes = {**PROBES, **others(args, foreign)}
         super().__init__(verb, args, lock, foreign=foreign)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -53,11 +56,12 @@ class ProbeCLI(TrainingCLI):
             "--probes",
             type=list[str] | None,
             default=None,
-            help=f"What to ask, of {', '.join(PROBES)}; null: all that this checkpoint can answer.",
+            help=f"What to ask, of {', '.join(PROBES)}, or classes by their dotted paths; null: all names that this "
+            "checkpoint can answer.",
         )
         parser.add_argument("--examples", type=int, default=512, help="Held-out prompts or blocks that are looked at.")
         parser.add_argument("--probe_seed", type=int, default=0, help="Seed of random choices: nulls, folds, partners.")
-        for name, probe in PROBES.items():
+        for name, probe in self.probes.items():
             parser.add_class_arguments(probe, f"probe.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -68,7 +72,7 @@ class ProbeCLI(TrainingCLI):
         if not 0 <= self.config.probe_seed <= LARGEST_SEED:
             raise UserError(f"--probe_seed={self.config.probe_seed}: expected a seed from 0 to {LARGEST_SEED}")
         for name in self.config.probes or ():
-            if name not in PROBES:
+            if key_of(name) not in self.probes:
                 raise UserError(f"--probes={name}: expected one of {', '.join(PROBES)}{nearest(name, PROBES)}")
 
     def run(self) -> None:
@@ -128,6 +132,7 @@ class ProbeCLI(TrainingCLI):
         built = self._get(self.config_init, "probe")
         chosen: dict[str, Probe] = {}
         for name in dict.fromkeys(self.config.probes or PROBES):
+            name = key_of(name)
             probe: Probe = built[name]
             if (reason := probe.cannot(subject)) is not None:
                 if self.config.probes is not None:
@@ -152,6 +157,34 @@ class ProbeCLI(TrainingCLI):
 
     def _folder(self) -> Path:
         return self._run_folder() / self.verb
+
+
+def key_of(name: str) -> str:
+    """Where the options of a probe stand, under `probe`: its name, for a class by its dotted path the name in it."""
+    return PROBES.resolve(name).name if has_dot(name) else name
+
+
+def others(argv: Sequence[str], foreign: str | None) -> dict[str, type[Probe]]:
+    """Return the probes that `argv` asks for by dotted paths, by the names in them: they have options, too.
+
+    What the configuration `foreign` alone asks for is not looked at.
+
+    Raises:
+        UserError: there is no such class, or it has the name of another probe.
+    """
+    layers = read_layers(argv if foreign is None else without(argv, foreign), (), skip_unreadable=True)
+    asked = last_value(layers, "probes")
+    found: dict[str, type[Probe]] = {}
+    for name in dict.fromkeys(asked if isinstance(asked, list) else ()):
+        if isinstance(name, str) and has_dot(name):
+            probe = PROBES.resolve(name)
+            key = getattr(probe, "name", None)
+            if not isinstance(key, str) or not key.isidentifier():
+                raise UserError(f"--probes={name}: its name is {key!r}; expected a word, which its files are called by")
+            if PROBES.get(key, found.get(key, probe)) is not probe:
+                raise UserError(f"--probes={name}: its name {key!r} is that of another probe")
+            found[key] = probe
+    return found
 
 
 def write_finding(folder: Path, finding: Finding, step: int) -> None:

@@ -25,6 +25,7 @@ def build_parser() -> OptionParser:
     """Options of the verb."""
     parser = OptionParser(prog="lightning-metatok replay", description=__doc__)
     parser.add_argument("run", help="run folder; the last such step of each rank is made again")
+    parser.add_argument("--trust", action="store_true", help="import classes of other packages that the model needs")
     return parser
 
 
@@ -39,17 +40,18 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not found:
         raise UserError(f"{arguments.run}: expected a run that stopped on a loss or gradient that was not finite")
     last = max(step for step, _ in found)
-    again = [_replay(path) for step, path in found if step == last]
+    again = [_replay(path, arguments.trust) for step, path in found if step == last]
     return 0 if any(again) else 1
 
 
-def _read(path: Path) -> "tuple[dict[str, Any], MetaTokenLM, list[Batch]]":
+def _read(path: Path, trust: bool) -> "tuple[dict[str, Any], MetaTokenLM, list[Batch]]":
     """The record of a step, the module as it was before it, and its batches.
 
     Raises:
-        UserError: the record is damaged, or holds a part of what a step needs.
+        UserError: the record is damaged, or holds a part of what a step needs, or needs code that nobody vouched for.
     """
     from lightning_metatok.data import Batch
+    from lightning_metatok.lit.checkpoints.contents import check_trusted_axes
     from lightning_metatok.lit.checkpoints.io import read_state
     from lightning_metatok.lit.module import MetaTokenLM
 
@@ -57,6 +59,8 @@ def _read(path: Path) -> "tuple[dict[str, Any], MetaTokenLM, list[Batch]]":
     if missing := [name for name in NEEDED if name not in record]:
         raise UserError(f"run={path}: expected a whole record of a step; it lacks {', '.join(missing)}")
     try:
+        if not trust:
+            check_trusted_axes(record["hyper_parameters"], f"run={path}")
         module = MetaTokenLM(**{**record["hyper_parameters"], "compile": False})
         module.load_state_dict(record["state_dict"])
         batches = [Batch(**content) for content in record["batches"]]
@@ -69,13 +73,13 @@ def _read(path: Path) -> "tuple[dict[str, Any], MetaTokenLM, list[Batch]]":
     return record, module, batches
 
 
-def _replay(path: Path) -> bool:
+def _replay(path: Path, trust: bool) -> bool:
     """Make the step of one rank again; whether something is not finite."""
     import torch
 
     from lightning_metatok.lit.checkpoints.random_state import set_random_state
 
-    record, module, batches = _read(path)
+    record, module, batches = _read(path, trust)
     device = record["device"] if record["device"] == "cpu" or torch.cuda.is_available() else "cpu"
     module.scores_answers_only = record["scores_answers_only"]
     module.separate_documents = record["separate_documents"]

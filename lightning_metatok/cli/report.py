@@ -28,7 +28,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from lightning_metatok.report.write import HTML, write
 
     study, out = read_study(arguments, verb, MADE)
-    page = report(study, with_probes=bool(arguments.runs))
+    page = report(study, with_probes=bool(arguments.runs), solved=arguments.solved)
     write(page, out)
     print(f"{out / HTML}: {len(study.runs)} runs, {len(study.conditions)} conditions")
     return 0

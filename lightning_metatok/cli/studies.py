@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_metatok.errors import OptionParser, UserError
+from lightning_metatok.report.estimates import SOLVED
 
 if TYPE_CHECKING:
     from lightning_metatok.report.study import Study
@@ -18,6 +19,20 @@ def add_arguments(parser: OptionParser, made: str) -> None:
     parser.add_argument("--runs", nargs="+", metavar="RUN", type=Path, help="run folders, instead of a sweep")
     parser.add_argument("--folder", type=Path, help="where the sweep lives (runs/sweeps/NAME)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to write (runs/sweeps/NAME/{made})")
+    add_solved(parser)
+
+
+def add_solved(parser: OptionParser) -> None:
+    """Add the option that says when a run has solved its task."""
+    parser.add_argument(
+        "--solved", type=float, default=SOLVED, help=f"exact answers from which on a run has solved its task ({SOLVED})"
+    )
+
+
+def check_solved(solved: float) -> None:
+    """Raise `UserError` where no accuracy can be meant."""
+    if not 0 < solved <= 1:
+        raise UserError(f"--solved={solved:g}: expected a share of exact answers, above 0 and at most 1")
 
 
 def read_study(arguments: argparse.Namespace, verb: str, made: str) -> tuple["Study", Path]:
@@ -26,6 +41,7 @@ def read_study(arguments: argparse.Namespace, verb: str, made: str) -> tuple["St
     Raises:
         UserError: neither or both were given, or what was given cannot be shown.
     """
+    check_solved(arguments.solved)
     if (arguments.sweep is None) == (not arguments.runs):
         raise UserError(f"{verb}: expected a sweep file or --runs RUN [RUN ...], one of the two")
     if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():

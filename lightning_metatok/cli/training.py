@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -67,6 +68,12 @@ DESCRIPTION = (
     "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins. --trust: the configuration "
     "beside a checkpoint may name classes of other packages, which are imported."
 )
+SEEDS = {
+    "weights": "the weights at the start; null: seed_everything",
+    "data": "the training data and their order, and of marks; null: data.seed, which files set to seed_everything",
+    "dropout": "dropout and random positions; null: that of the data",
+}
+"""What can be drawn apart."""
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 
 
@@ -132,6 +139,8 @@ class TrainingCLI(LightningCLI):
             default=[],
             help="Keys that may differ from those of the run that fit goes on with, such as model.optimizer.lr.",
         )
+        for name, what in SEEDS.items():
+            parser.add_argument(f"--seed.{name}", type=int | None, default=None, help=f"Seed of {what}.")
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
@@ -143,11 +152,24 @@ class TrainingCLI(LightningCLI):
         """Parse, and check what no class checks before a seed is set or a folder is made."""
         super().parse_arguments(parser, args)
         check_bounds(self.config)
+        data, own = self.config.data, self.config.seed.data
+        if own is not None:
+            usual = (own, self.config.seed_everything, self.kind.seed)
+            if data.seed not in usual:
+                raise UserError(f"data.seed={data.seed}, seed.data={own}: expected one of them alone, or the same")
+            data.seed = own
 
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
         check_machine(self.config)
         check_memory(self.config.as_dict(), trains=self.verb == "fit")
+        weights = self.config.seed.weights
+        if weights is None and not isinstance(self.config.seed_everything, bool):
+            weights = self.config.seed_everything
+        if weights is not None:
+            torch.manual_seed(
+                weights
+            )  # whatever has drawn since it was set first, the model's start is that of the seed
         with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
             super().instantiate_classes()
 
@@ -184,6 +206,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Prepare the data, claim the run folder, and build the trainer with this project's callbacks and loggers."""
         self.model.tokenizer = self._carried_tokenizer()
+        self.model.dropout_from = self.config.seed.dropout
         if isinstance(self.datamodule, TaskDataModule):
             self.datamodule.carried = self.model.tokenizer
         else:

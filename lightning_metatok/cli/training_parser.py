@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from operator import or_
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line, values_of
 from lightning_metatok.cli.layers import CONFIG_OPTIONS, merged_mappings, read_layers
 from lightning_metatok.cli.old_options import current, without_old_keys
-from lightning_metatok.cli.trust import check_trusted
+from lightning_metatok.cli.trust import check_trusted, check_trusted_names
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.old_keys import old_options
 from lightning_metatok.yaml_files import as_text, read_config, value_of
@@ -72,18 +72,28 @@ class Parser(LightningArgumentParser):
         check_config_files(values_of(argv, CONFIG_OPTIONS), [*known, *old_options()])
         if self.foreign is not None:
             check_trusted(read_config(self.foreign), f"--config={self.foreign}", self)
+            own = read_layers(without(argv, self.foreign), known)
         argv = current(argv, CONFIG_OPTIONS)
         argv += merged_mappings(read_layers(argv, known), self, known, self.say)
         try:
-            return super().parse_args(argv, *rest, **kwargs)
+            parsed = super().parse_args(argv, *rest, **kwargs)
         except OmegaConfBaseException as error:  # ${...} of no known key, or in a circle
             line = str(error).partition("\n")[0]
             named = re.search(r"'([\w.]+)'", line)
             raise UserError(f"{error.full_key}: {line}{nearest(named[1], known) if named else ''}") from error
+        if self.foreign is not None:
+            check_trusted_names(vars(parsed.as_flat()), own, f"--config={self.foreign}")
+        return parsed
 
     def _apply_actions(self, cfg: Any, *rest: Any, **kwargs: Any) -> Any:
         """Leave out what `current` has said in new keys."""
         return super()._apply_actions(without_old_keys(cfg), *rest, **kwargs)
+
+
+def without(argv: Sequence[str], foreign: str) -> list[str]:
+    """Return `argv` without the configuration that the user did not name, which comes first."""
+    assert tuple(argv[:2]) == ("--config", foreign)
+    return list(argv[2:])
 
 
 NUMBER = re.compile(r"^[-+]?[0-9._]*[0-9][0-9._]*([eE][-+]?[0-9]+)?$")

@@ -1,16 +1,21 @@
 """Whether a configuration that came with a checkpoint may be obeyed: what it names is imported, which runs its code."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from lightning_metatok.cli.layers import CLASS, dotted, leaves
+from lightning_metatok.cli.layers import CLASS, Layer, dotted, leaves
 from lightning_metatok.errors import UserError
+from lightning_metatok.registry import foreign_names
 
+PHASE = "task"
+"""Of a phase of `data.curriculum`: a name as in `data.task`."""
 TRUSTED = ("lightning_metatok", "lightning", "torch", "torchmetrics")
 """Packages that are imported anyway."""
+REGISTERED = ("data.task",)
+"""Options that take a name of a registry, or the dotted path of a class."""
 OPTION = "--trust"
 
 
@@ -26,9 +31,28 @@ def check_trusted(content: Mapping[str, Any], source: str, parser: ArgumentParse
     for key, value in dotted(content, options):
         hint = getattr(actions.get(key), "_typehint", None)
         if hint is not None:
-            named += _named(value, anywhere=_takes_a_class(hint))
+            named += _named(value, anywhere=key in REGISTERED or _takes_a_class(hint))
         elif key not in options and isinstance(value, str):  # the name of a file to read the group from
             named.append(value)
+    _refuse(named, source)
+
+
+def check_trusted_names(values: Mapping[str, Any], own: Sequence[Layer], source: str) -> None:
+    """Refuse names of code outside this package, such as that of a positional encoding, that the user did not give.
+
+    Args:
+        values: the whole configuration by dotted key, ${...} followed.
+        own: layers of what the user gave.
+        source: of the others.
+
+    Raises:
+        UserError: it names them, and how to allow it.
+    """
+    given = {key for layer in own for key, _ in layer}
+    _refuse([n for key, value in values.items() if key not in given for n in foreign_names(key, value)], source)
+
+
+def _refuse(named: Sequence[str], source: str) -> None:
     if named:
         raise UserError(
             f"{source}: expected code of {', '.join(TRUSTED)} alone, and it names {', '.join(dict.fromkeys(named))}, "
@@ -40,7 +64,7 @@ def _named(value: Any, *, anywhere: bool) -> Iterator[str]:
     """Texts in a value that stand for a class of another package, or for a file that may name one."""
     if isinstance(value, Mapping):
         for key, one in value.items():
-            yield from _named(one, anywhere=anywhere or key == CLASS)
+            yield from _named(one, anywhere=anywhere or key in (CLASS, PHASE))
     elif isinstance(value, list):
         for one in value:
             yield from _named(one, anywhere=anywhere)

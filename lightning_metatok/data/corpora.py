@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,9 @@ from lightning_metatok.data.sources import PYTHON_STDLIB, Files, HubSplit, Pytho
 from lightning_metatok.data.splits import SPLITS, Division, Named, Split, by_name, divide, is_validation, near
 from lightning_metatok.data.text_documents import TextDocuments
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.registry import Registry
 
-__all__ = ["SPLITS", "Corpus", "CorpusConfig", "Split", "looks_local", "open_corpus"]
+__all__ = ["CORPORA", "SPLITS", "Corpus", "CorpusConfig", "Split", "looks_local", "open_corpus"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class CorpusConfig:
 
     corpus: list[str] | str = PYTHON_STDLIB
     """python-stdlib; or a .txt, .md, .jsonl, .ndjson, .json or .parquet file (all but the last also as .gz or .zst),
-    a folder or a glob of such files, or a list of these; or the name of a data set on the Hugging Face hub"""
+    a folder or a glob of such files, or a list of these; or the name of a data set on the Hugging Face hub; or the
+    dotted path of a class with the methods of `lightning_metatok.data.sources.Source`, built without arguments"""
     corpus_subset: str | None = None
     """configuration of a hub data set, such as 'en' of allenai/c4"""
     validation_corpus: list[str] | str | None = None
@@ -180,6 +183,8 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     """
     if config.corpus == PYTHON_STDLIB:
         return _open_python(config)
+    if isinstance(config.corpus, str) and (config.corpus in CORPORA or is_class(config.corpus)):
+        return _open_class(config, config.corpus)
     if isinstance(config.corpus, str) and not looks_local(config.corpus):
         return _open_hub(config, config.corpus)
     named, option = _named(config.corpus, "data.corpus"), f"data.corpus={config.corpus!r}"
@@ -197,11 +202,23 @@ def _open_python(config: CorpusConfig) -> Corpus:
     names = stdlib_names()
     kept = [is_validation(name, config.validation_fraction) for name in names]
     train = PythonSources(tuple(name for name, other in zip(names, kept, strict=True) if not other))
-    validation: Source = PythonSources(tuple(name for name, own in zip(names, kept, strict=True) if own))
-    if config.validation_corpus is not None:
-        paths = _paths(config.validation_corpus, "data.validation_corpus")
-        validation = Files(paths, config.text_field, config.text_documents)
-    return Corpus(config, train, validation)
+    validation = PythonSources(tuple(name for name, own in zip(names, kept, strict=True) if own))
+    return Corpus(config, train, _validation_files(config) or validation)
+
+
+def _open_class(config: CorpusConfig, name: str) -> Corpus:
+    kind = CORPORA.resolve(name)
+    try:
+        source = kind()
+    except TypeError as error:
+        raise UserError(f"data.corpus={name}: {error}; expected a class that is built without arguments") from error
+    return Corpus(config, source, _validation_files(config))
+
+
+def _validation_files(config: CorpusConfig) -> Files | None:
+    if config.validation_corpus is None:
+        return None
+    return Files(_paths(config.validation_corpus, "data.validation_corpus"), config.text_field, config.text_documents)
 
 
 def _open_hub(config: CorpusConfig, name: str) -> Corpus:
@@ -224,6 +241,21 @@ def looks_local(name: str) -> bool:
         or format_of(name) is not None
         or name.startswith(("/", "./", "../", "~"))
     )
+
+
+def is_class(name: str) -> bool:
+    """Return whether `name` is meant as the dotted path of a class, not as a path or a data set of the hub."""
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) is not None and not looks_local(name)
+
+
+CORPORA: Registry[Source] = Registry(
+    "data.corpus",
+    Source,
+    {},
+    group="corpora",
+    is_path=is_class,
+)
+"""Text that is neither in files nor on the hub."""
 
 
 def _entries(given: list[str] | str, option: str) -> list[str]:

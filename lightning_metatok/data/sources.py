@@ -7,7 +7,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lightning_metatok.data.json_documents import json_documents, missing_field
 from lightning_metatok.data.local_files import check_unpacked_size, format_of
@@ -20,6 +20,7 @@ NOT_PROSE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_b
 """Folders of the standard library that are left out: tests, and packages that are not part of it."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """An ordered collection of documents."""
 

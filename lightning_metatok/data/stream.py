@@ -111,7 +111,7 @@ class BatchBuilder:
             targets_BT=next_token_targets(tokens_BT, meta_mask_BT, self.retarget),
             meta_mask_BT=meta_mask_BT,
             document_ids_BT=document_ids_BT,
-            position_ids_BT=positions_within(document_ids_BT),
+            position_ids_BT=self.rule.where.position_ids(document_ids_BT, meta_mask_BT),
         )
 
     def _shuffled(self, samples_B: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -130,14 +130,6 @@ def documents_of_slots(document_ids_BS: Tensor, meta_mask_BT: Tensor) -> Tensor:
     """Return int64 [B, T]; a meta-token belongs to the document of the source token before it, if any."""
     source_BT = (~meta_mask_BT).cumsum(dim=1).sub(1).clamp(min=0)
     return document_ids_BS.gather(1, source_BT)
-
-
-def positions_within(document_ids_BT: Tensor) -> Tensor:
-    """Return int64 [B, T]: 0, 1, 2, ... in each document, meta-tokens counted."""
-    slots_T = torch.arange(document_ids_BT.shape[1])
-    starts_BT = torch.zeros_like(document_ids_BT)
-    starts_BT[:, 1:] = torch.where(document_ids_BT[:, 1:] != document_ids_BT[:, :-1], slots_T[1:], 0)
-    return slots_T - starts_BT.cummax(dim=1).values
 
 
 class StepDataset(Dataset[Batch]):

@@ -39,3 +39,8 @@ class SourceTokenLoss(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Both units; NaN before any target was seen."""
         return {"nats": self.nll / self.n_targets, "bits_per_byte": self.nll / math.log(2) / self.n_bytes}
+
+
+def bytes_per_target(nats: float, bits_per_byte: float) -> float:
+    """Bytes of text that stand behind a scored target, on average: what tells the text of two losses apart."""
+    return nats / math.log(2) / bits_per_byte if bits_per_byte else math.nan

@@ -40,6 +40,8 @@ class MetaTokenLM(LightningModule):
     """Language model with learned meta-tokens."""
 
     bytes_V: Tensor
+    dropout_from: int | None = None
+    """Seed of dropout and of random positions; None: that of the data."""
 
     def __init__(
         self,
@@ -206,8 +208,9 @@ class MetaTokenLM(LightningModule):
         """What the generator is seeded with before this micro-batch; None where nothing is drawn."""
         if self.config.dropout == 0 and not self.model.positions.draws_in_training:
             return None
-        seed = data_of(self.trainer).seed ^ DROPOUT
-        return int(random_bits(seed, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
+        own = self.dropout_from
+        seed = data_of(self.trainer).seed if own is None else own
+        return int(random_bits(seed ^ DROPOUT, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch."""

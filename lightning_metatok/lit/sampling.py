@@ -37,7 +37,7 @@ def complete(
     ids = tokenizer.encode_prompt(prompt) or [tokenizer.eos_id]
     tokens_BT = torch.tensor([ids])
     meta_mask_BT = tokens_BT == tokenizer.meta_id
-    if rule is not None and rule.placement != "fixed" and not meta_mask_BT.any():  # a prompt has no fixed slots
+    if rule is not None and rule.where.by_share and not meta_mask_BT.any():  # a prompt has no fixed slots
         injected = replace(rule, length="grow").apply(
             tokens_BT,
             block_length=tokens_BT.shape[1],

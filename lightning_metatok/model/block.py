@@ -19,6 +19,7 @@ from lightning_metatok.model.branch import MLP as MLP_BRANCH
 from lightning_metatok.model.branch import SELF_ATTENTION, Branch
 from lightning_metatok.model.cache import KeysValues, Memories
 from lightning_metatok.model.config import TransformerConfig
+from lightning_metatok.model.start import Start
 
 
 class MLP(nn.Module):
@@ -87,15 +88,19 @@ class Block(nn.Module):
         return add(0, where, update.to(flat.dtype)).view_as(x_BTD)
 
 
-def initialise(module: nn.Module, n_layers: int) -> None:
+def initialise(module: nn.Module, n_layers: int, start: Start) -> None:
     """Initialise as nanoGPT does: normal(0, 0.02) weights, zero biases, the last layer of each branch
     smaller.
 
-    Smaller by sqrt(2 * n_layers), so that the residual stream's variance does not grow with depth.
+    Smaller by sqrt(2 * n_layers), so that the residual stream's variance does not grow with depth. A module that has
+    ``draw(start)`` draws its own parameters.
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             last = name.endswith((".projections.out", ".mlp.down"))
-            nn.init.normal_(part.weight, std=0.02 / math.sqrt(2 * n_layers) if last else 0.02)
+            std = 0.02 / math.sqrt(2 * n_layers) if last else 0.02
+            start.under(name)("weight", part.weight, nn.init.normal_, std=std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
+        if (draw := getattr(part, "draw", None)) is not None:
+            draw(start.under(name))

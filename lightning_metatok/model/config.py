@@ -45,19 +45,21 @@ class TransformerConfig:
     """Longest sequence trained on; also the size of a learned position table."""
 
     position: str = "rotary"
-    """Positional encoding: a name in `lightning_metatok.model.positions.FAMILIES`."""
+    """Positional encoding: a name in `lightning_metatok.model.positions.FAMILIES`, or a class by its dotted path."""
 
     position_options: dict[str, Any] = field(default_factory=dict)
     """Options of the positional encoding, such as rotary's base; its file lists them with their defaults."""
 
     pattern: str = "causal"
-    """What self-attention may see: a name in `lightning_metatok.model.attention.patterns.PATTERNS`."""
+    """What self-attention may see: a name in `lightning_metatok.model.attention.patterns.PATTERNS`, or a class by its
+    dotted path."""
 
     pattern_options: dict[str, Any] = field(default_factory=dict)
     """Options of the pattern; its file lists them with their defaults."""
 
     mechanism: str = "meta"
-    """What meta-tokens do in a block: a name in `lightning_metatok.model.mechanisms.MECHANISMS`."""
+    """What meta-tokens do in a block: a name in `lightning_metatok.model.mechanisms.MECHANISMS`, or a class by its
+    dotted path."""
 
     mechanism_options: dict[str, Any] = field(default_factory=dict)
     """Options of the mechanism, such as the layers of meta-attention; its file lists them with their defaults."""
@@ -146,7 +148,7 @@ class TransformerConfig:
 
     @property
     def _family(self) -> type[positions.PositionEncoding]:
-        return positions.FAMILIES[self.position]
+        return positions.AXIS.find(self.position)
 
     def check_can(self, feature: str) -> None:
         """Raise `UserError` when the encoding, the pattern or the mechanism says that it cannot do `feature`.

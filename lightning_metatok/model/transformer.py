@@ -21,13 +21,16 @@ from lightning_metatok.model.block import Block, initialise
 from lightning_metatok.model.branch import EMBEDDING
 from lightning_metatok.model.cache import KVCache
 from lightning_metatok.model.config import TransformerConfig
+from lightning_metatok.model.start import Start
 
 
 class MetaTransformer(nn.Module):
     """A decoder-only transformer, as `config` says."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, seed: int | None = None) -> None:
+        """`seed`: what the weights begin with (`model.start`); None: the next number of torch's generator."""
         super().__init__()
+        start = Start.anew() if seed is None else Start(seed)  # before any module draws
         self.config = config
         self.pattern, self.mechanism = config.built_pattern, config.built_mechanism
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
@@ -47,8 +50,8 @@ class MetaTransformer(nn.Module):
         pre_norm = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        initialise(self, config.n_layers)
-        self.positions.initialise_tokens(self.embedding.weight)
+        initialise(self, config.n_layers, start)
+        self.positions.initialise_tokens(self.embedding.weight, start)
 
     def forward(
         self,

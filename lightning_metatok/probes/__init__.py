@@ -1,4 +1,7 @@
-"""Probes by name: what `lightning-metatok probe` can ask a checkpoint, in the order it asks."""
+"""Probes by name: what `lightning-metatok probe` can ask a checkpoint, in the order it asks.
+
+A probe of this package stands in `OWN`; those of others are asked for by a dotted path or an entry point.
+"""
 
 from lightning_metatok.probes.attention import Attention
 from lightning_metatok.probes.base import Finding, Probe, Subject
@@ -10,22 +13,26 @@ from lightning_metatok.probes.rate_distortion import RateDistortion
 from lightning_metatok.probes.readout import Readout
 from lightning_metatok.probes.sharpening import Sharpening
 from lightning_metatok.probes.updates import Updates
+from lightning_metatok.registry import Registry
 
-PROBES: dict[str, type[Probe]] = {
-    probe.name: probe
-    for probe in (
-        Eviction,
-        Paths,
-        Knockout,
-        Patching,
-        Attention,
-        Updates,
-        Cosine,
-        Lens,
-        Readout,
-        Sharpening,
-        RateDistortion,
-    )
-}
+OWN: tuple[type[Probe], ...] = (
+    Eviction,
+    Paths,
+    Knockout,
+    Patching,
+    Attention,
+    Updates,
+    Cosine,
+    Lens,
+    Readout,
+    Sharpening,
+    RateDistortion,
+)
+PROBES: Registry[Probe] = Registry(
+    "probes",
+    Probe,
+    {probe.name: probe for probe in OWN},
+    group="probes",
+)
 
 __all__ = ["PROBES", "Finding", "Probe", "Subject"]

@@ -21,6 +21,7 @@ from torch import Tensor
 from lightning_metatok.data import Batch
 from lightning_metatok.data.examples import BODY, CLOSES, CLOSES_TARGET, META, OPENS, OPENS_TARGET, Examples
 from lightning_metatok.probes.base import Subject
+from lightning_metatok.tasks.marks import marks_of_question
 from lightning_metatok.tasks.pairs import in_target
 
 
@@ -38,8 +39,8 @@ class Places:
 
     @property
     def other_meta_BT(self) -> Tensor:
-        """Marks of other segments."""
-        return self.meta_BT & ~self.opening_BT & ~self.closing_BT
+        """Marks of other segments, those of the question not among them."""
+        return self.meta_BT & self.body_BT & ~self.opening_BT & ~self.closing_BT
 
 
 def with_places(subject: Subject) -> Iterator[tuple[Batch, Places]]:
@@ -76,7 +77,7 @@ def flat_places(examples: Examples) -> dict[str, NDArray[np.bool_]]:
     meta = (flags & META) > 0
     at = np.arange(len(flags))
     last_n = np.full(len(examples), -1)
-    in_body = (flags & (BODY | META)) > 0
+    in_body = ((flags & (BODY | META)) > 0) & ~marks_of_question(examples)
     np.maximum.at(last_n, rows[in_body], at[in_body])
     opening, closing = _marks_of_targets(flags, meta)
     return {

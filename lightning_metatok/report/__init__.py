@@ -1,16 +1,18 @@
-"""What finished runs say together: read their folders, group them, read them off at equal budgets."""
+"""What finished runs say together: read their folders, group them, sum them up over seeds, compare their ends."""
 
-from lightning_metatok.report.budgets import Cell, Estimate, cells, estimate, largest_common_budget
+from lightning_metatok.report.budgets import Cell, cells
+from lightning_metatok.report.estimates import Difference, Estimate, difference, estimate
 from lightning_metatok.report.runs import Condition, Run, conditions, read_run
 
 __all__ = [
     "Cell",
     "Condition",
+    "Difference",
     "Estimate",
     "Run",
     "cells",
     "conditions",
+    "difference",
     "estimate",
-    "largest_common_budget",
     "read_run",
 ]

@@ -1,56 +1,36 @@
-"""Conditions side by side at the same cost: a metric read off every run at the largest budget that all runs reached.
+"""Conditions side by side where their runs ENDED: a learning-rate schedule that is read in its middle decides nothing.
 
-    metric |        ____ meta      Every run is read where the shortest one ends, on the straight line between the
-           |     __/   :           two logged points around it: the longer ones are not credited for going on.
-           |  __/ ___..:.. plain
-           +-----------:-------    source tokens, or FLOPs
-                     budget
-
-A value is a mean over seeds, with Student's interval for that mean. Of one seed alone, or of seeds that agree to the
-last digit (no spread is no proof of certainty), an accuracy has Wilson's interval over the prompts of one run, and
-another metric none.
+metric |        ____ meta      Every run counts at its own last value. What ended at another budget stands in the
+       |     __/               table and is said, but is not compared.
+       |  __/ ___... plain
+       +-----------------      source tokens, or FLOPs
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from lightning_metatok.analysis.statistics import wilson_interval
-from lightning_metatok.errors import UserError
-from lightning_metatok.report.runs import Condition, Run
+from lightning_metatok.report.estimates import Estimate, Values, estimate, is_accuracy, is_exact
+from lightning_metatok.report.runs import BUDGETS, Condition, Run, seed_keys
 
-CONFIDENCE = 0.95
 INFORMATIVE = (0.2, 0.95)
 """Accuracies of the plain arm between which a comparison says something: below, the task may be out of reach for all;
 above, there is nothing left to gain."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over `n_seeds` runs and its interval. `interval`: t, wilson, or empty; then `low` and `high` are NaN."""
-
-    mean: float
-    low: float
-    high: float
-    n_seeds: int
-    interval: str
+EQUAL = 0.01
+"""Budgets that differ by no more than this share count as equal."""
+UNITS = {"source_tokens": "source tokens", "flops": "training FLOPs"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A condition at a budget. `share_of_run`: where its runs were read, 1 being their end (mean over seeds)."""
+    """A condition at its end. `values`: by seed; `ended_at`: the smallest and the largest budget of its runs."""
 
     condition: Condition
+    values: Values
     estimate: Estimate
-    share_of_run: float
-
-
-def is_accuracy(metric: str) -> bool:
-    """Whether a metric is a share of answers that are right, 0 to 1."""
-    return metric.startswith(("accuracy/", "answers/"))
+    ended_at: tuple[float, float]
 
 
 def n_prompts(run: Run, metric: str) -> int | None:
@@ -63,60 +43,85 @@ def n_prompts(run: Run, metric: str) -> int | None:
     return int(n) if name.startswith("accuracy/") and n else None
 
 
-def largest_common_budget(runs: Sequence[Run], metric: str, budget: str) -> float:
-    """Return the largest budget at which `metric` is known of every run; `budget` is a key of `runs.BUDGETS`.
-
-    Raises:
-        UserError: a run did not log the metric, or one began to log it only after another had ended.
-    """
-    spans = [(run, *run.curve(metric, budget)[0][[0, -1]]) for run in runs]
-    ends, begins = min(spans, key=lambda span: span[2]), max(spans, key=lambda span: span[1])
-    if begins[1] > ends[2]:
-        name = budget.replace("_", " ").replace("flops", "FLOPs")
-        raise UserError(
-            f"--metric={metric}: {begins[0].folder} logged it first at {begins[1]:.4g} {name}, where "
-            f"{ends[0].folder} had ended ({ends[2]:.4g}); expected runs with a budget in common"
-        )
-    return float(ends[2])
-
-
-def estimate(values_n: ArrayLike, *, n_items: int | None = None, share: bool = False) -> Estimate:
-    """Return the mean of one value a seed, with its interval.
+def cells(conditions: Sequence[Condition], metric: str, budget: str, solved: float) -> list[Cell]:
+    """Return one cell a condition.
 
     Args:
-        values_n: one number a seed.
-        n_items: items behind each value, for a share of items that are right; used where seeds have no spread.
-        share: values lie between 0 and 1, and so does the interval.
+        budget: a key of `runs.BUDGETS`. solved: accuracy from which on a run has solved its task.
+
+    Raises:
+        UserError: a run did not log the metric, or not what it spent.
     """
-    values_n = np.asarray(values_n, dtype=np.float64)
-    n, mean = len(values_n), float(values_n.mean())
-    if n >= 2 and np.ptp(values_n) > 0:
-        from scipy import stats  # most of a second, which a verb's --help does not need
-
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values_n.std(ddof=1) / math.sqrt(n))
-        low, high = mean - half, mean + half
-        return Estimate(mean, max(low, 0.0), min(high, 1.0), n, "t") if share else Estimate(mean, low, high, n, "t")
-    if share and n_items:
-        low_, high_ = wilson_interval(round(mean * n_items), n_items, CONFIDENCE)
-        return Estimate(mean, float(low_), float(high_), n, "wilson")
-    return Estimate(mean, math.nan, math.nan, n, "")
-
-
-def cells(conditions: Sequence[Condition], metric: str, budget: str, at: float) -> list[Cell]:
-    """Return one cell a condition: `metric` when `at` of `budget` was spent, which every run must have reached."""
     found = []
     for condition in conditions:
         curves = [run.curve(metric, budget) for run in condition.runs]
-        values = [float(np.interp(at, *curve)) for curve in curves]
-        n_items = n_prompts(condition.runs[0], metric)
-        found.append(
-            Cell(
-                condition,
-                estimate(values, n_items=n_items, share=is_accuracy(metric)),
-                float(np.mean([at / spent[-1] for spent, _ in curves])),
-            )
+        spent = [float(at[-1]) for at, _ in curves]
+        values = {key: float(value[-1]) for key, (_, value) in zip(seed_keys(condition.runs), curves, strict=True)}
+        summed = estimate(
+            list(values.values()),
+            share=is_accuracy(metric),
+            n_items=n_prompts(condition.runs[0], metric),
+            solved=solved if is_exact(metric) else 0.0,
         )
+        found.append(Cell(condition, values, summed, (min(spent), max(spent))))
     return found
+
+
+def ended_together(*table: Cell) -> bool:
+    """Whether all runs of some cells ended at the same budget."""
+    low, high = min(cell.ended_at[0] for cell in table), max(cell.ended_at[1] for cell in table)
+    return high - low <= EQUAL * high
+
+
+def ended(cell: Cell, budget: str) -> str:
+    """Where a cell's runs ended, as text: ``2,000``, or ``1,000 to 2,000``."""
+    low, high = (f"{at:,.0f}" if budget == "source_tokens" else f"{at:.3g}" for at in cell.ended_at)
+    return high if low == high or ended_together(cell) else f"{low} to {high}"
+
+
+def unfinished(run: Run) -> tuple[int, int] | None:
+    """Return (last step, end of the learning-rate schedule) where the first is smaller, or None.
+
+    A run that stopped while its learning rate was high would have gone on to improve.
+    """
+    end, lowest, highest = (run.config.get(f"model.optimizer.{key}") for key in ("decay_steps", "min_lr", "lr"))
+    if lowest is not None and lowest == highest:  # nothing decays
+        return None
+    last = max((int(line["step"]) for line in run.lines), default=0)
+    planned = run.config.get("trainer.max_steps")
+    if isinstance(planned, int) and planned > 0:
+        last = min(last, planned)
+    return (last, end) if isinstance(end, int) and last < end else None
+
+
+def schedule_note(conditions: Sequence[Condition]) -> str:
+    """Return a sentence on runs that ended before their learning-rate schedule; empty where there are none."""
+    parts = []
+    for condition in conditions:
+        found = [one for run in condition.runs if (one := unfinished(run)) is not None]
+        if found:
+            last, end = min(found)
+            n = len(condition.runs)
+            some = f", {len(found)} of {n} runs" if len(found) < n else ""
+            parts.append(f"{condition.label} (step {last:,} of {end:,}{some})")
+    return f"the learning-rate schedule had not ended: {'; '.join(parts)}" if parts else ""
+
+
+def scale(conditions: Sequence[Condition]) -> str:
+    """Return what was trained, as text: parameters, source tokens, seeds."""
+    runs = [run for condition in conditions for run in condition.runs]
+    tokens = [at for run in runs if (at := run.last(BUDGETS["source_tokens"])) == at]
+    parts = [f"{_span([c.parameters for c in conditions])} parameters"]
+    if tokens:
+        parts.append(f"{_span(tokens)} source tokens")
+    counts = [len(condition.runs) for condition in conditions]
+    parts.append(f"{_span(counts)} seed{'s' if max(counts) > 1 else ''}{' each' if len(conditions) > 1 else ''}")
+    return ", ".join(parts)
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{high:,.0f}" if high - low <= EQUAL * high else f"{low:,.0f} to {high:,.0f}"
 
 
 def verdict(table: Sequence[Cell], metric: str) -> str:

@@ -4,9 +4,9 @@
     several axes     within each combination of the others: with rotary, dropped against kept; with alibi, ...;
                      and their mean over all combinations, seed by seed
 
-Two conditions are compared seed by seed where they share at least two seeds: what a seed does to both cancels out.
-Else by Welch's test, which pairs nothing. All tests of one table are corrected together with Holm's method. One seed
-has no spread: no interval and no p.
+Two conditions are compared seed by seed where they share five seeds and are known to be scored on the same text: what
+that text and the training data of a seed do to both cancels out, no more. Else by Welch's test, which pairs nothing.
+All tests of one table are corrected together with Holm's method. Fewer than five seeds: no interval and no p.
 """
 
 import math
@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from lightning_metatok.analysis.statistics import holm
-from lightning_metatok.report.budgets import CONFIDENCE, Estimate, estimate, n_prompts
+from lightning_metatok.report.budgets import n_prompts
+from lightning_metatok.report.estimates import CONFIDENCE, Difference, Estimate, difference, estimate
 from lightning_metatok.report.lengths import DROPPED, KEPT, Question
-from lightning_metatok.report.runs import Condition, Run
+from lightning_metatok.report.runs import Condition, Run, seed_keys
+from lightning_metatok.report.scored_text import is_known
 from lightning_metatok.report.study import Study
 
 ARM = "arm"
@@ -29,14 +30,12 @@ Values = dict[object, float]
 
 @dataclass(frozen=True)
 class Contrast:
-    """`a` minus `b` at a length. `by`: paired, welch, or empty with one seed; `holm`: p, corrected."""
+    """`a` minus `b` at a length. `holm`: p, corrected for all tests of a table."""
 
     a: Condition
     b: Condition
     at: float | None
-    difference: Estimate
-    p: float
-    by: str
+    difference: Difference
     holm: float = math.nan
 
     @property
@@ -60,7 +59,9 @@ def means(study: Study, question: Question) -> dict[tuple[Condition, str, float 
                 known = [value for value in values if math.isfinite(value)]
                 if known:
                     n_items = n_prompts(condition.runs[0], question.metric(reading, at))
-                    found[condition, reading, at] = estimate(known, n_items=n_items, share=question.share)
+                    found[condition, reading, at] = estimate(
+                        known, n_items=n_items, share=question.share, solved=question.solved
+                    )
     return found
 
 
@@ -127,6 +128,7 @@ def averages(study: Study, question: Question, at: float | None) -> list[Contras
     if axis is None:
         return []
     kinds: dict[tuple[str, str], list[tuple[Values, Values]]] = {}
+    paired = is_known(study.runs)
     for conditions in pairs(study, question):
         a, b = (_by_seed(c.runs, question, question.as_trained(c), at) for c in conditions)
         if a and b:
@@ -136,8 +138,8 @@ def averages(study: Study, question: Question, at: float | None) -> list[Contras
         seeds = [seed for seed in tables[0][0] if all(seed in a and seed in b for a, b in tables)]
         if len(tables) > 1 and seeds:
             a, b = ({seed: float(np.mean([pair[side][seed] for pair in tables])) for seed in seeds} for side in (0, 1))
-            pooled = [Condition(name, 0, False, (), {axis: name}) for name in names]
-            found.append(Contrast(pooled[0], pooled[1], at, *compare(a, b)))
+            one, other = (Condition(name, 0, False, (), {axis: name}) for name in names)
+            found.append(Contrast(one, other, at, difference(a, b, share=question.share, paired=paired)))
     return found
 
 
@@ -150,7 +152,10 @@ def against(best: Condition, others: Sequence[Condition], question: Question, at
 def contrast(a: Condition, b: Condition, question: Question, at: float | None) -> Contrast | None:
     """Return `a` minus `b`, each read as it was trained; None where one of them was not measured."""
     values_a, values_b = (_by_seed(c.runs, question, question.as_trained(c), at) for c in (a, b))
-    return Contrast(a, b, at, *compare(values_a, values_b)) if values_a and values_b else None
+    if not (values_a and values_b):
+        return None
+    paired = is_known([*a.runs, *b.runs])
+    return Contrast(a, b, at, difference(values_a, values_b, share=question.share, paired=paired))
 
 
 def readings(study: Study, question: Question) -> list[Contrast]:
@@ -162,40 +167,16 @@ def readings(study: Study, question: Question) -> list[Contrast]:
         for condition in study.conditions:
             kept, dropped = (_by_seed(condition.runs, question, reading, at) for reading in (KEPT, DROPPED))
             if kept and dropped:
-                found.append(Contrast(condition, condition, at, *compare(dropped, kept)))
+                found.append(Contrast(condition, condition, at, difference(dropped, kept, share=question.share)))
     return corrected(found)
 
 
 def corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
     """Return the contrasts with Holm's p."""
-    ps = holm([contrast.p for contrast in contrasts])
+    ps = holm([contrast.difference.p for contrast in contrasts])
     return [replace(contrast, holm=float(p)) for contrast, p in zip(contrasts, ps, strict=True)]
 
 
-def compare(a: Values, b: Values) -> tuple[Estimate, float, str]:
-    """Return the mean of a - b with its interval, the two-sided p, and what they are by.
-
-    Args:
-        a, b: value by seed.
-    """
-    shared = [seed for seed in a if seed in b]
-    if len(shared) >= 2:
-        differences = [a[seed] - b[seed] for seed in shared]
-        found = estimate(differences)
-        p = float(stats.ttest_1samp(differences, 0).pvalue) if found.interval else math.nan
-        return found, p, "paired"
-    a_n, b_n = np.array(list(a.values())), np.array(list(b.values()))
-    mean, n = float(a_n.mean() - b_n.mean()), min(len(a_n), len(b_n))
-    if n < 2 or np.ptp(a_n) + np.ptp(b_n) == 0:
-        return Estimate(mean, math.nan, math.nan, n, ""), math.nan, ""
-    test = stats.ttest_ind(a_n, b_n, equal_var=False)
-    low, high = test.confidence_interval(CONFIDENCE)
-    return Estimate(mean, float(low), float(high), n, "t"), float(test.pvalue), "welch"
-
-
 def _by_seed(runs: Sequence[Run], question: Question, reading: str, at: float | None) -> Values:
-    """A value by seed; runs that started from different weights are told apart only where a seed is there twice."""
-    plain = [run.seed[:2] for run in runs]
-    keys: list[object] = list(plain if len(set(plain)) == len(plain) else (run.seed for run in runs))
-    values = {key: question.value(run, reading, at) for key, run in zip(keys, runs, strict=True)}
+    values = {key: question.value(run, reading, at) for key, run in zip(seed_keys(runs), runs, strict=True)}
     return {key: value for key, value in values.items() if math.isfinite(value)}

@@ -3,9 +3,12 @@
     dashboard/
       summary/              Text: the verdict. Images: the report's figures. Custom Scalars: the layout.
       meta, rotary/         a condition: means over seeds with margins; step is source tokens, or the length
+        read kept/          ... with positions at meta-tokens kept, by length: a run, and so a colour, of its own
+        read dropped/       ... and dropped
       runs/meta, rotary/1/  a run: its row of the HParams tab
 
-TensorBoard draws a line for each of its runs, so that conditions lie over each other in every chart.
+TensorBoard draws a line for each of its runs, so that conditions lie over each other in every chart. Where a run has
+some tags of a chart and not all, it says "Missing Tags": a chart has one tag. Margins are not smoothed.
 """
 
 import math
@@ -21,6 +24,8 @@ import numpy as np
 from lightning_metatok.errors import UserError
 from lightning_metatok.event_file import PATTERN
 from lightning_metatok.report.budgets import band
+from lightning_metatok.report.contrasts import ARM
+from lightning_metatok.report.estimates import SOLVED
 from lightning_metatok.report.events import Events, Value, lines, margins
 from lightning_metatok.report.figures import panels
 from lightning_metatok.report.lengths import Question, question
@@ -39,15 +44,18 @@ AS_TRAINED = "by length/as trained"
 PERCENT = 100
 
 
-def write_dashboard(study: Study, out: Path, *, with_probes: bool = False) -> None:
+def write_dashboard(study: Study, out: Path, *, with_probes: bool = False, solved: float = SOLVED) -> None:
     """Write the event files into `out`: all of them new, or the old ones.
+
+    Args:
+        solved: share of exact answers from which on a run has solved its task.
 
     Raises:
         UserError: `out` holds something else, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_ours(out))):
         raise UserError(f"--out={out}: expected a new folder, or one that `dashboard` wrote")
-    page, asked = report(study, with_probes=with_probes), question(study)
+    page, asked = report(study, with_probes=with_probes, solved=solved), question(study, solved)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +101,7 @@ def _write(study: Study, asked: Question, page: Page, folder: Path) -> None:
         for metric in curves:
             _write_curve(events, condition, metric)
         _write_speed(events, condition)
-        _write_lengths(events, condition, asked, groups)
+        _write_lengths(events, folder / name, condition, asked, groups)
         events.close()
         for number, run in enumerate(condition.runs):
             events = Events(folder / RUNS / name / f"{number + 1}")
@@ -123,9 +131,8 @@ def _layout(
         by_length.append(margins(f"all conditions as trained: {asked.quantity}, step: {unit}", [AS_TRAINED]))
         if len(asked.names) > 1 or len(groups) > 1:
             for title in groups:
-                tags = [_tag(title, reading) for reading in asked.names]
                 kinds = " and ".join(asked.names) if len(asked.names) > 1 else ""
-                by_length.append(margins(" ".join(filter(None, (title, kinds))) + f", step: {unit}", tags))
+                by_length.append(margins(" ".join(filter(None, (title, kinds))) + f", step: {unit}", [_tag(title)]))
     return {
         f"by length: {asked.quantity}": by_length,
         "while learning, step: source tokens": [margins(metric, [metric]) for metric in curves],
@@ -133,20 +140,31 @@ def _layout(
     }
 
 
-def _tag(title: str, reading: str) -> str:
-    return "/".join(part for part in ("by length", title, reading) if part)
+def _tag(title: str) -> str:
+    return f"by length/{title or 'all'}"
 
 
-def _write_lengths(events: Events, condition: Condition, asked: Question, groups: Mapping[str, Any]) -> None:
+def _write_lengths(
+    events: Events, folder: Path, condition: Condition, asked: Question, groups: Mapping[str, Any]
+) -> None:
+    """Means by length: as trained beside the condition's curves, and every reading as a run of its own."""
     home = next(title for title, group in groups.items() if condition in group)
     unit = _length_unit(condition.runs[0], asked)
     for reading in asked.names:
-        for at in asked.multiples:
-            values = [value for run in condition.runs if math.isfinite(value := asked.value(run, reading, at))]
-            if values:
-                tags = [_tag(home, reading)] + [AS_TRAINED] * (reading == asked.as_trained(condition))
-                for tag in tags:
-                    _write_margins(events, tag, float(np.mean(values)), min(values), max(values), round(at * unit))
+        found = {
+            at: values
+            for at in asked.multiples
+            if (values := [value for run in condition.runs if math.isfinite(value := asked.value(run, reading, at))])
+        }
+        own = Events(folder / f"read {reading}") if found and len(asked.names) > 1 else None
+        for at, values in found.items():
+            point = float(np.mean(values)), min(values), max(values), round(at * unit)
+            if reading == asked.as_trained(condition):
+                _write_margins(events, AS_TRAINED, *point)
+            if own is not None or len(groups) > 1:
+                _write_margins(own or events, _tag(home), *point)
+        if own is not None:
+            own.close()
 
 
 def _length_unit(run: Run, asked: Question) -> int:
@@ -183,11 +201,11 @@ def _final_metrics(study: Study, asked: Question) -> list[str]:
 
 
 def _rows(study: Study) -> dict[Run, dict[str, Value]]:
-    """The axes that vary and the seed of every run; where one value of an axis is a text, all are."""
+    """The arm, the seed and the axes that vary of every run; where one value of an axis is a text, all are."""
     rows: dict[Run, dict[str, Value]] = {}
     for condition in study.conditions:
         for run in condition.runs:
-            rows[run] = {**condition.axes, SEED: run.seed[0]}
+            rows[run] = {ARM: condition.axes.get(ARM, run.arm["arm"]), SEED: run.seed[0], **condition.axes}
     for name in next(iter(rows.values())):
         if not all(type(row[name]) in (int, float) for row in rows.values()):
             for row in rows.values():

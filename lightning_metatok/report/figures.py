@@ -6,6 +6,7 @@ the other axes, and in each the conditions that are compared.
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from lightning_metatok.palette import BLUE, GREY, ORANGE, line_style
-from lightning_metatok.report.budgets import CONFIDENCE, Estimate, band, is_accuracy
+from lightning_metatok.report.budgets import band
 from lightning_metatok.report.contrasts import Contrast, contrast_axis, within
+from lightning_metatok.report.estimates import CONFIDENCE, Difference, Estimate, is_accuracy
 from lightning_metatok.report.lengths import DROPPED, KEPT, Question
 from lightning_metatok.report.runs import Condition
+from lightning_metatok.report.solving import Solving, draw_unsolved
 from lightning_metatok.report.study import Study, label
 
 MOST_LINES = 7
@@ -100,7 +103,7 @@ def length_name(study: Study, question: Question) -> str:
 
 
 def dots_figure(study: Study, question: Question, means: Means) -> Figure:
-    """One number a condition, with its interval; every seed as a small dot."""
+    """One number a condition, with its interval where it has one; every seed as a small dot."""
     reading = next(iter(question.names))
     rows = [(c, means[c, reading, None]) for c in study.conditions if (c, reading, None) in means]
     figure = Figure(figsize=(7.2, 1.2 + 0.28 * len(rows)), layout="constrained")
@@ -111,7 +114,9 @@ def dots_figure(study: Study, question: Question, means: Means) -> Figure:
         _interval(axes, found, y, BLUE)
     _rows(axes, [condition.label for condition, _ in rows])
     axes.set_xlabel(question.quantity)
-    axes.set_title(f"{question.quantity}: mean and {CONFIDENCE:.0%} interval, seeds in grey", fontsize=9)
+    has = any(found.interval for _, found in rows)
+    interval = f" and {CONFIDENCE:.0%} interval" if has else ""
+    axes.set_title(f"{question.quantity}: mean{interval}, seeds in grey", fontsize=9)
     return figure
 
 
@@ -147,27 +152,48 @@ def contrasts_figure(contrasts: Sequence[Contrast], question: Question, names: S
     return figure
 
 
-def curves_figure(study: Study, metric: str) -> Figure | None:
-    """Return learning curves against source tokens; None where no condition has one."""
-    groups = [
-        (title, [c for c in group if all(metric in run.metrics for run in c.runs)]) for title, group in panels(study)
-    ]
-    groups = [(title, group) for title, group in groups if group]
+def curves_figure(study: Study, metric: str, title: str = "") -> Figure | None:
+    """Return learning curves against source tokens, all conditions in one chart where a chart can hold them.
+
+    Args:
+        title: what was found, which stands above the chart. None is returned where no condition has a curve.
+    """
+    together = [("", list(study.conditions))] if len(study.conditions) <= MOST_LINES else panels(study)
+    groups = [(name, [c for c in group if all(metric in run.metrics for run in c.runs)]) for name, group in together]
+    groups = [(name, group) for name, group in groups if group]
     if not groups:
         return None
     figure, grid = _grid(len(groups))
-    styles = _styles(study, groups)
+    one = len(groups) == 1
+    styles = {c: line_style(i) for i, c in enumerate(study.conditions)} if one else _styles(study, groups)
     drawn: dict[str, Any] = {}
-    for axes, (title, group) in zip(grid, groups, strict=True):
+    for axes, (name, group) in zip(grid, groups, strict=True):
         for condition in group:
             line = draw_curve(axes, condition, metric, *styles[condition])
-            drawn.setdefault(_name(study, condition, groups, ""), line)
-        axes.set_title(title, fontsize=9)
+            drawn.setdefault(condition.label if one else _name(study, condition, groups, ""), line)
+        axes.set_title(name, fontsize=9)
     finish_curves(grid[0], metric)
     for axes in _lowest(grid):
         axes.set_xlabel("source tokens seen", fontsize=8)
     figure.supylabel(metric, fontsize=9)
-    _legend(figure, drawn, f"{metric} while learning: mean over seeds, band from the smallest to the largest")
+    width = int(figure.get_figwidth() * 14)
+    said = textwrap.fill(title, width) or f"{metric} while learning"
+    _legend(figure, drawn, f"{said}\nmean over seeds, band from the smallest to the largest")
+    return figure
+
+
+def solving_figure(found: Mapping[Condition, Solving], accuracy: float) -> Figure:
+    """Kaplan-Meier curves, a line a condition."""
+    figure, (axes,) = _grid(1)
+    lines = {}
+    for number, (condition, one) in enumerate(found.items()):
+        colour, _ = line_style(number)
+        lines[condition.label] = draw_unsolved(axes, one, color=colour)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("training step", fontsize=9)
+    axes.set_ylabel(f"runs without {accuracy:g} of exact answers yet", fontsize=9)
+    _legend(figure, lines, f"runs that have not reached {accuracy:g}; a tick: a run that ended without")
     return figure
 
 
@@ -240,8 +266,8 @@ def _band(axes: Axes, at: Sequence[float], values: Sequence[np.ndarray], colour:
     return line
 
 
-def _interval(axes: Axes, found: Estimate, y: float, colour: str, *, filled: bool = True) -> None:
-    if found.interval:
+def _interval(axes: Axes, found: Estimate | Difference, y: float, colour: str, *, filled: bool = True) -> None:
+    if math.isfinite(found.low):
         axes.plot([found.low, found.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
     face = colour if filled else "white"
     axes.plot([found.mean], [y], "o", color=colour, markerfacecolor=face, markersize=5, zorder=3)

@@ -20,18 +20,30 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--
   padding: .7rem 1rem; margin: 1rem 0; }
 figure { margin: 1rem 0; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
-figcaption, td.empty { color: var(--soft); font-size: .9rem; }
+figcaption, caption, td.empty { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   overflow-wrap: normal; }
 th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+caption { caption-side: bottom; text-align: left; padding: .4rem 0; }
 .gallery img { width: 400px; max-width: none; }
 pre { overflow-x: auto; background: var(--card); padding: .8rem; font-size: .8rem; border-radius: 6px; }
 code { font-family: ui-monospace, monospace; font-size: .92em; }
 summary { cursor: pointer; }
 a { color: inherit; }
+@media (max-width: 600px) {
+  figure > .scroll > img { width: 640px; max-width: none; }
+  .stacked, .stacked tbody, .stacked tr, .stacked td, .stacked caption { display: block; }
+  .stacked thead { display: none; }
+  .stacked tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  .stacked td, .stacked td.number { display: flex; gap: 1rem; justify-content: space-between; padding: .1rem 0;
+    border: 0; text-align: right; white-space: normal; overflow-wrap: anywhere; }
+  .stacked td::before { content: attr(data-column); color: var(--soft); text-align: left; flex: 0 0 auto;
+    max-width: 45%; }
+  .stacked td:first-child { font-weight: 600; }
+}
 """
 # A browser must not look for anything elsewhere, not even for an icon.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -69,7 +81,8 @@ def _block(block: Block) -> str:
         case Paragraph():
             return f"<p>{_inline(block.text)}</p>"
         case Picture():
-            return f"<figure>{_image(block)}<figcaption>{_inline(block.caption)}{_csv(block)}</figcaption></figure>"
+            caption = f"<figcaption>{_inline(block.caption)}{_csv(block)}</figcaption>"
+            return f'<figure><div class="scroll">{_image(block)}</div>{caption}</figure>'
         case Table():
             return _table(block)
         case Gallery():
@@ -101,13 +114,22 @@ def _csv(picture: Picture) -> str:
 
 
 def _table(table: Table) -> str:
+    """A table, whose rows a narrow screen stacks: every cell knows the name of its column."""
     kinds = [' class="number"' if column in table.numbers else "" for column in range(len(table.header))]
     head = "".join(f"<th{kind}>{_inline(cell)}</th>" for kind, cell in zip(kinds, table.header, strict=True))
-    rows = "\n".join(
-        f"<tr>{''.join(f'<td{kind}>{_inline(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))}</tr>"
+    named = [
+        f' data-column="{escape(name.replace("`", ""))}"{kind}' for name, kind in zip(table.header, kinds, strict=True)
+    ]
+    cells = (
+        [f"<td{name}><span>{_inline(cell)}</span></td>" for name, cell in zip(named, row, strict=True)]
         for row in table.rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+    rows = "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+    caption = f"<caption>{_inline(table.caption)}</caption>" if table.caption else ""
+    return (
+        f'<div class="scroll"><table class="stacked">{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{rows}\n</tbody></table></div>"
+    )
 
 
 def _gallery(gallery: Gallery) -> str:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.report.budgets import is_accuracy
+from lightning_metatok.report.estimates import SOLVED, is_accuracy, is_exact
 from lightning_metatok.report.runs import Condition, Run
 from lightning_metatok.report.study import Study
 
@@ -32,6 +32,7 @@ class Question:
         multiples: lengths, times the trained one; without any, there is one number a run.
         higher_is_better: None where nobody can know.
         share: a share of right answers, 0 to 1.
+        solved: share of exact answers from which on a run has solved its task; 0 where nothing is to be solved.
     """
 
     quantity: str
@@ -39,6 +40,7 @@ class Question:
     multiples: tuple[float, ...]
     higher_is_better: bool | None
     share: bool
+    solved: float = 0.0
 
     @property
     def places(self) -> tuple[float | None, ...]:
@@ -92,8 +94,11 @@ class Question:
         return f"{'+' if value > 0 else ''}{self.shown(value)}".replace("-", "−")
 
 
-def question(study: Study) -> Question:
+def question(study: Study, solved: float = SOLVED) -> Question:
     """Return what the runs of a study can be asked.
+
+    Args:
+        solved: share of exact answers from which on a run has solved its task.
 
     Raises:
         UserError: no metric that all runs logged.
@@ -107,11 +112,12 @@ def question(study: Study) -> Question:
         if any(found.values()):
             lengths = tuple(sorted(set().union(*found.values())))
             present = {reading: name for reading, name in names.items() if found[reading]}
-            return Question(quantity, present, lengths, share, share)
+            return Question(quantity, present, lengths, share, share, solved if share else 0.0)
     for metric in (*study.metrics, *DEFAULTS):
         if metric in logged:
             higher = True if HIGHER.search(metric) else False if LOWER.search(metric) else None
-            return Question(metric, {"": metric}, (), higher, is_accuracy(metric))
+            solves = solved if is_exact(metric) else 0.0
+            return Question(metric, {"": metric}, (), higher, is_accuracy(metric), solves)
     wanted = study.metrics or DEFAULTS
     raise UserError(f"{study.title}: no run logged {' or '.join(wanted)}{nearest(wanted[0], logged)}")
 

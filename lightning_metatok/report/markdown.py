@@ -13,7 +13,8 @@ def markdown(page: Page, folder: str) -> str:
 def table(block: Table) -> str:
     """Return a table alone, for another page."""
     rule = ["---:" if column in block.numbers else "---" for column in range(len(block.header))]
-    return "\n".join(_row(cells) for cells in (block.header, rule, *block.rows))
+    rows = "\n".join(_row(cells) for cells in (block.header, rule, *block.rows))
+    return f"{rows}\n\n{block.caption}" if block.caption else rows
 
 
 def _block(block: Block, folder: str) -> str:

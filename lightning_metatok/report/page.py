@@ -40,11 +40,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are texts; `numbers`: columns that are aligned as numbers."""
+    """Cells are texts; `numbers`: columns that are aligned as numbers; `caption`: what stands below, or nothing."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
+    caption: str = ""
 
 
 @dataclass(frozen=True)

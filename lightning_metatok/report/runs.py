@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.old_keys import translated
+from lightning_metatok.old_keys import renamed_in, translated
 from lightning_metatok.yaml_files import followed, read_text
 
 ARM, CONFIG, METRICS, TOKENIZER = "arm.json", "config.yaml", "metrics.jsonl", "tokenizer.json"
@@ -35,7 +35,7 @@ PLAIN = "plain"
 BUDGETS = {"source_tokens": "budget/source_tokens", "flops": "budget/flops"}
 """What a step has cost: name here -> name in metrics.jsonl."""
 
-SEEDS = ("seed_everything", "data.seed")
+SEEDS = ("seed_everything", "data.seed", "seed.weights", "seed.data", "seed.dropout")
 OF_THE_ARM = {
     *("data.meta_placement", "data.meta_fraction"),
     *("model.pattern", "model.pattern_options", "model.mechanism", "model.mechanism_options"),
@@ -46,13 +46,13 @@ NO_MATTER = {
     *("model.compile", "model.attention_backend", "model.init_from"),
 }
 """Settings that change nothing, or that are compared by what they stand for: the tokenizer by its file."""
-OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length", "data.meta_positions"}
+OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length", "data.meta_placement_options"}
 """Settings under `data` that may differ between conditions; all others say what is learned, and must not."""
 OF_THE_TRAINER = {
     f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
 }
 
-WHOLE = ("task_options", "position_options", "pattern_options", "mechanism_options")
+WHOLE = ("task_options", "position_options", "pattern_options", "mechanism_options", "meta_placement_options")
 """Mappings in which a key that is missing is a value too: its default."""
 
 FloatArray = NDArray[np.float64]
@@ -151,6 +151,15 @@ class Condition:
     """What it differs in from the others: name -> value."""
 
 
+def seed_keys(runs: Sequence[Run]) -> list[object]:
+    """What pairs each of some runs with a run of another condition: its seeds.
+
+    Runs that started from different weights are told apart only where a seed is there twice.
+    """
+    plain = [run.seed[: len(SEEDS)] for run in runs]
+    return list(plain if len(set(plain)) == len(plain) else (run.seed for run in runs))
+
+
 def read_run(folder: Path) -> Run:
     """Return the run of a folder.
 
@@ -169,6 +178,8 @@ def read_run(folder: Path) -> Run:
     try:
         if isinstance(model := config.get("model"), dict):
             config["model"] = translated(model)
+        if isinstance(data := config.get("data"), dict):
+            config["data"] = renamed_in("data", data)
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: {error}") from error
     flat = dict(_flatten(config))

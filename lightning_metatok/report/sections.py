@@ -11,41 +11,49 @@ import yaml
 import lightning_metatok
 from lightning_metatok.report import contrasts as compared
 from lightning_metatok.report import figures
-from lightning_metatok.report.budgets import CONFIDENCE
-from lightning_metatok.report.contrasts import Contrast
-from lightning_metatok.report.finding import finding, interval, verdict
+from lightning_metatok.report.budgets import scale, schedule_note
+from lightning_metatok.report.differences import changes, differences
+from lightning_metatok.report.estimates import CONFIDENCE, SOLVED, solved_text
+from lightning_metatok.report.finding import ends, finding, headline, lead, short
 from lightning_metatok.report.lengths import DEFAULTS, DROPPED, KEPT, Question, question
 from lightning_metatok.report.page import Block, Heading, Lead, Listing, Page, Paragraph, Picture, Table
 from lightning_metatok.report.probes import probes
 from lightning_metatok.report.runs import BUDGETS, CONFIG, SEEDS, Run
-from lightning_metatok.report.study import Study, label
+from lightning_metatok.report.solving import solving
+from lightning_metatok.report.study import Study
 
 OF_A_RUN = {*SEEDS, "run_dir", "ckpt_path"}
 """Settings that every run has for itself."""
 
 
-def report(study: Study, *, with_probes: bool = False) -> Page:
+def report(study: Study, *, with_probes: bool = False, solved: float = SOLVED) -> Page:
     """Return the page.
+
+    Args:
+        solved: share of exact answers from which on a run has solved its task.
 
     Raises:
         UserError: no metric that the runs logged.
     """
-    asked = question(study)
+    asked = question(study, solved)
     means, found = compared.means(study, asked), compared.arms(study, asked)
     if asked.multiples:
         picture = Picture("lengths", figures.png(figures.lengths_figure(study, asked)), _by_length(study, asked))
     else:
         figure = figures.dots_figure(study, asked, means)
-        picture = Picture("values", figures.png(figure), f"`{asked.quantity}`, by condition.")
+        caption = f"`{asked.quantity}`, by condition. {_scale(study)}"
+        picture = Picture("values", figures.png(figure), caption)
+    said = finding(study, asked, means, found)
     blocks: list[Block] = [
-        Lead(finding(study, asked, means, found)),
+        Lead(said),
         picture,
         Paragraph(_counts(study)),
-        *_differences(study, found, asked),
-        *_readings(study, asked, means),
+        *differences(study, found, asked),
+        *changes(study, asked, means),
+        *solving(study, asked),
         Heading("Every condition"),
         values_table(study, asked, means),
-        *_curves(study, asked),
+        *_curves(study, asked, said),
         Heading("Cost"),
         cost_table(study),
         Heading("Environment"),
@@ -56,12 +64,17 @@ def report(study: Study, *, with_probes: bool = False) -> Page:
     return Page(study.title, blocks)
 
 
+def _scale(study: Study) -> str:
+    text = scale(study.conditions)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _by_length(study: Study, asked: Question) -> str:
     text = f"{asked.quantity[:1].upper()}{asked.quantity[1:]} by length: means over seeds, bands from the smallest seed"
     text += " to the largest."
     if {KEPT, DROPPED} <= set(asked.names):
         text += " Solid: read as trained. Dashed: the same models read the other way."
-    return text
+    return f"{text} {_scale(study)}"
 
 
 def _counts(study: Study) -> str:
@@ -71,78 +84,9 @@ def _counts(study: Study) -> str:
     if left := sum(study.left_out.values()):
         shown = ", ".join(f"{count} {state}" for state, count in study.left_out.items())
         text += f" **{left} of {n + left} runs are left out** because they are not finished ({shown})."
+    if note := schedule_note(study.conditions):
+        text += f" **{note[:1].upper()}{note[1:]}.**"
     return text
-
-
-def _differences(study: Study, found: Sequence[Contrast], asked: Question) -> Iterator[Block]:
-    """The differences between conditions."""
-    if not found:
-        return
-    names = [contrast_name(study, contrast) for contrast in found]
-    figure = figures.contrasts_figure(found, asked, names)
-    yield Heading("How sure")
-    yield Picture("differences", figures.png(figure), f"Differences with {CONFIDENCE:.0%} intervals.")
-    yield differences_table(found, names, asked)
-    yield Paragraph(_method(found))
-
-
-def contrast_name(study: Study, contrast: Contrast) -> str:
-    """What is compared: `meta − plain`, or with several axes `rotary: dropped − kept`."""
-    axis = compared.contrast_axis(study)
-    if axis is None:
-        return f"{contrast.a.label} − {contrast.b.label}"
-    others = {key: value for key, value in contrast.a.axes.items() if key != axis}
-    rest = "mean of all" if contrast.is_average else label(others)
-    a, b = (label({axis: condition.axes[axis]}) for condition in (contrast.a, contrast.b))
-    return f"{rest}: {a} − {b}"
-
-
-def _method(found: Sequence[Contrast]) -> str:
-    n = sum(math.isfinite(contrast.p) for contrast in found)
-    kinds = {contrast.by for contrast in found}
-    parts = []
-    if "paired" in kinds:
-        parts.append("Differences are paired by seed (t test of their mean).")
-    if "welch" in kinds:
-        parts.append("Where two conditions share fewer than two seeds, the test is Welch's, which pairs nothing.")
-    if "" in kinds:
-        parts.append("One seed has no spread: no interval, no p.")
-    if n:
-        parts.append(f"p is corrected for {n} tests in this table (Holm). Intervals are for one difference each.")
-    return " ".join(parts)
-
-
-def differences_table(found: Sequence[Contrast], names: Sequence[str], asked: Question) -> Table:
-    """Return a row a difference."""
-    header = ["difference", f"mean [{CONFIDENCE:.0%} interval]", "p", "seeds", "verdict"]
-    rows = []
-    for name, contrast in zip(names, found, strict=True):
-        said = verdict(contrast, asked)
-        difference = interval(contrast.difference, asked, signed=True)
-        certain = f"**{said}**" if contrast.is_sure else said
-        row = [name, difference, p_value(contrast.holm), str(contrast.difference.n_seeds), certain]
-        rows.append(row if contrast.at is None else [f"{contrast.at:g}×", *row])
-    if not asked.multiples:
-        return Table(header, rows, frozenset({1, 2, 3}))
-    return Table(["length", *header], rows, frozenset({2, 3, 4}))
-
-
-def _readings(study: Study, asked: Question, means: figures.Means) -> Iterator[Block]:
-    """What dropping positions at meta-tokens does to the same models."""
-    found = compared.readings(study, asked)
-    if not found:
-        return
-    yield Heading("Positions at meta-tokens: the same models, read with and without")
-    header = ["condition", "length", "kept", "dropped", "dropped − kept", "p", "seeds", "dropping makes it"]
-    rows = []
-    for contrast in found:
-        kept, dropped = (means[contrast.a, reading, contrast.at] for reading in (KEPT, DROPPED))
-        said = verdict(contrast, asked)
-        values = [asked.shown(kept.mean), asked.shown(dropped.mean), interval(contrast.difference, asked, signed=True)]
-        last = [p_value(contrast.holm), str(contrast.difference.n_seeds), f"**{said}**" if contrast.is_sure else said]
-        rows.append([contrast.a.label, f"{contrast.at:g}×", *values, *last])
-    yield Table(header, rows, frozenset(range(1, 7)))
-    yield Paragraph(_method(found))
 
 
 def values_table(study: Study, asked: Question, means: figures.Means) -> Table:
@@ -150,33 +94,52 @@ def values_table(study: Study, asked: Question, means: figures.Means) -> Table:
     by_length = {name.format(f"{m:g}") for name in asked.names.values() for m in asked.places if m is not None}
     more = [metric for metric in study.metrics if metric not in {*by_length, *asked.names.values()}]
     more = [metric for metric in more if metric not in BUDGETS.values()]
-    best = {
-        at: asked.best({c: means[key].mean for c in study.conditions if (key := (c, asked.as_trained(c), at)) in means})
-        for at in asked.places
-    }
+    ahead = {at: first.leading if (first := lead(study, asked, means, at)) else [] for at in asked.places}
     columns = [asked.quantity if at is None else f"{at:g}×" for at in asked.places]
     rows = []
     for condition in study.conditions:
         cells = []
         for at in asked.places:
             found = means.get((condition, asked.as_trained(condition), at))
-            text = interval(found, asked) if found else "–"
+            text = short(found, asked) if found else "–"
             if found and found.n_seeds < len(condition.runs):  # else a seed that diverged would leave without a word
                 text += f" ({found.n_seeds} of {len(condition.runs)} seeds finite)"
-            cells.append(f"**{text}**" if condition is best[at] and len(study.conditions) > 1 else text)
+            cells.append(f"**{text}**" if condition in ahead[at] and len(study.conditions) > 1 else text)
+        here = means.get((condition, asked.as_trained(condition), asked.places[0]))
+        sure = "–" if here is None else solved_text(here.solved) if here.solved else ends(here, asked)
         others = [_mean([run.last(metric) for run in condition.runs]) for metric in more]
-        rows.append([condition.label, f"{condition.parameters:,}", str(len(condition.runs)), *cells, *others])
-    header = ["condition", "parameters", "seeds", *columns, *more]
-    return Table(header, rows, frozenset(range(1, len(header))))
+        rows.append([condition.label, f"{condition.parameters:,}", str(len(condition.runs)), *cells, sure, *others])
+    where = "" if asked.places[0] is None else f" at {asked.places[0]:g}×"
+    interval = f"solved{where} [{CONFIDENCE:.0%}]" if asked.solved else f"{CONFIDENCE:.0%} interval{where}"
+    header = ["condition", "parameters", "seeds", *columns, interval, *more]
+    return Table(header, rows, frozenset(range(1, len(header))), _values_caption(study, asked))
 
 
-def _curves(study: Study, asked: Question) -> Iterator[Block]:
-    """The first metric that somebody logged while learning."""
-    drawn = ((metric, figures.curves_figure(study, metric)) for metric in (asked.curve, *DEFAULTS))
+def _values_caption(study: Study, asked: Question) -> str:
+    text = "Mean (smallest to largest seed)"
+    if len(study.conditions) > 1:
+        text += "; strong: what leads"
+    if asked.solved:
+        text += f"; solved: runs with {asked.solved:g} of exact answers or more, interval (Wilson) over runs"
+    elif not asked.share:
+        text += "; interval of the mean over seeds (Student)"
+    return f"{text}. {_scale(study)}"
+
+
+def _curves(study: Study, asked: Question, said: str) -> Iterator[Block]:
+    """The first metric that somebody logged while learning; the finding is the figure's title."""
+    drawn = ((metric, figures.curves_figure(study, metric, headline(said))) for metric in (asked.curve, *DEFAULTS))
     for metric, figure in drawn:
         if figure is not None:
             yield Heading("While learning")
-            yield Picture("curves", figures.png(figure), f"`{metric}` against source tokens.")
+            caption = (
+                f"`{metric}` against source tokens: means over seeds, bands from the smallest seed to the largest."
+            )
+            yield Picture(
+                "curves",
+                figures.png(figure),
+                f"{caption} Drawn, not tested: runs are compared at their ends. {_scale(study)}",
+            )
             return
 
 
@@ -207,7 +170,7 @@ def cost_table(study: Study) -> Table:
         "tokens/s",
         "peak memory, GB",
     ]
-    return Table(header, rows, frozenset(range(1, 7)))
+    return Table(header, rows, frozenset(range(1, 7)), f"Means over seeds. {_scale(study)}")
 
 
 def environment(study: Study) -> Table:
@@ -273,11 +236,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps({key: _shown(one) if isinstance(one, str) else one for key, one in value.items()})
     return str(yaml.safe_dump(value)).removesuffix("...\n").strip()
-
-
-def p_value(p: float) -> str:
-    """p as text."""
-    return "–" if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _mean(values: Sequence[float], form: str = ".4g") -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.report.runs import PLAIN, Condition, Run, conditions, read_run
+from lightning_metatok.report.scored_text import check_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,9 +56,11 @@ def of_runs(folders: Sequence[Path], title: str) -> Study:
     """Return the study of run folders.
 
     Raises:
-        UserError: a folder that is no run, a run twice, or runs on different data.
+        UserError: a folder that is no run, a run twice, or runs on different data or text.
     """
-    groups = conditions([read_run(folder) for folder in folders])
+    runs = [read_run(folder) for folder in folders]
+    groups = conditions(runs)
+    check_text(runs)
     return Study(title, tuple(groups), ("condition",) if len(groups) > 1 else ())
 
 
@@ -79,7 +82,7 @@ def of_sweep(
         axes: names of columns, `seed` among them: the axis whose values are the same condition.
 
     Raises:
-        UserError: no run is finished, a folder is damaged, or runs are on different tasks.
+        UserError: no run is finished, a folder is damaged, or runs are on different tasks or text.
     """
     states = list(table["state"])
     for folder, state in zip(folders, states, strict=True):
@@ -99,7 +102,9 @@ def of_sweep(
             run = read_run(folder)
             groups.setdefault(tuple(row[axis] for axis in varying), []).append(run)
             seconds[folder] = float(row["seconds"])
-    same_task([run for group in groups.values() for run in group])
+    runs = [run for group in groups.values() for run in group]
+    same_task(runs)
+    check_text(runs)
     found = tuple(
         Condition(
             label(dict(zip(varying, values, strict=True))),

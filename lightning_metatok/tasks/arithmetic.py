@@ -25,10 +25,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.errors import UserError
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.task import Task
 
 BASE = 10
 
@@ -66,6 +68,8 @@ class Addition(Arithmetic):
     """Add two numbers."""
 
     name: ClassVar[str] = "addition"
+    sketch: ClassVar[str] = "`<meta> 6 5 3 <meta> | <meta> 0 4 9 <meta> =` → `2 0 7 0`, the lowest digit first"
+    grows_with: ClassVar[str] = "digits"
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "plus": ("|", " +"),
         "equals": ("=", " ="),
@@ -106,6 +110,8 @@ class Multiplication(Arithmetic):
     """Multiply two numbers."""
 
     name: ClassVar[str] = "multiplication"
+    sketch: ClassVar[str] = "`<meta> 6 5 3 <meta> # <meta> 4 9 <meta> =` → `7 9 9 1 3`"
+    grows_with: ClassVar[str] = "digits"
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "times": ("#", " *"),
         "equals": ("=", " ="),

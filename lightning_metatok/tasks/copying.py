@@ -11,7 +11,8 @@ Scored are the words and the closing bracket, so that stopping counts; the answe
 Content: the span's words. Slices: `n_words` (of the whole text, names left out), `span_length`.
 Coupled position ids (Cho et al. 2024, arXiv 2405.20671): words and brackets of the text count from 1, a name has the id
 of its bracket, the answer has the ids of its span, and "?" has 0. A span alone has the paper's ids for copying.
-Source: reference section 3; the names, which let a prompt without marks be answered, and the wording are ours.
+Source: arXiv 2509.16278, its synthetic tasks; the names, which let a prompt without marks be answered, and the
+wording are ours.
 """
 
 from collections.abc import Mapping
@@ -20,9 +21,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
+from lightning_metatok.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,11 @@ class Copying(Task):
     """Copy a named span."""
 
     name: ClassVar[str] = "copying"
+    sketch: ClassVar[str] = "`a3 L4 [ <meta> a1 a7 ] <meta> a2 ? L4 [` → `a1 a7 ]`"
+    grows_with: ClassVar[str] = "words"
     size_field: ClassVar[str] = "n_words"
     default_size: ClassVar[tuple[int, int]] = (8, 32)
+    question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS
     content_draws: ClassVar[tuple[str, ...]] = ("words",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "open": ("[", " ["),
@@ -123,7 +130,8 @@ class Copying(Task):
         first_id_n1 = id_nW[row_n, start_n][:, None]
         before_n = first_id_n1[:, 0] - 1
         draft.put(word["question"], ids=0)
-        for part in (lexicon.names[names_nS[row_n, target_n]], word["answer"], word["open"]):
+        draft.put(lexicon.names[names_nS[row_n, target_n]], ids=before_n, key=True)
+        for part in (word["answer"], word["open"]):
             draft.put(part, ids=before_n)
         in_answer_nL = np.arange(L) < length_n[:, None]
         answer_nL = np.where(in_answer_nL, words_nW[row_n[:, None], answer_at_nL], ABSENT)

@@ -7,7 +7,7 @@
       - {options: {n_lists: [2, 5]}}                               the last one has no end; it is the target
 
 Which phase a step belongs to follows from the limits in steps and from the steps at which an accuracy was reached.
-Source: reference section 3, five phases of growing lists; its ranges are not known.
+Source: arXiv 2509.16278, its synthetic tasks, five phases of growing lists; its ranges are not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,8 +61,11 @@ def read_phases(curriculum: Sequence[Mapping[str, Any]] | None) -> tuple[Phase, 
             raise UserError(f"{name}.steps={steps}: expected a positive number of optimiser steps")
         if accuracy is not None and (type(accuracy) not in (int, float) or not 0 < accuracy <= 1):
             raise UserError(f"{name}.accuracy={accuracy}: expected a share above 0, at most 1")
-        if phase.task is not None and phase.task not in TASKS:
-            raise UserError(f"{name}.task={phase.task}: expected one of {', '.join(TASKS)}{nearest(phase.task, TASKS)}")
+        if phase.task is not None:
+            try:
+                TASKS.resolve(phase.task)
+            except UserError as error:
+                raise UserError(str(error).replace(TASKS.key, f"{name}.task", 1)) from error
         if is_last and phase.task is not None:
             raise UserError(f"{name}.task={phase.task}: expected none, the last phase is the target, data.task")
         if is_last and (steps, accuracy) != (None, None):

@@ -10,10 +10,8 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.counter import random_bits
-
-IntArray = NDArray[np.int64]
-
 
 ANEW = 0x616E6577
 """Keeps the second choice of a purpose apart from the first."""

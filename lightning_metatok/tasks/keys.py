@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT, Lexicon
-from lightning_metatok.tasks.task import IntArray, Task
+from lightning_metatok.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Keys:
     def check_reach(self, task: Task, option: str) -> None:
         """Refuse one word in `option` where even the largest prompts stay in the lower half of the bin to be filled."""
         if task.size is None and task.limits is not None and self.n_words == 1:
-            (slope, start), (low, high) = task._tokens_by_size, task.limits
+            (slope, start), (low, high) = task.tokens_by_size, task.limits
             reach = start + slope * task.largest_size
             task.expect(
                 reach > (low + high) / 2,

@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.tasks.words import CATEGORIES
 
 Rendering = Literal["symbols", "text"]
-IntArray = NDArray[np.int64]
 
 N_NUMBERS, N_NAMES, N_ITEMS = 128, 256, 256
 STRUCTURE = ("?", "=", "|", "[", "]", ";", "->", "#", "zero", "one")

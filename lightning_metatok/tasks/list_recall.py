@@ -7,7 +7,7 @@
 
 The segment is a list; the target is the list that is asked about. Content: the target's name and its
 items. Slices: `n_lists`, `list_length` (of the target), `k` (which item, counted from 1).
-Source: reference section 3; the prompt's wording is ours.
+Source: arXiv 2509.16278, its synthetic tasks; the prompt's wording is ours.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,20 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT
-from lightning_metatok.tasks.lists import ITEMS, PHRASES, list_words
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.lists import ITEMS, PHRASES, NamedLists, list_words
 
 
 @dataclass(frozen=True)
-class ListRecall(Task):
+class ListRecall(NamedLists):
     """Recall item k of a named list."""
 
     name: ClassVar[str] = "list_recall"
-    size_field: ClassVar[str] = "n_lists"
-    default_size: ClassVar[tuple[int, int]] = (2, 5)
+    sketch: ClassVar[str] = "`L0 a4 a7 L9 <meta> a1 a4 a5 a2 <meta> ? L9 3` → `a5`"
+    grows_with: ClassVar[str] = "lists"
     content_draws: ClassVar[tuple[str, ...]] = ("items",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         **PHRASES,
@@ -37,32 +38,15 @@ class ListRecall(Task):
         "answer": ("", "?\nA:"),
     }
 
-    n_lists: tuple[int, int] | None = None
-    """Lists in a prompt, [fewest, most]."""
     list_length: tuple[int, int] = (3, 8)
     """Items in a list, [fewest, most]."""
-    pool: int | None = None
-    """Different items that lists are made of; all there are when not given."""
-    n_names: int | None = None
-    """Different names that lists have; all there are when not given."""
-    n_queries: int = 1
-    """Questions in a training prompt, about different items of the target; evaluation asks one."""
 
-    def check(self) -> None:
+    def check_items(self) -> None:
         """Items of a list are different, so that a list is no longer than the pool."""
-        if self.n_names is not None:
-            self.check_integer("n_names", 1, len(self.lexicon.names), ", the names there are")
-        super().check()
         there_are = self.lexicon.items.shape[1]
         if self.pool is not None:
             self.check_integer("pool", 1, there_are, ", the items there are")
         self.check_range("list_length", 1, min(self.pool or there_are, len(self.lexicon.numbers) - 1))
-        self.check_integer("n_queries", 1)
-
-    @property
-    def largest_size(self) -> int:
-        """Lists of a prompt have different names."""
-        return self.n_names or len(self.lexicon.names)
 
     def draft(self, draws: Draws, size_n: IntArray) -> Draft:
         """Return the words of the prompts; `size_n` counts lists."""
@@ -80,7 +64,7 @@ class ListRecall(Task):
         # Different items of the target, first those it has.
         order_nK = draws.shuffle("asked", np.arange(K) < length_n[:, None])
 
-        draft, word = Draft(n), lexicon.phrase
+        draft = Draft(n)
         words_nNW = list_words(lexicon, names_nN, items_nNK, exists_nNK)
         source_nNW = np.zeros(words_nNW.shape, dtype=bool)
         source_nNW[..., ITEMS] = is_target_nN[..., None] & (np.arange(K) == order_nK[:, None, :1])
@@ -91,10 +75,7 @@ class ListRecall(Task):
         for query in range(min(self.n_queries, K)):
             asked_n = query < length_n
             which_n = order_nK[:, query]
-            asked = [lexicon.numbers[which_n + 1], word["of"], lexicon.names[target_name_n]]
-            # Symbols name the list first: the token before the answer says which item.
-            for part in (word["question"], *(asked if lexicon.rendering == "text" else asked[::-1]), word["answer"]):
-                draft.put(part, where=asked_n)
+            self.put_question(draft, lexicon.numbers[which_n + 1], "of", target_name_n, asked_n)
             draft.put(target_items_nK[row_n, which_n], answer=True, where=asked_n)
         items_n = np.where(np.arange(K) < length_n[:, None], target_items_nK, ABSENT)
         # Whatever is asked about a list, the list is of one split.

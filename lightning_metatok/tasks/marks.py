@@ -5,6 +5,11 @@
     every    Fruits : M orange , peach M . Tools : M hammer , wrench M . Q: ...   reveals nothing
     random   Fruits : orange M , peach . Tools : hammer , M wrench . Q: ...       as in pre-training
 
+A question may have a mark of its own, in every placement but none:
+
+    after_key        ... Q: item 2 of Tools M ? A: wrench       behind what the question asks about
+    before_answer    ... Q: item 2 of Tools ? A: M wrench
+
 All of them are numbers of meta-tokens to put before each token, so that any prompt can get other marks without the task
 that made it.
 """
@@ -14,11 +19,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.counter import random_bits
-from lightning_metatok.data.examples import BODY, CLOSES, CLOSES_TARGET, META, OPENS, OPENS_TARGET, Examples
+from lightning_metatok.data.examples import ANSWER, BODY, CLOSES, CLOSES_TARGET, META, OPENS, OPENS_TARGET, Examples
 
-Placement = Literal["hint", "every", "random", "none"]
-IntArray = NDArray[np.int64]
+MarkPlacement = Literal["hint", "every", "random", "none"]
+QuestionMark = Literal["none", "before_answer", "after_key"]
+"""Which place in each question has a mark too, where the placement puts any: see `docs/recall.md`."""
 
 MARKS = 0x6D61726B73
 """Keeps the places of marks apart from other choices that draw from the same seed."""
@@ -119,19 +126,54 @@ def at_wrong_segments(examples: Examples, seed: int, index_n: IntArray) -> IntAr
     return before
 
 
+def before_answers(examples: Examples) -> IntArray:
+    """Marks of `before_answer`: one before the first token of each answer."""
+    answer = (examples.flags & ANSWER) > 0
+    follows = np.concatenate([[False], answer[:-1]])
+    follows[examples.offsets[:-1]] = False
+    return (answer & ~follows).astype(np.int64)
+
+
+def in_question(examples: Examples) -> NDArray[np.bool_]:
+    """Whether a mark before each token is the question's: the token is not of the body and no segment ends there."""
+    return (examples.flags & (BODY | OPENS | CLOSES)) == 0
+
+
+def marks_of_question(examples: Examples) -> NDArray[np.bool_]:
+    """Whether each token is a mark of the question, [tokens]."""
+    meta = (examples.flags & META) > 0
+    found = np.zeros(len(meta), dtype=bool)
+    found[meta] = np.repeat(in_question(remove_marks(examples)), marks_before(examples))
+    return found
+
+
 def place(
-    examples: Examples, placement: Placement, *, fraction: float, meta_id: int, seed: int, index_n: IntArray
+    examples: Examples,
+    placement: MarkPlacement,
+    *,
+    fraction: float,
+    meta_id: int,
+    seed: int,
+    index_n: IntArray,
+    question: IntArray | None = None,
 ) -> Examples:
     """Return `examples`, which have no meta-tokens yet, with marks by `placement`.
 
-    `fraction` is the share of meta-tokens in the body, for `random`.
+    Args:
+        examples: prompts without meta-tokens. placement: where marks go in the body.
+        fraction: share of meta-tokens in the body, for `random`. meta_id: id of `<|meta|>`.
+        seed: of places drawn at random. index_n: numbers of the examples, which these places follow from.
+        question: further marks, those before each token of the question; none of them where the placement is none.
     """
     if placement == "none":
-        before = np.zeros(len(examples.tokens), dtype=np.int64)
-    elif placement == "random":
+        return put_marks(examples, np.zeros(len(examples.tokens), dtype=np.int64), meta_id)
+    if placement == "random":
         body_n = np.add.reduceat((examples.flags & BODY) > 0, examples.offsets[:-1], dtype=np.int64)
         count_n = np.floor(body_n * fraction / (1 - fraction)).astype(np.int64)
         before = at_random(examples, count_n, seed, index_n)
     else:
         before = at_slots(examples, target_only=placement == "hint")
+    if question is not None:
+        assert not question[~in_question(examples)].any(), "a mark of the question would be taken for one of the body"
+        before = before + question
     return put_marks(examples, before, meta_id)

@@ -19,10 +19,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.keys import Keys
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
+from lightning_metatok.tasks.task import Task
 
 FEWEST_TOKENS = {"symbols": 2, "text": 4}
 """What a pair takes at least, by rendering: key and value; in text also a colon and a comma. No marks."""
@@ -33,8 +36,11 @@ class MultiQueryRecall(Task):
     """Recall the values of several keys."""
 
     name: ClassVar[str] = "multi_query_recall"
+    sketch: ClassVar[str] = "`L9 7 <meta> a4 2 <meta> ? a4` → `2`, several times"
+    grows_with: ClassVar[str] = "pairs"
     size_field: ClassVar[str] = "n_pairs"
     default_size: ClassVar[tuple[int, int]] = (4, 16)
+    question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS
     content_draws: ClassVar[tuple[str, ...]] = ("values",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "colon": ("", ":"),
@@ -119,7 +125,7 @@ class MultiQueryRecall(Task):
         asked_value_nQ = value_nN[row_n1, asked_nQ]
         for query in range(self.n_queries):
             draft.put(word["question"])
-            draft.put(asked_words_nQ2[:, query])
+            draft.put(asked_words_nQ2[:, query], key=True)
             draft.put(word["answer"])
             draft.put(lexicon.numbers[asked_value_nQ[:, query]], answer=True)
         draft.content(key_nN[row_n1, asked_nQ], asked_value_nQ)

@@ -29,19 +29,22 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.blocks import TokenStore
 from lightning_metatok.data.corpora import Split
 from lightning_metatok.errors import UserError
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
+from lightning_metatok.tasks.task import Task
 
 DIGITS = 4
 """Words of a value, each a digit."""
 FIRST_DIGIT = 4
 """Where they stand in a needle: OPEN, the statement's start, its key, "is", digits."""
 FEWEST_DECOYS = 3
-HAY = -4
+HAY = -5
 """In place of a word, before the haystack is filled in."""
 MOST_NEEDLES = 64
 
@@ -51,8 +54,11 @@ class Needle(Task):
     """Recall a number that is stated once, somewhere in a long text."""
 
     name: ClassVar[str] = "needle"
+    sketch: ClassVar[str] = "`... L5 = 4 7 1 9 ; ... ? L5` → `4 7 1 9`"
+    grows_with: ClassVar[str] = "words or real text around it"
     size_field: ClassVar[str] = "n_hay"
     default_size: ClassVar[tuple[int, int]] = (128, 512)
+    question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS
     content_draws: ClassVar[tuple[str, ...]] = ("digits",)
     reencodes: ClassVar[bool] = False
     needs_haystack: ClassVar[bool] = True
@@ -149,7 +155,7 @@ class Needle(Task):
         draft.put(words_nX, source=source_nX, target=target_nX)
         draft.end_body()
         draft.put(word["one" if V == 1 else "several"])
-        draft.put(key_nK[:, 0])
+        draft.put(key_nK[:, 0], key=True)
         draft.put(word["answer"])
         value_nVD = digit_nUD[is_asked_nU].reshape(n, V, DIGITS)
         for value in range(V):

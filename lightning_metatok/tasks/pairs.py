@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from lightning_metatok.data.examples import ANSWER, BODY, CLOSES_TARGET, META, OPENS_TARGET, Examples, concatenate
 from lightning_metatok.errors import UserError
+from lightning_metatok.tasks.drawing import TaskSplit
 from lightning_metatok.tasks.draws import Draws
-from lightning_metatok.tasks.task import Split, Task
+from lightning_metatok.tasks.task import Task
 
 WINDOW, WINDOWS = 256, 64
 """Prompts that are drawn at once, and how often at most."""
@@ -41,7 +42,7 @@ def why_no_pairs(task: Task) -> str | None:
     return None
 
 
-def make_pairs(task: Task, n: int, seed: int, split: Split = "test") -> tuple[Examples, Examples]:
+def make_pairs(task: Task, n: int, seed: int, split: TaskSplit = "test") -> tuple[Examples, Examples]:
     """Return `n` clean prompts and, in the same order, their corrupted partners; of any task with `content_draws`.
 
     Raises:
@@ -64,12 +65,12 @@ def make_pairs(task: Task, n: int, seed: int, split: Split = "test") -> tuple[Ex
     )
 
 
-def _window(task: Task, index_n: NDArray[np.int64], seed: int, split: Split) -> tuple[Examples, Examples]:
-    sizes_n = task._sizes(Draws(seed, split, index_n))
-    drawn = [task._marked(Draws(seed, split, index_n, anew=anew), sizes_n, seed) for anew in ((), task.content_draws)]
-    good = task._fits(drawn[0]) & (drawn[0].lengths == drawn[1].lengths)
+def _window(task: Task, index_n: NDArray[np.int64], seed: int, split: TaskSplit) -> tuple[Examples, Examples]:
+    sizes_n = task.sizes(Draws(seed, split, index_n))
+    drawn = [task.marked(Draws(seed, split, index_n, anew=anew), sizes_n, seed) for anew in ((), task.content_draws)]
+    good = task.fits(drawn[0]) & (drawn[0].lengths == drawn[1].lengths)
     for one in drawn:
-        good &= task._of_split(one, split)
+        good &= task.of_split(one, split)
     one, other = (part.take(np.flatnonzero(good)) for part in drawn)
     if not len(one):
         return one, other

@@ -16,8 +16,8 @@ Coupled position ids (Cho et al. 2024, arXiv 2405.20671): bits between the same 
 them and the question about it have the next, and the answer has that of the bits; with one label these are the paper's
 ids. With the scratchpad bits count from 1, a label has the id of its bit, the question has 0, and each parity the id
 of its bit.
-Source: reference section 3 (the XOR of all bits before the pause); the labels, which let a prompt without marks be
-answered, and the wording are ours.
+Source: arXiv 2509.16278, its synthetic tasks (the XOR of all bits before the pause); the labels, which let a
+prompt without marks be answered, and the wording are ours.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
+from lightning_metatok.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,11 @@ class Parity(Task):
     """XOR of the bits before a label."""
 
     name: ClassVar[str] = "parity"
+    sketch: ClassVar[str] = "`zero one one L1 <meta> zero ? L1` → `zero`"
+    grows_with: ClassVar[str] = "bits"
     size_field: ClassVar[str] = "n_bits"
     default_size: ClassVar[tuple[int, int]] = (4, 16)
+    question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS
     content_draws: ClassVar[tuple[str, ...]] = ("bits",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "zero": ("zero", " 0"),
@@ -125,8 +131,9 @@ class Parity(Task):
         for query in range(min(self.n_queries, M)):
             asked_n = query < n_asked_n
             ids_n, last_n1 = question_id_nM[:, query], after_nM[:, query, None]
-            for part in (word["another" if query else "question"], labels_nM[:, query], word["answer"]):
-                draft.put(part, where=asked_n, ids=ids_n)
+            draft.put(word["another" if query else "question"], where=asked_n, ids=ids_n)
+            draft.put(labels_nM[:, query], where=asked_n, ids=ids_n, key=True)
+            draft.put(word["answer"], where=asked_n, ids=ids_n)
             if self.scratchpad:
                 written_nB = asked_n[:, None] & (np.arange(B) <= last_n1)
                 draft.put(parity_word_nB, answer=True, where=written_nB, ids=bit_id_nB)

@@ -8,7 +8,7 @@
 The segment is a list; the target is the list that is asked about. All lists of a prompt are made of the same few items,
 and the item asked about stands in another list too, so that counting it in the whole prompt gives a wrong number.
 Content: the target's name and its items. Slices: `n_lists`, `list_length` (of the target), `count`.
-Source: reference section 3; the prompt's wording is ours.
+Source: arXiv 2509.16278, its synthetic tasks; the prompt's wording is ours.
 """
 
 from collections.abc import Mapping
@@ -17,19 +17,20 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.lexicon import ABSENT
-from lightning_metatok.tasks.lists import ITEMS, PHRASES, list_words
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.lists import ITEMS, PHRASES, NamedLists, list_words
 
 
 @dataclass(frozen=True)
-class SegmentCounting(Task):
+class SegmentCounting(NamedLists):
     """Count an item in a named list."""
 
     name: ClassVar[str] = "segment_counting"
-    size_field: ClassVar[str] = "n_lists"
-    default_size: ClassVar[tuple[int, int]] = (2, 5)
+    sketch: ClassVar[str] = "`L0 a4 a1 a4 L9 <meta> a1 a3 a1 <meta> # L9 a1` → `2`"
+    grows_with: ClassVar[str] = "lists"
     content_draws: ClassVar[tuple[str, ...]] = ("repeats",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         **PHRASES,
@@ -38,35 +39,18 @@ class SegmentCounting(Task):
         "answer": ("", "?\nA:"),
     }
 
-    n_lists: tuple[int, int] | None = None
-    """Lists in a prompt, [fewest, most]."""
     list_length: tuple[int, int] = (4, 12)
     """Items in a list, repeated ones included, [fewest, most]."""
     distinct: int = 3
     """Different items that the lists of one prompt are made of."""
-    pool: int | None = None
-    """Different items that all prompts are made of; all there are when not given."""
-    n_names: int | None = None
-    """Different names that lists have; all there are when not given."""
-    n_queries: int = 1
-    """Questions in a training prompt, about different items of the target; evaluation asks one."""
 
-    def check(self) -> None:
+    def check_items(self) -> None:
         """Each prompt needs `distinct` items of the pool, and counts must be numbers of the lexicon."""
-        if self.n_names is not None:
-            self.check_integer("n_names", 1, len(self.lexicon.names), ", the names there are")
-        super().check()
         there_are = len(self.lexicon.everything)
         if self.pool is not None:
             self.check_integer("pool", 2, there_are, ", the items there are")
         self.check_integer("distinct", 2, self.pool or there_are, ", the items of the pool")
         self.check_range("list_length", 1, len(self.lexicon.numbers) - 1)
-        self.check_integer("n_queries", 1)
-
-    @property
-    def largest_size(self) -> int:
-        """Lists of a prompt have different names."""
-        return self.n_names or len(self.lexicon.names)
 
     def draft(self, draws: Draws, size_n: IntArray) -> Draft:
         """Return the words of the prompts; `size_n` counts lists."""
@@ -93,7 +77,7 @@ class SegmentCounting(Task):
         is_counted_nK = (target_which_nK == order_nD[:, :1]) & in_target_nK
         is_first_nK = is_counted_nK & (np.cumsum(is_counted_nK, axis=1) == 1)
 
-        draft, word = Draft(n), lexicon.phrase
+        draft = Draft(n)
         words_nNW = list_words(lexicon, names_nN, items_nNK, exists_nNK)
         source_nNW = np.zeros(words_nNW.shape, dtype=bool)
         source_nNW[row_n, target_n, ITEMS] = is_first_nK
@@ -103,10 +87,7 @@ class SegmentCounting(Task):
         for query in range(min(self.n_queries, D)):
             asked_n = query < elsewhere_nD.sum(axis=1)
             item_n = items_nD[row_n, order_nD[:, query]]
-            asked = [item_n, word["in"], lexicon.names[target_name_n]]
-            # Symbols name the list first: the token before the answer says what to count.
-            for part in (word["question"], *(asked if lexicon.rendering == "text" else asked[::-1]), word["answer"]):
-                draft.put(part, where=asked_n)
+            self.put_question(draft, item_n, "in", target_name_n, asked_n)
             draft.put(lexicon.numbers[counts_nD[:, query]], answer=True, where=asked_n)
         # Whatever is asked about a list, the list is of one split.
         draft.content(target_name_n, np.where(in_target_nK, items_nNK[row_n, target_n], ABSENT))

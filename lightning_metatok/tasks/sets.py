@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lightning_metatok.data.cache import fingerprint, prepared
 from lightning_metatok.data.examples import Examples, concatenate
-from lightning_metatok.tasks.task import Split, Task
+from lightning_metatok.tasks.drawing import TaskSplit
+from lightning_metatok.tasks.task import Task
 
 CHUNK = 4096
 """Examples made at once: large enough that NumPy's cost of a call does not count."""
@@ -18,7 +19,7 @@ def prepared_examples(
     task: Task,
     n: int,
     seed: int,
-    split: Split,
+    split: TaskSplit,
     cache: Path,
     *,
     start: int = 0,

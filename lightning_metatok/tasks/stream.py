@@ -3,7 +3,8 @@
     sample   g = step * (batch_size * world_size) + i          one number for each example that any rank ever sees
     example  a finite set: permutation(seed, epoch)[g % n]     epoch = g // n
              without end:  the task's example number g         never seen before
-    window   the samples of 16 steps, sorted by length and cut into 16 batches, in an order drawn from (seed, window)
+    window   the samples of 16 steps, sorted by length without marks and cut into 16 batches, in an order drawn from
+             (seed, window): wherever marks stand, and where there are none, a step has the same prompts
     rank     rows rank, rank + world_size, ... of the batch
 
 Batches are therefore of similar lengths and waste little on filling up; two ranks with batch 4 see, together, exactly
@@ -16,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.counter import permutation
 from lightning_metatok.data.examples import ANSWER, META, Examples
-from lightning_metatok.tasks.task import Split, Task
-
-IntArray = NDArray[np.int64]
+from lightning_metatok.tasks.drawing import TaskSplit
+from lightning_metatok.tasks.task import Task
 
 STEPS = 16
 """Steps in a window."""
@@ -30,7 +30,7 @@ ORDER, SHUFFLE = 0x6F72646572, 0x77696E646F77
 """Keep the order of a finite set and that of the batches of a window apart from what examples are drawn with."""
 
 
-class Source(ABC):
+class ExampleSource(ABC):
     """Where samples come from."""
 
     @abstractmethod
@@ -39,12 +39,12 @@ class Source(ABC):
 
 
 @dataclass
-class EndlessSource(Source):
+class EndlessSource(ExampleSource):
     """New examples for ever: sample g is example g of `task`, plus `start`."""
 
     task: Task
     seed: int
-    split: Split = "train"
+    split: TaskSplit = "train"
     start: int = 0
 
     def samples(self, number_n: IntArray) -> Examples:
@@ -53,7 +53,7 @@ class EndlessSource(Source):
 
 
 @dataclass
-class FiniteSource(Source):
+class FiniteSource(ExampleSource):
     """The examples in `folder` again and again, each epoch in another order. Small to pickle: a worker maps its own."""
 
     folder: Path
@@ -115,7 +115,7 @@ class Window:
 class Windows:
     """`windows[w]` holds the steps w * STEPS ... w * STEPS + STEPS - 1 of `rank`."""
 
-    source: Source
+    source: ExampleSource
     seed: int
     batch_size: int
     rank: int = 0
@@ -125,9 +125,9 @@ class Windows:
         step_size = self.batch_size * self.world_size
         size = STEPS * step_size
         drawn = self.source.samples(number * size + np.arange(size))
-        batches = np.argsort(drawn.lengths, kind="stable").reshape(STEPS, step_size)
-        batches = batches[permutation(STEPS, self.seed ^ SHUFFLE, number)]
         lengths, metas, scored = drawn.lengths, count(drawn, META), count(drawn, ANSWER)
+        batches = np.argsort(lengths - metas, kind="stable").reshape(STEPS, step_size)
+        batches = batches[permutation(STEPS, self.seed ^ SHUFFLE, number)]
         counts = tuple(
             Counts(int(lengths[rows].sum()), int((lengths - metas)[rows].sum()), int(scored[rows].sum()))
             for rows in batches

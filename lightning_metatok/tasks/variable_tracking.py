@@ -19,10 +19,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.keys import Keys
 from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
-from lightning_metatok.tasks.task import Draft, IntArray, Task
+from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
+from lightning_metatok.tasks.task import Task
 
 MOST_HOPS = 32
 VALUE = 5
@@ -34,8 +37,11 @@ class VariableTracking(Task):
     """Follow copies of a value back to where it was assigned."""
 
     name: ClassVar[str] = "variable_tracking"
+    sketch: ClassVar[str] = "`a4 = 7 ; a1 = a4 ; ? a1` → `7`"
+    grows_with: ClassVar[str] = "chains"
     size_field: ClassVar[str] = "n_chains"
     default_size: ClassVar[tuple[int, int]] = (2, 6)
+    question_marks: ClassVar[tuple[str, ...]] = ALL_QUESTION_MARKS
     content_draws: ClassVar[tuple[str, ...]] = ("values",)
     phrases: ClassVar[Mapping[str, tuple[str, str]]] = {
         "equals": ("=", " ="),
@@ -107,7 +113,7 @@ class VariableTracking(Task):
         row_n = row_n1[:, 0]
         hops_n, value_n = hops_nC[row_n, target_n], value_nC[row_n, target_n]
         draft.put(word["question"])
-        draft.put(words_nCH2[row_n, target_n, hops_n])
+        draft.put(words_nCH2[row_n, target_n, hops_n], key=True)
         draft.put(word["answer"])
         draft.put(lexicon.numbers[value_n], answer=True)
         draft.content(value_n, np.where(np.arange(H) <= hops_n[:, None], variables_nCH[row_n, target_n], ABSENT))

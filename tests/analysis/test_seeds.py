@@ -130,6 +130,19 @@ def test_kaplan_meier_counts_runs_that_never_solve_as_at_risk_to_their_end() -> 
     assert np.all(found.low[1:3] <= found.unsolved[1:3])
 
 
+def test_kaplan_meier_of_runs_that_all_solved_has_no_interval_at_the_end() -> None:
+    found = seeds.kaplan_meier([100, 200, 300], [True, True, True])  # a warning would be an error here
+    assert found.unsolved.tolist() == pytest.approx([2 / 3, 1 / 3, 0])
+    assert np.isfinite(found.low).tolist() == [True, True, False]
+
+
+def test_numbers_that_agree_but_for_rounding_have_no_spread() -> None:
+    differences = [(2.0**seed + 0.1) - 2.0**seed for seed in range(6)]
+    assert np.ptp(differences) > 0
+    assert math.isnan(seeds.paired_t(differences).p)
+    assert math.isnan(seeds.welch(differences, [0.3] * 5).p)
+
+
 def test_log_rank_tells_fast_arms_from_slow_ones() -> None:
     fast, slow = [100, 120, 140, 160, 180, 200], [400, 420, 440, 460, 480, 500]
     solved = [True] * 6

@@ -28,7 +28,8 @@ OPTIONS = [
     ("--model.vocab_size=400", "model.vocab_size=400: expected at least 512"),
     ("--data.meta_fraction=0.7", "data.meta_fraction=0.7: expected a share between 0 and 0.5"),
     ("--data.meta_fraction=-0.1", "data.meta_fraction=-0.1: expected a share between 0 and 0.5"),
-    ("--data.meta_placement=randm", "data.meta_placement=randm: expected one of"),
+    ("--data.meta_placement=randm", "data.meta_placement='randm': expected one of"),
+    ("--data.meta_placement=my_lab.Places", "data.meta_placement=my_lab.Places: my_lab cannot be imported"),
     ("--data.vocab_size=100", "data.vocab_size=100: expected at least 258"),
     ("--data.batch_size=0", "data.batch_size=0: expected a positive number"),
     ("--data.block_size=1000000", "data.corpus: its train split has"),
@@ -112,7 +113,7 @@ OPTIONS = [
     ("--model.meta_fill=1", "model.mechanism_options.fill=1: expected a finite negative number"),
     ("--model.meta_over=some", "model.meta_over='some': expected one of meta, all; now model.mechanism says it"),
     ("--model.mechanism=mta", "model.mechanism='mta': expected one of none, meta, matched"),
-    ("--model.mechanism=mta", "did you mean 'meta'?"),
+    ("--model.mechanism=matchd", "did you mean 'matched'?"),
     ("--model.mechanism_options.layers=[9]", "model.mechanism_options.layers=[9]: expected different block numbers"),
     ("--model.mechanism_options.layer=[0]", "did you mean 'layers'?"),
     ("--model.mechanism_options.fill=1", "model.mechanism_options.fill=1: expected a finite negative number"),
@@ -151,8 +152,9 @@ OPTIONS = [
     ("--data.meta_fraction=nan", "data.meta_fraction=nan: expected float"),
     ("--data.meta_fraction=inf", "data.meta_fraction=inf: expected float"),
     ("--data.meta_length=growing", "data.meta_length=growing: expected one of"),
-    ("--data.meta_placement=fixed", "data.meta_positions=[]: expected slots"),
-    ("--data.meta_positions=[1,2]", "data.meta_positions=[1, 2]: expected slots"),
+    ("--data.meta_placement=fixed", "data.meta_placement='fixed': expected data.meta_placement_options.slots"),
+    ("--data.meta_positions=[1,2]", "data.meta_placement_options.slots=[1, 2]: expected no options"),
+    ("--data.meta_placement_options={slot: 1}", "data.meta_placement_options.slot=1: expected no options"),
     ("--data.vocab_size=-1", "data.vocab_size=-1: expected at least 258"),
     ("--data.vocab_size=257", "data.vocab_size=257: expected at least 258"),
     ("--data.seed=-1", "data.seed=-1: expected a seed"),
@@ -226,4 +228,4 @@ def test_options_that_cannot_work_together_are_named(fit: list[str], refused: Re
     assert "data.block_size=128" in line
     assert "model.max_positions=64" in line
     line = refused(*fit, "--data.meta_placement=fixed", "--data.meta_positions=[3,64]")
-    assert "data.meta_positions: slot 64" in line
+    assert "data.meta_placement_options.slots: slot 64" in line

@@ -7,7 +7,7 @@ import pytest
 from tests.bad_input.conftest import Refused
 
 OPTIONS = [
-    ("--data.task=list_recal", "data.task=list_recal: expected one of"),
+    ("--data.task=list_recal", "data.task='list_recal': expected one of"),
     ("--data.meta_placement=hnt", "data.meta_placement=hnt: expected one of hint"),
     ("--data.task_options={bin: [1, 4]}", "do not fit the bin, more than 1 and at most 4 tokens"),
     ("--data.task_options={bin: [-5, 4]}", "data.task_options.bin=[-5, 4]: expected two integers"),
@@ -18,6 +18,11 @@ OPTIONS = [
     ("--data.task_options={pool: 2, list_length: [3, 8]}", "data.task_options.list_length=[3, 8]: expected two"),
     ("--data.task_options={n_lists: [2, 100000]}", "data.task_options.n_lists=[2, 100000]: expected two integers"),
     ("--data.task_options={n_queries: 0}", "data.task_options.n_queries=0: expected an integer from 1"),
+    (
+        "--data.task_options={question_mark: after_keys}",
+        "question_mark=after_keys: expected one of none, before",
+    ),
+    ("--data.task_options={marks_count: often}", "data.task_options.marks_count=often: expected true or false"),
     ("--data.task_options={n_list: [1, 2]}", "list_recall has no such option; did you mean 'n_lists'?"),
     ("--data.task_options={symbols: [1, 2]}", "data.task_options.symbols=[1, 2]: expected three integers"),
     ("--data.train_examples=0", "data.train_examples=0: expected a positive number"),

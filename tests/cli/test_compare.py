@@ -1,4 +1,4 @@
-"""`compare` reads runs off at equal budgets: arithmetic on written run folders, and what `fit` itself writes."""
+"""`compare` reads runs at their ends: arithmetic on written run folders, and what `fit` itself writes."""
 
 import csv
 import json
@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
 from lightning_metatok.cli import main
 from lightning_metatok.cli.compare import choose_metric
-from lightning_metatok.report.budgets import band, estimate
+from lightning_metatok.report.budgets import band
 from lightning_metatok.report.runs import conditions, read_run
 from tests.written_runs import EXACT, write_run
 
@@ -32,66 +31,134 @@ def compared(tmp_path: Path, *arguments: str | Path) -> dict[tuple[str, str], di
 # -- arithmetic
 
 
-def test_every_run_is_read_where_the_shortest_ends_between_its_logged_points(tmp_path: Path) -> None:
+def test_every_run_counts_at_its_own_end_and_is_compared_at_equal_budgets_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     short = write_run(tmp_path / "short", "plain", values=[0.3, 0.4], tokens_a_step=75)  # ends at 1,500
+    near = write_run(tmp_path / "near", "pause", values=[0.3, 0.5], tokens_a_step=75.7)  # 0.9 % later
     long = write_run(tmp_path / "long", "meta", values=[0.2, 0.6, 0.9], tokens_a_step=100)  # 1,000 2,000 3,000
-    rows = compared(tmp_path, short, long)
-    assert float(rows["source_tokens", "plain"]["at"]) == 1500
-    assert float(rows["source_tokens", "plain"]["mean"]) == pytest.approx(0.4)
-    assert float(rows["source_tokens", "meta"]["mean"]) == pytest.approx(0.4)  # half way from 0.2 to 0.6
-    assert float(rows["source_tokens", "meta"]["read_at"]) == pytest.approx(0.5)
+    rows = compared(tmp_path, short, near, long)
+    found = {arm: rows["source_tokens", arm] for arm in ("plain", "pause", "meta")}
+    assert [float(row["mean"]) for row in found.values()] == [0.4, 0.5, 0.9]
+    assert [float(row["ended_at_most"]) for row in found.values()] == [1500, 1514, 3000]
+    assert [row["against"] for row in found.values()] == ["", "plain", ""]
+    assert float(found["pause"]["difference_mean"]) == pytest.approx(0.1)
+    assert found["meta"]["difference_mean"] == ""
+    text = capsys.readouterr().out
+    assert "meta ended at 3,000 source tokens, plain ended at 1,500: not compared" in text
+    assert "meta ended at 3e+04 training FLOPs, plain ended at 1.5e+04: not compared" in text
 
 
-def test_an_arm_that_costs_more_is_read_earlier_at_equal_flops(tmp_path: Path) -> None:
+def test_an_arm_that_costs_more_is_not_compared_at_equal_flops(tmp_path: Path) -> None:
     cheap = write_run(tmp_path / "cheap", "plain", values=[0.3, 0.5])
     dear = write_run(tmp_path / "dear", "meta", values=[0.2, 0.8], flops_a_token=16.0)
-    rows = compared(tmp_path, cheap, dear)
-    assert float(rows["source_tokens", "meta"]["mean"]) == pytest.approx(0.8)
-    assert float(rows["flops", "meta"]["at"]) == 20_000
-    # 20,000 FLOPs are 1,250 of its tokens: a quarter of the way from 0.2 to 0.8.
-    assert float(rows["flops", "meta"]["mean"]) == pytest.approx(0.35)
-    assert float(rows["flops", "plain"]["mean"]) == pytest.approx(0.5)
+    steps = write_run(tmp_path / "steps", "pause", values=[0.3, 0.4], tokens_a_step=160)  # FLOPs of the second
+    rows = compared(tmp_path, cheap, dear, steps)
+    assert [float(rows["flops", arm]["mean"]) for arm in ("plain", "meta", "pause")] == [0.5, 0.8, 0.4]
+    assert [float(rows["flops", arm]["ended_at_most"]) for arm in ("plain", "meta", "pause")] == [2e4, 3.2e4, 3.2e4]
+    assert [rows[table, "meta"]["against"] for table in ("source_tokens", "flops")] == ["plain", ""]
 
 
-def test_seeds_of_an_arm_are_one_row_with_students_interval(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / f"{i}", seed=i, values=[0.1, value]) for i, value in enumerate((0.5, 0.6, 0.7))]
-    row = compared(tmp_path, *runs)["source_tokens", "meta"]
-    assert (row["seeds"], row["interval"]) == ("3", "t")
-    half = 4.302652729911275 * 0.1 / math.sqrt(3)  # t(0.975, 2 degrees of freedom), standard deviation 0.1
-    assert [float(row[key]) for key in ("mean", "low", "high")] == pytest.approx([0.6, 0.6 - half, 0.6 + half])
+def test_a_schedule_that_had_not_ended_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    optimizer = {"model.optimizer": {"decay_steps": 50, "lr": 1e-3, "min_lr": 1e-4}}
+    runs = [
+        write_run(tmp_path / "a", "plain", values=[0.3] * 5, config=optimizer),
+        write_run(tmp_path / "b", "meta", values=[0.3] * 3, config=optimizer),
+    ]
+    compared(tmp_path, *runs)
+    assert "the learning-rate schedule had not ended: meta (step 30 of 50)" in capsys.readouterr().out
 
 
-def test_one_seed_of_an_accuracy_has_wilsons_interval_over_its_prompts(tmp_path: Path) -> None:
+def arms(tmp_path: Path, n: int, spread: float = 0.01, **options: Any) -> list[Path]:
+    """Runs of plain and meta; meta is better by 0.1, 0.1 + `spread`, ... with the seed."""
+    return [
+        write_run(tmp_path / f"{arm}{seed}", arm, seed=seed, values=[0.1, value], **options)
+        for seed in range(n)
+        for arm, value in (("plain", 0.3 + seed / 20), ("meta", 0.4 + seed / 20 + seed * spread))
+    ]
+
+
+def test_accuracies_of_five_seeds_are_compared_by_sign_flips_with_the_power_that_they_had(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = compared(tmp_path, *arms(tmp_path, 5))["source_tokens", "meta"]
+    assert (row["seeds"], row["interval"], row["difference_by"]) == ("5", "", "sign flips")
+    assert [float(row[f"difference_{key}"]) for key in ("mean", "low", "high")] == pytest.approx([0.12, 0.1, 0.14])
+    assert (float(row["p"]), row["difference"]) == (pytest.approx(1 / 32), "told apart")
+    # t(0.975, 4) and a power of 0.8: 1.6848 standard deviations (G*Power 3.1.9: n = 5 at d = 1.68), here 0.0158.
+    assert float(row["difference_detectable"]) == pytest.approx(1.68 * math.sqrt(0.00025), rel=0.01)
+    text = capsys.readouterr().out
+    assert "found in 80%: the smallest true difference that as many seeds with this spread would have found" in text
+    assert text.count("1,000 parameters, 2,000 source tokens, 5 seeds each") == 4
+
+
+def test_losses_have_students_interval(tmp_path: Path) -> None:
+    row = compared(tmp_path, *arms(tmp_path, 5, metric="loss/val"), "--metric=loss/val")["source_tokens", "meta"]
+    assert (row["interval"], row["difference_by"]) == ("t", "paired t")
+    half = 2.7764451051977987 * math.sqrt(0.00025 / 5)  # t(0.975, 4 degrees of freedom)
+    assert [float(row[f"difference_{key}"]) for key in ("low", "high")] == pytest.approx([0.12 - half, 0.12 + half])
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_fewer_than_five_seeds_have_no_interval_and_no_p(
+    n: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = compared(tmp_path, *arms(tmp_path, n))["source_tokens", "meta"]
+    assert [row[key] for key in ("low", "high", "difference_low", "p", "difference_by", "difference_detectable")] == (
+        [""] * 6
+    )
+    assert row["difference"] == f"{n} runs, no interval"
+    assert f"{n} runs, no interval" in capsys.readouterr().out
+
+
+def test_text_that_is_not_known_to_be_the_same_pairs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = {"data.task": None}
+    old = arms(tmp_path / "old", 5, metric="loss/val", config=text)
+    row = compared(tmp_path, *old, "--metric=loss/val")["source_tokens", "meta"]
+    assert row["difference_by"] == "Welch"
+    assert capsys.readouterr().out.count("text not known to be the same: nothing is paired") == 3  # one a table
+    new = arms(tmp_path / "new", 5, metric="loss/val", config=text, scored="abc")
+    assert compared(tmp_path, *new, "--metric=loss/val")["source_tokens", "meta"]["difference_by"] == "paired t"
+    other = write_run(tmp_path / "other", "pause", values=[3.0], metric="loss/val", config=text, scored="def")
+    assert "other: scored on text def of 48,960 targets, but" in refusal(capsys, *new, other)
+
+
+def test_runs_that_solve_or_not_are_compared_by_their_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = []
+    for seed in range(6):
+        late = [0.1, 0.2, 0.3, 0.5, 0.7, 0.95 if seed % 2 else 0.7]
+        runs.append(write_run(tmp_path / f"plain{seed}", "plain", seed=seed, values=late))
+        runs.append(write_run(tmp_path / f"meta{seed}", "meta", seed=seed, values=[0.2, 0.92, 0.93, 0.95, 0.97, 0.99]))
+    row = compared(tmp_path, *runs, "--figure", tmp_path / "arms.png")["source_tokens", "plain"]
+    assert (row["solved"], float(row["solved_low"])) == ("3", pytest.approx(0.1876, abs=1e-4))  # Wilson, 3 of 6 runs
+    lines = [line.replace(" ", "") for line in capsys.readouterr().out.splitlines()]
+    assert "│plain│3of6│60│–│–│" in lines
+    (meta,) = (line for line in lines if line.startswith("│meta│6of6│20│plain│"))
+    # All six of one arm are solved at step 20, where none of the other is: 12 at risk, 6 of them of one arm.
+    # (observed - expected)² / variance = (6 - 3)² / (12/2 * 12/2 * 6 * 6 / (144 * 11)) with no later step of both.
+    chi_squared = 3**2 / (6 * 6 * 6 * 6 / (12 * 12 * 11))
+    assert float(meta.split("│")[5]) == pytest.approx(math.erfc(math.sqrt(chi_squared / 2)), abs=5e-4)
+    assert main(["compare", *map(str, runs), "--solved=0.98"]) == 0
+    assert "steps to 0.98 of accuracy/exact/val" in capsys.readouterr().out
+    assert "--solved=0: expected a share of exact answers" in refusal(capsys, *runs, "--solved=0")
+
+
+def test_one_seed_of_an_accuracy_has_wilsons_interval_over_its_prompts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     row = compared(tmp_path, write_run(tmp_path / "run", values=[81 / 263]))["source_tokens", "meta"]
     assert (row["seeds"], row["interval"]) == ("1", "wilson")
     # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I.
     assert [float(row["low"]), float(row["high"])] == pytest.approx([0.2553, 0.3662], abs=5e-5)
+    assert "1 run's [0.255, 0.366]" in capsys.readouterr().out
 
 
 def test_one_seed_of_a_loss_has_no_interval(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", values=[0.5])
     row = compared(tmp_path, run, "--metric=loss/val")["source_tokens", "meta"]
     assert (row["low"], row["high"], row["interval"], row["verdict"]) == ("", "", "", "")
-
-
-def test_an_interval_over_seeds_of_an_accuracy_stays_between_0_and_1() -> None:
-    assert (estimate([0.9, 1.0], share=True).high, estimate([0.0, 0.1], share=True).low) == (1.0, 0.0)
-    assert estimate([0.9, 1.0]).high > 1.0
-
-
-def test_seeds_without_spread_do_not_look_certain() -> None:
-    assert estimate([0.25, 0.25]).interval == ""
-    assert estimate([1.0, 1.0], share=True).interval == ""
-    found = estimate([1.0, 1.0], share=True, n_items=100)
-    assert (found.n_seeds, found.interval, found.high) == (2, "wilson", 1.0)
-    assert found.low == pytest.approx(0.9630, abs=5e-5)  # Wilson for 100 of 100
-
-
-def test_intervals_over_seeds_hold_the_true_mean_as_often_as_they_say() -> None:
-    generator = np.random.default_rng(7)
-    found = [estimate(generator.normal(3.0, 2.0, size=3)) for _ in range(2000)]
-    covered = np.mean([one.low <= 3.0 <= one.high for one in found])
-    assert 0.935 < covered < 0.965  # 0.95 and three standard errors of 2,000 draws
 
 
 def test_a_resumed_run_counts_a_step_as_it_was_logged_last(tmp_path: Path) -> None:
@@ -161,12 +228,13 @@ def test_the_tables_fit_a_terminal_of_100_columns(
     monkeypatch.setenv("COLUMNS", "100")
     runs = [
         write_run(tmp_path / f"{arm}{seed}", arm, seed=seed, values=[0.3, 0.5 + seed / 10], parameters=124_337_664)
-        for arm in ("plain", "meta") for seed in (1, 2)
+        for arm in ("plain", "meta") for seed in (1, 2, 3, 4, 5)
     ]  # fmt: skip
     compared(tmp_path, *runs)
     text = capsys.readouterr().out
-    assert max(len(line) for line in text.splitlines()) <= 100
-    assert text.count("│ 0.650 │ [0.015, 1.000] │") == 6  # two arms, three tables
+    tables = [line for line in text.splitlines() if line[:1] in "│┃┏┡├└"]
+    assert max(map(len, tables)) <= 100
+    assert text.count("│ 0.800 │      0.600, 1.000 │ 2 of 5 [0.12, 0.77] │") == 6  # two arms, three tables
     for title in ("at equal source tokens: 2,000", "at equal training FLOPs: 2e+04", "at equal parameters"):
         assert title in text
 
@@ -239,11 +307,12 @@ def test_trained_runs_are_read_as_they_were_written(tmp_path: Path, capsys: pyte
     assert {row["seeds"] for row in rows.values()} == {"2"}
     assert {row["metric"] for row in rows.values()} == {EXACT}
     assert [arm for table, arm in rows if table == "parameters"] == ["plain", "pause"]
-    # The same seeds read the same source tokens, whatever marks stand between them.
-    tokens, flops = ({arm: float(rows[table, arm]["read_at"]) for arm in arms} for table in ("source_tokens", "flops"))
+    # The same seeds read the same source tokens, whatever marks stand between them; marks cost FLOPs.
+    tokens, flops = (
+        {arm: float(rows[table, arm]["ended_at_most"]) for arm in arms} for table in ("source_tokens", "flops")
+    )
     assert tokens["plain"] == tokens["pause"] == tokens["meta"]
-    # At equal FLOPs an arm that costs more is read earlier.
-    assert flops["plain"] > flops["pause"] > flops["meta"]
+    assert flops["plain"] < flops["pause"] < flops["meta"]
     lines = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
     at_the_end = {key: value for line in lines if line["step"] == 4 for key, value in line.items()}
     spent, values = read_run(runs[0]).curve(EXACT, "source_tokens")
@@ -335,7 +404,6 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     other = write_run(tmp_path / "other", values=[0.5], config={"data.task": "copying"})
     harder = write_run(tmp_path / "harder", values=[0.5], config={"data.task_options": {"n_bits": [2, 16]}})
     again = write_run(tmp_path / "again", "plain", values=[0.5])
-    late = write_run(tmp_path / "late", values=[0.5], tokens_a_step=500)
     assert "nowhere: no such folder" in refusal(capsys, "nowhere")
     assert "expected run folders" in refusal(capsys)
     assert f"{other}: data.task=copying, but {run} has parity; expected runs on the same data" in refusal(
@@ -346,9 +414,6 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert f"{again}: the same arm and seed as {run}" in refusal(capsys, run, again)
     wrong = refusal(capsys, run, "--metric=accuracy/exat/val")
     assert "--metric=accuracy/exat/val: no run logged it; did you mean 'accuracy/exact/val'?" in wrong
-    assert f"{late} logged it first at 5000 source tokens, where {again} had ended (1000)" in refusal(
-        capsys, again, late
-    )
     assert "unknown option '--figur'; did you mean '--figure'?" in refusal(capsys, run, "--figur", "x")
     assert re.search(r"--csv=.*nowhere/out.csv: expected a file in a folder that exists", refusal(
         capsys, run, f"--csv={tmp_path}/nowhere/out.csv"))  # fmt: skip

@@ -59,3 +59,25 @@ def test_other_keys_of_an_old_file_count_and_wrong_ones_are_named(tmp_path: Path
     old.write_text("model: {meta_over: some}\n")
     with pytest.raises(UserError, match=r"model\.meta_over='some': expected one of meta, all"):
         mechanism(f"--config={old}")
+
+
+def test_slots_of_a_fixed_placement_in_the_old_key(tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text("data: {meta_placement: fixed, meta_positions: [0, 5], batch_size: 3}\n")
+    none = tmp_path / "none.yaml"
+    none.write_text("data: {meta_placement: random, meta_positions: null}\n")
+    fixed = "--data.meta_placement=fixed"
+    quiet()
+    for args, expected in (
+        ([fixed, "--data.meta_positions=[0,5]"], ("fixed", {"slots": [0, 5]})),
+        ([fixed, "--data.meta_positions", "[0,5]"], ("fixed", {"slots": [0, 5]})),
+        ([f"--config={old}"], ("fixed", {"slots": [0, 5]})),
+        ([f"--config={old}", "--data.meta_positions=[1]"], ("fixed", {"slots": [1]})),
+        ([f"--config={old}", "--data.meta_placement_options.slots=[1]"], ("fixed", {"slots": [1]})),
+        ([f"--config={old}", "--data.meta_placement=periodic"], ("periodic", {})),
+        ([f"--config={none}"], ("random", {})),
+        (["--data.meta_positions=null"], ("random", {})),
+    ):
+        data = ParseOnly("fit", [f"--config={CONF / 'base.yaml'}", *args]).config.as_dict()["data"]
+        assert (data["meta_placement"], data["meta_placement_options"]) == expected, args
+        assert "meta_positions" not in data

@@ -14,7 +14,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_metatok.cli import main
 from lightning_metatok.cli.sweep import read_sweep
+from lightning_metatok.report.dashboard import write_dashboard
 from lightning_metatok.sweep.folder import DONE, State
+from tests.report import studies
+from tests.report.studies import Values, ablation
 from tests.written_runs import write_run
 
 
@@ -60,6 +63,10 @@ def test_a_report_of_run_folders(tmp_path: Path) -> None:
     runs = [str(write_run(tmp_path / f"{arm}{seed}", arm, seed=seed, values=[0.4])) for arm, seed in names]
     assert main(["report", "--runs", *runs, "--out", str(tmp_path / "out")]) == 0
     assert "| meta − plain |" in (tmp_path / "out" / "report.md").read_text()
+    assert main(["report", "--runs", *runs, "--out", str(tmp_path / "out"), "--solved=0.4"]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| plain | 2 of 2 | 10 | – | – |" in text
+    assert "runs with 0.4 of exact answers or more" in text
 
 
 @pytest.mark.parametrize("verb", ["report", "dashboard"])
@@ -69,6 +76,7 @@ def test_mistakes_are_one_line(verb: str, sweep: list[str], tmp_path: Path, caps
     run = write_run(tmp_path / "run", values=[0.4])
     assert "expected a sweep file or --runs RUN [RUN ...]" in refused(capsys, verb)
     assert "expected a sweep file or --runs" in refused(capsys, verb, *sweep, "--runs", run)
+    assert "--solved=1.5: expected a share of exact answers" in refused(capsys, verb, *sweep, "--solved=1.5")
     assert f"{verb} --runs: expected --out FOLDER, too" in refused(capsys, verb, "--runs", run)
     assert f"--out={file}: expected a folder, this is a file" in refused(capsys, verb, *sweep, f"--out={file}")
     assert "no such file" in refused(capsys, verb, f"{sweep[0]}x")
@@ -116,7 +124,8 @@ def test_a_dashboard_overlays_conditions_and_has_a_row_a_run(sweep: list[str], t
     series = [one for part in layout.category for chart in part.chart for one in chart.margin.series]
     written = {name for folder in ("plain", "meta") for name in read(out / folder).Tags()["scalars"]}
     assert {tag for one in series for tag in (one.value, one.lower, one.upper)} <= written
-    assert summary.Tags()["images"] == ["report/1 lengths", "report/2 differences", "report/3 curves"]
+    names = ["1 lengths", "2 differences", "3 solving", "4 curves"]
+    assert summary.Tags()["images"] == [f"report/{name}" for name in names]
 
     rows = {}
     for folder in sorted((out / "runs").glob("*/*")):
@@ -128,6 +137,29 @@ def test_a_dashboard_overlays_conditions_and_has_a_row_a_run(sweep: list[str], t
         ("plain", 2): 0.7,
         ("meta", 1): 0.6,
     }
+
+
+def test_readings_are_runs_of_their_own_and_no_chart_has_two_tags(tmp_path: Path) -> None:
+    values: Values = {
+        (arm, position): {seed: ablation(3.0 + seed / 10, 3.5) | ablation(3.2, 4.0, 2) for seed in (1, 2)}
+        for arm in ("kept", "dropped")
+        for position in ("rotary", "alibi")
+    }
+    write_dashboard(studies.sweep(tmp_path / "runs", ["arm", "model.position"], values), tmp_path / "out")
+    condition = tmp_path / "out" / "dropped, rotary"
+    assert sorted(path.name for path in condition.iterdir() if path.is_dir()) == ["read dropped", "read kept"]
+    found = read(condition / "read kept").Scalars("by length/rotary/mean")
+    assert [(e.step, round(e.value, 6)) for e in found] == [(64, 3.15), (128, 3.2)]
+    (event,) = read(tmp_path / "out" / "summary").Tensors("custom_scalars__config__")
+    layout = Layout.FromString(event.tensor_proto.string_val[0])
+    # TensorBoard says "Missing Tags" where a run has not exactly all three or none of a chart's tags.
+    assert all(len(chart.margin.series) <= 1 for part in layout.category for chart in part.chart)
+    data = read(next((tmp_path / "out" / "runs").glob("*/1"))).SummaryMetadata("_hparams_/session_start_info")
+    row = HParamsPluginData.FromString(data.plugin_data.content).session_start_info.hparams
+    assert set(row) == {"arm", "seed", "model.position"}
+    content = read(tmp_path / "out" / "summary").SummaryMetadata("_hparams_/experiment").plugin_data.content
+    columns = HParamsPluginData.FromString(content).experiment.hparam_infos
+    assert [column.name for column in columns] == ["arm", "seed", "model.position"]
 
 
 def test_a_dashboard_writes_over_nothing_else(

@@ -232,6 +232,28 @@ def test_the_arms_differ_in_what_they_name_and_nothing_else(base: Path) -> None:
     assert of_arm("meta", base) | {"config": None} == alone | {"config": None}
 
 
+@pytest.mark.parametrize("base", [pytest.param(path, id=path.stem) for path in (CONF / "base.yaml", *TASKS)])
+def test_arms_begin_with_the_same_weights(base: Path) -> None:
+    found: dict[tuple[str, torch.Size], list[torch.Tensor]] = {}
+    arms = [path for path in ARMS if base in TASKS or path.stem not in FOR_TASKS_ALONE]
+    for path in arms:
+        config = parse(base, path)
+        heads, ratio = config["model"]["n_heads"], (config["model"]["d_ff"] or 0) / config["model"]["d_model"]
+        sizes = {"n_layers": 4, "d_model": 8 * heads, "d_ff": int(8 * heads * ratio) or None, "vocab_size": 96}
+        small = transformer({"model": {**config["model"], **sizes}})
+        for name, weight in MetaTransformer(small, config["seed_everything"]).state_dict().items():
+            found.setdefault((name, weight.shape), []).append(weight)
+    for (name, _), weights in found.items():
+        assert all(torch.equal(weights[0], weight) for weight in weights), name
+    everywhere = {name for (name, _), weights in found.items() if len(weights) == len(arms)}
+    assert {"embedding.weight", "blocks.3.attention.projections.qkv.weight"} <= everywhere
+    at_some = [
+        weights for (name, _), weights in found.items() if name.endswith("meta_attention.projections.qkv.weight")
+    ]
+    assert len(at_some) == 4
+    assert min(map(len, at_some)) >= 3, "second attentions begin alike, too"
+
+
 @pytest.mark.parametrize(("arm", "name"), [pytest.param(*pair, id=pair[0]) for pair in NAMES.items()])
 def test_an_arm_is_called_in_a_run_what_its_file_makes_of_it(arm: str, name: str) -> None:
     config = of_arm(arm, NANO)

@@ -1,5 +1,7 @@
 """Meta-tokens go where the rule says, exactly M of them, and depend on (seed, index) alone."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from lightning_metatok.data.injection import InjectionRule, floor_of_fraction, inject, remove_meta
+from lightning_metatok.data.placement import Placement, Sources, build
 from lightning_metatok.errors import UserError
 
 META = 1
@@ -20,8 +23,8 @@ def source(B: int, S: int) -> Tensor:
     return torch.arange(2, 2 + S).repeat(B, 1) + torch.arange(B)[:, None]
 
 
-def after_ids(placement: str, ids: range = range(2, 400, 7)) -> list[int] | None:
-    return list(ids) if placement == "punctuation" else None
+def after_ids(placement: str, ids: range = range(2, 400, 7)) -> list[int]:
+    return list(ids) if placement == "punctuation" else []
 
 
 @given(
@@ -138,7 +141,8 @@ def test_each_punctuation_is_equally_likely() -> None:
 
 
 def test_fixed_positions_are_slots_of_the_result() -> None:
-    injected = inject(source(2, 8), placement="fixed", positions=[0, 5, 7], meta_id=META, seed=0, index=0, crop_to=8)
+    fixed = build("fixed", {"slots": [0, 5, 7]})
+    injected = inject(source(2, 8), placement=fixed, meta_id=META, seed=0, index=0, crop_to=8)
     assert injected.tokens_BT[0].tolist() == [META, 2, 3, 4, 5, META, 6, META]
 
 
@@ -183,9 +187,17 @@ def test_a_rule_makes_blocks_of_the_length_that_it_says(
         ({"fraction": float("nan")}, r"data\.meta_fraction=nan"),
         ({"placement": "periodical"}, r"data\.meta_placement='periodical'.*did you mean 'periodic'\?"),
         ({"length": "grown"}, r"data\.meta_length='grown'.*did you mean 'grow'\?"),
-        ({"placement": "fixed"}, r"data\.meta_positions=\[\]: expected slots"),
-        ({"positions": (1,)}, r"data\.meta_positions=\[1\]: expected slots with data\.meta_placement=fixed"),
-        ({"placement": "fixed", "positions": (1, 1)}, r"data\.meta_positions=\[1, 1\]: expected distinct"),
+        (
+            {"placement": "fixed"},
+            r"data\.meta_placement='fixed': expected data\.meta_placement_options\.slots",
+        ),
+        ({"options": {"slots": [1]}}, r"data\.meta_placement_options\.slots=\[1\]: expected no options .*'random'"),
+        ({"placement": "fixed", "options": {"slots": [1, 1]}}, r"options\.slots=\[1, 1\]: expected distinct"),
+        ({"placement": "fixed", "options": {"slots": []}}, r"options\.slots=\[\]: expected distinct"),
+        ({"placement": "fixed", "options": {"slots": "1"}}, r"options\.slots='1': expected distinct"),
+        ({"placement": "fixed", "options": {"slot": [1]}}, r"options\.slot=\[1\]: expected one of slots .*'slots'"),
+        ({"placement": "nowhere.Places"}, r"data\.meta_placement=nowhere\.Places: nowhere cannot be imported"),
+        ({"placement": "tests.data.test_injection.source"}, r"expected a class that derives from .*Placement"),
     ],
 )
 def test_a_wrong_rule_names_its_key_and_the_nearest_right_value(options: dict, message: str) -> None:
@@ -194,14 +206,14 @@ def test_a_wrong_rule_names_its_key_and_the_nearest_right_value(options: dict, m
 
 
 def test_fixed_slots_outside_the_block_are_named() -> None:
-    rule = InjectionRule(placement="fixed", positions=(2, 99))
-    with pytest.raises(UserError, match=r"data\.meta_positions: slot 99 lies outside a block of 16"):
+    rule = InjectionRule(placement="fixed", options={"slots": [2, 99]})
+    with pytest.raises(UserError, match=r"data\.meta_placement_options\.slots: slot 99 lies outside a block of 16"):
         rule.apply(source(1, 14), block_length=16, meta_id=META, seed=0, index=0)
 
 
-@pytest.mark.parametrize("slots", [(0,), (0, 15), (15,), (7, 0)])
-def test_fixed_slots_may_be_the_first_and_the_last(slots: tuple[int, ...]) -> None:
-    rule = InjectionRule(placement="fixed", positions=slots)
+@pytest.mark.parametrize("slots", [[0], [0, 15], [15], [7, 0]])
+def test_fixed_slots_may_be_the_first_and_the_last(slots: list[int]) -> None:
+    rule = InjectionRule(placement="fixed", options={"slots": slots})
     injected = rule.apply(source(2, 16), block_length=16, meta_id=META, seed=0, index=0)
     for mask_T in injected.meta_mask_BT:
         assert mask_T.nonzero()[:, 0].tolist() == sorted(slots)
@@ -209,7 +221,32 @@ def test_fixed_slots_may_be_the_first_and_the_last(slots: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("slot", [-1, 16])
 def test_fixed_slots_beyond_either_end_are_refused(slot: int) -> None:
-    with pytest.raises(UserError, match=r"^data\.meta_positions"):
-        InjectionRule(placement="fixed", positions=(0, slot)).apply(
+    with pytest.raises(UserError, match=r"^data\.meta_placement_options\.slots"):
+        InjectionRule(placement="fixed", options={"slots": [0, slot]}).apply(
             source(1, 16), block_length=16, meta_id=META, seed=0, index=0
         )
+
+
+class AtTheStart(Placement):
+    """A placement of somebody else's."""
+
+    def mask(self, blocks: Sources) -> np.ndarray:
+        return np.tile(np.arange(blocks.T) < blocks.M, (len(blocks.source_BS), 1))
+
+
+def test_a_dotted_path_names_a_placement_of_another_package() -> None:
+    rule = InjectionRule(fraction=0.25, placement="tests.data.test_injection.AtTheStart", length="grow")
+    injected = rule.apply(source(2, 8), block_length=8, meta_id=META, seed=0, index=0)
+    assert injected.tokens_BT[0].tolist() == [META, META, *range(2, 10)]
+
+
+@pytest.mark.parametrize(
+    ("placement", "digest"),
+    [("random", "fe73e7f252ef1a92"), ("periodic", "be436db36711aa81"), ("punctuation", "ab863f1a3debc69b")],
+)
+def test_meta_tokens_are_where_they_have_always_been(placement: str, digest: str) -> None:
+    injected = inject(
+        source(7, 61), fraction=0.13, placement=placement, meta_id=META, seed=1234567, index=99, crop_to=61,
+        after_ids=after_ids("punctuation"),
+    )  # fmt: skip
+    assert hashlib.sha256(injected.tokens_BT.numpy().tobytes()).hexdigest()[:16] == digest

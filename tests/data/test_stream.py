@@ -12,7 +12,8 @@ from lightning_metatok.data.batch import Batch
 from lightning_metatok.data.blocks import PackedBlocks, TokenStore, prepare_tokens
 from lightning_metatok.data.corpora import Corpus, Split
 from lightning_metatok.data.injection import InjectionRule, remove_meta
-from lightning_metatok.data.stream import BatchBuilder, StepDataset, StepSampler, positions_within
+from lightning_metatok.data.placement import positions_within
+from lightning_metatok.data.stream import BatchBuilder, StepDataset, StepSampler
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 

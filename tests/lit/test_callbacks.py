@@ -1,6 +1,7 @@
 """Callbacks measure what they say, and leave the model as it was."""
 
 import json
+import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,19 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_metatok.event_file import exactly
 from lightning_metatok.lit import Trainer
 from lightning_metatok.lit.ablations import PositionAblation
+from lightning_metatok.lit.ablations.by_length import TAG, write_by_length
+from lightning_metatok.lit.ablations.figures import readings_table
+from lightning_metatok.lit.ablations.readings import Dropped, Kept, ReadingLoss
 from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
-from lightning_metatok.lit.callbacks.dashboard import flatten
+from lightning_metatok.lit.callbacks.dashboard import Dashboard, flatten
 from lightning_metatok.lit.callbacks.progress import short
 from lightning_metatok.lit.checkpoints.folder import checkpoints
-from lightning_metatok.lit.metrics import SourceTokenLoss
+from lightning_metatok.lit.metrics import SourceTokenLoss, bytes_per_target
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 
@@ -106,6 +111,40 @@ def test_bigram_baseline_scores_the_validation_text(tmp_path: Path, make_data: A
     # Sentences repeat, so a bigram model is far better than a uniform guess and worse than certainty.
     assert 0.05 < bigram.values["loss/bigram"] < 3.0
     assert 0 < bigram.values["bits_per_byte/bigram"] < 4.0
+
+
+LOSSES = [
+    ReadingLoss(multiple, reading, 64 * multiple, 2.0 + multiple / 10, (2.0 + multiple / 10) / math.log(2) / 2.44)
+    for multiple in (1, 2)
+    for reading in ("kept", "dropped")
+]
+
+
+def test_kept_and_dropped_are_two_runs_to_tensorboard_by_context_length(tmp_path: Path) -> None:
+    for _ in range(2):  # a run that goes on and ends again does not show its lengths twice
+        write_by_length(tmp_path, LOSSES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["positions dropped", "positions kept"]
+    for folder in tmp_path.iterdir():
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        assert [(e.step, round(e.value, 6)) for e in events.Scalars(TAG)] == [(64, 2.1), (128, 2.2)]
+
+
+def test_the_row_of_the_hparams_tab_begins_with_arm_and_seed(tmp_path: Path) -> None:
+    (tmp_path / "arm.json").write_text('{"arm": "meta (shared)", "seed": 3}')
+    values = {"model": {"d_model": 16}, "seed_everything": 3, "trainer": {"max_steps": 4, "devices": 1}}
+    shown = Dashboard("", values)._shown(tmp_path)
+    assert list(shown)[:2] == ["arm", "seed"]
+    assert (shown["arm"], shown["seed"], shown["model.d_model"]) == ("meta (shared)", 3, 16)
+    assert "trainer.devices" not in shown
+    assert next(iter(Dashboard("", values)._shown(None))) == "seed"  # no run folder, no card
+
+
+def test_the_table_of_the_ablation_says_that_its_text_is_other_text() -> None:
+    caption = str(readings_table([Kept(), Dropped()], LOSSES).caption)
+    assert caption == "Text of 2.440 bytes a target, other text than the validation's: compare within this table."
+    # The validation's: nats = bits per byte * ln 2 * bytes a target.
+    assert bytes_per_target(3.0, 3.0 / math.log(2) / 2.562) == pytest.approx(2.562)
 
 
 def test_flags_and_lists_become_text_for_the_hparams_tab() -> None:

@@ -1,49 +1,19 @@
-"""Differences, intervals and p against numbers worked out by hand."""
+"""Who is compared with whom, paired or not, and how p is corrected."""
 
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from lightning_metatok.report.contrasts import arms, compare, pairs, readings
+from lightning_metatok.errors import UserError
+from lightning_metatok.report.contrasts import arms, pairs, readings
 from lightning_metatok.report.lengths import question
+from lightning_metatok.report.markdown import markdown
+from lightning_metatok.report.sections import report
+from lightning_metatok.report.study import of_runs, of_sweep
 from tests.report.studies import ablation, answers, sweep
-
-
-def test_paired_by_seed_what_a_seed_does_to_both_cancels_out() -> None:
-    # a - b is 0.1, 0.2, 0.3: mean 0.2, standard deviation 0.1, t = 0.2 / (0.1 / sqrt 3) = 3.4641 with 2 degrees.
-    found, p, by = compare({1: 5.1, 2: 0.2, 3: -2.7}, {1: 5.0, 2: 0.0, 3: -3.0})
-    assert by == "paired"
-    half = 4.302652729911275 * 0.1 / math.sqrt(3)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
-    t = 2 * math.sqrt(3)
-    assert p == pytest.approx(1 - t / math.sqrt(t * t + 2))  # Student's distribution with 2 degrees, in closed form
-
-
-def test_only_seeds_that_both_have_are_paired() -> None:
-    found, _, by = compare({1: 1.0, 2: 2.0, 9: 100.0}, {1: 0.5, 2: 1.0, 7: -100.0})
-    assert (found.mean, found.n_seeds, by) == (0.75, 2, "paired")
-
-
-def test_without_shared_seeds_it_is_welchs_test() -> None:
-    # Means 2 and 5, both with variance 1 over 3 seeds: t = -3 / sqrt(2/3), 4 degrees of freedom.
-    found, p, by = compare({1: 1.0, 2: 2.0, 3: 3.0}, {4: 4.0, 5: 5.0, 6: 6.0})
-    half = 2.7764451051977987 * math.sqrt(2 / 3)
-    assert by == "welch"
-    assert (found.mean, found.low, found.high) == pytest.approx((-3, -3 - half, -3 + half))
-    assert p == pytest.approx(0.021311641128756727, rel=1e-6)
-
-
-def test_one_seed_has_no_interval_and_no_p() -> None:
-    found, p, by = compare({1: 2.0}, {1: 1.5})
-    assert (found.mean, found.interval, found.n_seeds, by) == (0.5, "", 1, "")
-    assert math.isnan(p)
-
-
-def test_differences_without_spread_prove_nothing() -> None:
-    found, p, by = compare({1: 2.0, 2: 3.0}, {1: 1.5, 2: 2.5})
-    assert (found.mean, found.interval, by) == (0.5, "", "paired")
-    assert math.isnan(p)
+from tests.written_runs import write_run
 
 
 def test_with_one_axis_all_are_compared_with_the_plain_arm(tmp_path: Path) -> None:
@@ -64,16 +34,18 @@ def test_with_two_axes_arms_are_compared_within_the_other(tmp_path: Path) -> Non
 
 
 def test_the_mean_of_all_is_taken_seed_by_seed(tmp_path: Path) -> None:
-    change = {"rotary": {1: 0.1, 2: 0.3}, "alibi": {1: 0.3, 2: 0.3}}  # by seed: 0.2 and 0.3
+    # By seed 0.1, 0.2, 0.3, 0.4, 0.5: standard deviation 0.158, of the mean 0.0707.
+    change = {"rotary": dict(enumerate((0.0, 0.2, 0.2, 0.6, 0.5))), "alibi": dict(enumerate((0.2, 0.2, 0.4, 0.2, 0.5)))}
     values = {}
     for position, by_seed in change.items():
         values["kept", position] = {seed: ablation(3.0 + seed, 9) for seed in by_seed}
         values["dropped", position] = {seed: ablation(9, 3.0 + seed + value) for seed, value in by_seed.items()}
     study = sweep(tmp_path, ["arm", "model.position"], values)
     (average,) = (contrast for contrast in arms(study, question(study)) if contrast.is_average)
-    half = 12.706204736174694 * 0.05  # t(0.975, 1 degree of freedom); standard deviation 0.0707 of two seeds
+    half = 2.7764451051977987 * math.sqrt(0.025 / 5)  # t(0.975, 4 degrees of freedom)
     found = average.difference
-    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25 - half, 0.25 + half))
+    assert found.by == "paired t"
+    assert (found.mean, found.low, found.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
 
 
 def test_arms_are_read_as_they_were_trained(tmp_path: Path) -> None:
@@ -95,32 +67,69 @@ def test_an_arm_without_meta_tokens_is_read_the_one_way_that_it_has(tmp_path: Pa
     assert (contrast.a.label, contrast.difference.mean) == ("meta", -0.5)
 
 
+SEEDS = range(6)
+
+
 def test_p_is_corrected_for_all_lengths_together(tmp_path: Path) -> None:
-    plain = {seed: answers(x1=0.1 * seed, x2=0.1) for seed in (1, 2, 3)}
-    meta = {1: answers(x1=0.3, x2=0.1), 2: answers(x1=0.41, x2=0.2), 3: answers(x1=0.5, x2=0.05)}
+    plain = {seed: answers(x1=0.1 * seed, x2=0.1) for seed in SEEDS}
+    # All six are better at 1x: p is 2 of 64 patterns, half of each counting: 1/64. At 2x one alone is worse, and most.
+    meta = {seed: answers(x1=0.1 * seed + 0.2 + 0.01 * seed, x2=0.1 + (0.01 if seed else -0.09)) for seed in SEEDS}
     study = sweep(tmp_path, ["arm"], {("plain",): plain, ("meta",): meta})
     one, two = arms(study, question(study))
-    assert one.p < two.p
-    assert (one.holm, two.holm) == pytest.approx((2 * one.p, two.p))
+    assert one.difference.by == two.difference.by == "sign flips"
+    assert one.difference.p == pytest.approx(1 / 64)
+    assert one.difference.p < two.difference.p
+    assert (one.holm, two.holm) == pytest.approx((2 * one.difference.p, two.difference.p))
     assert one.is_sure
     assert not two.is_sure
 
 
-SEVERAL = {4: 4.0, 5: 5.0, 6: 6.5}
+TEXT = {"data.task": None}
 
 
-@pytest.mark.parametrize("one", [{1: 2.0}, {4: 2.0}])
-@pytest.mark.parametrize("first", [True, False])
-def test_one_seed_against_several_has_a_difference_and_nothing_else(one: dict[int, float], first: bool) -> None:
-    a, b = (one, SEVERAL) if first else (SEVERAL, one)
-    found, p, by = compare(a, b)
-    assert found.mean == pytest.approx(sum(a.values()) / len(a) - sum(b.values()) / len(b))
-    assert (found.n_seeds, found.interval, by) == (1, "", "")
-    assert all(math.isnan(value) for value in (found.low, found.high, p))
+@pytest.mark.parametrize(
+    ("scored", "config", "by"),
+    [
+        (None, TEXT, "Welch"),  # an older run: nobody knows what it was scored on
+        ("abc", TEXT, "paired t"),
+        (None, {}, "paired t"),  # held-out prompts of a task are decided by its options
+    ],
+)
+def test_only_what_is_known_to_be_scored_on_the_same_text_is_paired(
+    scored: str | None, config: dict[str, None], by: str, tmp_path: Path
+) -> None:
+    runs = [
+        write_run(tmp_path / f"{arm}{seed}", arm, seed=seed, scored=scored, config=config, **loss)
+        for arm, base in (("plain", 3.0), ("meta", 3.1))
+        for seed in range(5)
+        for loss in [{"values": [base + seed / 10 + seed**2 / 100 * (arm == "meta")], "metric": "loss/val"}]
+    ]
+    study = of_runs(runs, "runs")
+    (contrast,) = arms(study, question(study))
+    assert contrast.difference.by == by
+    text = markdown(report(study), "pictures")
+    assert ("Text not known to be the same: nothing is paired." in text) == (by == "Welch")
 
 
-def test_one_shared_seed_of_several_pairs_nothing() -> None:
-    found, p, by = compare({1: 1.0, 2: 2.0}, {1: 4.0, 3: 6.0})
-    assert (found.mean, found.n_seeds, found.interval, by) == (-3.5, 2, "t", "welch")
-    # Variances 0.5 and 2 of two seeds each: t = -3.5 / sqrt(1.25), 25/17 degrees of freedom.
-    assert p == pytest.approx(0.12904783554779067, rel=1e-6)  # the density of Student, integrated
+def test_runs_that_are_scored_on_different_text_are_refused_by_name(tmp_path: Path) -> None:
+    within = {**TEXT, "data.meta_length": "within"}
+    runs = [
+        write_run(tmp_path / "plain", "plain", values=[3.0], metric="loss/val", config=within, scored="aaa"),
+        write_run(tmp_path / "meta", "meta", values=[3.0], metric="loss/val", config=within, scored="bbb"),
+    ]
+    expected = (
+        r"meta: scored on text bbb of 48,960 targets, but .*plain on text aaa of 48,960 targets \("
+        r"data.meta_placement=hint and none; with data.meta_length=within marks take the place of text, .*\); expected"
+    )
+    with pytest.raises(UserError, match=expected):
+        of_runs(runs, "runs")
+    rows = [{"state": "done", "seconds": 1.0, "seed": 1, "arm": arm} for arm in ("plain", "meta")]
+    with pytest.raises(UserError, match=expected):
+        of_sweep(pd.DataFrame(rows), runs, ["arm", "seed"], "seed", title="a sweep")
+
+
+def test_a_report_says_who_ended_elsewhere(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / arm, arm, values=[0.5], tokens_a_step=n) for arm, n in (("plain", 100), ("meta", 150))]
+    text = markdown(report(of_runs(runs, "runs")), "pictures")
+    assert "Not at equal source tokens: meta ended at 1,500 source tokens, plain at 1,000." in text
+    assert "Not at equal training FLOPs: meta ended at 1.5e+04 training FLOPs, plain at 1e+04." in text

@@ -40,3 +40,12 @@ def test_an_old_key_with_a_wrong_value_is_named(tmp_path: Path) -> None:
     run = rewrite(write_run(tmp_path / "run", "meta", seed=1, values=[0.5]), meta_over="some")
     with pytest.raises(UserError, match=r"run/config\.yaml: model\.meta_over='some': expected one of meta, all"):
         read_run(run)
+
+
+def test_slots_in_the_old_key_are_the_options_of_the_placement(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "meta", seed=1, values=[0.5])
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"meta_placement": "fixed", "meta_positions": [0, 5]}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert read_run(run).config["data.meta_placement_options"] == {"slots": [0, 5]}
+    assert "data.meta_positions" not in read_run(run).config

@@ -10,12 +10,12 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.report.dashboard import write_dashboard
 from lightning_metatok.report.html import html
 from lightning_metatok.report.markdown import markdown, table
-from lightning_metatok.report.page import Heading, Lead, Listing, Page, Paragraph, Table
+from lightning_metatok.report.page import Heading, Lead, Listing, Page, Paragraph, Picture, Table
 from lightning_metatok.report.sections import report
 from lightning_metatok.report.study import Study, of_runs
 from lightning_metatok.report.write import write
 from tests.report.studies import Values, ablation, answers, sweep
-from tests.written_runs import write_run
+from tests.written_runs import EXACT, write_run
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -46,7 +46,10 @@ class Checked(HTMLParser):
 def study(tmp_path: Path) -> Study:
     """Two arms, three lengths, two seeds."""
     values: Values = {
-        (arm,): {seed: answers(x1=high + seed / 50, x2=0.3 + seed / 40, x4=0.1 + seed / 70) for seed in (1, 2)}
+        (arm,): {
+            seed: answers(x1=high + seed / 50, x2=0.3 + seed / 40, x4=0.1 + seed / 70) | {EXACT: high}
+            for seed in (1, 2)
+        }
         for arm, high in (("plain", 0.5), ("meta", 0.7))
     }
     return sweep(tmp_path / "runs", ["arm"], values, states={"waiting": 2}, metrics=("answers/full_1x", "loss/val"))
@@ -55,7 +58,7 @@ def study(tmp_path: Path) -> Study:
 def test_html_is_well_formed_and_fetches_nothing(study: Study) -> None:
     text = html(report(study))
     page = Checked(text)
-    assert page.seen.count("img") == 3
+    assert page.seen.count("img") == 4
     assert page.sources
     assert all(source.startswith("data:") for source in page.sources)
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", text.replace("http-equiv", ""))
@@ -65,10 +68,33 @@ def test_the_finding_and_its_figure_come_first_and_what_is_left_out_is_counted(s
     page = report(study)
     assert [type(block).__name__ for block in page.blocks[:3]] == ["Lead", "Picture", "Paragraph"]
     headings = [block.text for block in page.blocks if isinstance(block, Heading)]
-    assert headings == ["How sure", "Every condition", "While learning", "Cost", "Environment", "Configurations"]
+    assert headings == [
+        *("How sure", "Solved or not", "Every condition", "While learning", "Cost", "Environment", "Configurations"),
+    ]
     text = markdown(page, "pictures")
     assert "**2 of 6 runs are left out** because they are not finished (2 waiting)." in text
-    assert "| meta | 1,000 | 2 | **0.730 [" in text
+    assert "| meta | 1,000 | 2 | 0.730 (0.720 to 0.740) |" in text
+
+
+def test_every_result_says_what_was_trained(study: Study) -> None:
+    about = "1,000 parameters, 2,000 source tokens, 2 seeds each"
+    page = report(study)
+    end = next(i for i, block in enumerate(page.blocks) if isinstance(block, Heading) and block.text == "Environment")
+    shown = [block for block in page.blocks[:end] if isinstance(block, Table | Picture)]
+    assert len(shown) == 8
+    assert all(about in block.caption for block in shown)
+    assert html(page).count(about) >= 8
+    assert markdown(page, "pictures").count(about) >= 8
+
+
+def test_a_schedule_that_had_not_ended_is_said(tmp_path: Path) -> None:
+    slow = {"model.optimizer": {"decay_steps": 480, "lr": 1e-3, "min_lr": 1e-4}}
+    flat = {"model.optimizer": {"decay_steps": 480, "lr": 1e-3, "min_lr": 1e-3}}  # nothing decays
+    done = {"model.optimizer": {"decay_steps": 20, "lr": 1e-3, "min_lr": 1e-4}}
+    for number, (config, said) in enumerate(((slow, True), (flat, False), (done, False))):
+        run = write_run(tmp_path / str(number), values=[0.1, 0.2], config=config)
+        text = markdown(report(of_runs([run], "runs")), "pictures")
+        assert ("**The learning-rate schedule had not ended: meta (step 20 of 480).**" in text) == said
 
 
 def test_the_environment_is_what_the_runs_say(tmp_path: Path) -> None:
@@ -123,7 +149,7 @@ def test_a_second_report_takes_the_place_of_the_first(study: Study, tmp_path: Pa
     assert (
         sorted(linked)
         == sorted(path.name for path in pictures.iterdir())
-        == ["curves.png", "differences.png", "lengths.png"]
+        == ["curves.png", "differences.png", "lengths.png", "solving.png"]
     )
     assert "old" not in (out / "report.html").read_text()[:2000]
 

@@ -139,7 +139,9 @@ def test_custom_scalars_overlay_the_arms(tab: Any) -> None:
     titles = cards.evaluate_all("found => found.map(card => card.title)")
     assert titles[0].startswith("all conditions as trained: loss (nats per source token), step: context length")
     listed = tab.locator("tf-runs-selector").evaluate("selector => selector.selectedRuns")
-    assert listed == ["summary", "kept", "dropped"]  # and no single run
+    readings = {f"{arm}/read {reading}" for arm in ("kept", "dropped") for reading in ("kept", "dropped")}
+    assert set(listed) == {"summary", "kept", "dropped"} | readings  # and no single run
+    assert tab.get_by_text("Missing Tags").count() == 0
     # Two arms over each other, each a line with its band; kept and dropped: twice as many.
     for card, series in ((cards.nth(0), 2), (cards.nth(1), 4)):
         card.locator("path.area").nth(series - 1).wait_for(state="attached", timeout=WAIT_MS)

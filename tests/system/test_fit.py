@@ -91,14 +91,21 @@ def test_tensorboard_shows_the_same_numbers_as_metrics(fitted: Path, events: Eve
         assert [v for _, v in in_events] == pytest.approx([v for _, v in in_lines], rel=1e-6), name
 
 
-def test_tensorboard_has_layout_samples_images_and_hyperparameters(events: EventAccumulator) -> None:
+def test_tensorboard_has_layout_samples_images_and_hyperparameters(fitted: Path, events: EventAccumulator) -> None:
     tensors, images = events.Tags()["tensors"], events.Tags()["images"]
     assert "ablation/positions_at_meta" in images
     assert "sample/text_summary" in tensors
     assert len(events.Tensors("sample/text_summary")) == 2  # one a validation
     layout = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0].decode(errors="replace")
-    for tag in ("loss/train", "loss/bigram", "ablation/kept_4x", "throughput/tokens_per_s"):
+    for tag in ("loss/train", "loss/bigram", "by context length/nats per source token", "throughput/tokens_per_s"):
         assert tag in layout
+    for positions in ("kept", "dropped"):
+        by_length = EventAccumulator(str(fitted / f"positions {positions}"))
+        by_length.Reload()
+        last = [curve(fitted, f"ablation/{positions}_{multiple}x")[-1][1] for multiple in (1, 2, 4)]
+        found = by_length.Scalars("by context length/nats per source token")
+        assert [event.value for event in found] == pytest.approx(last, rel=1e-6)
+        assert [event.step for event in found] == sorted({event.step for event in found})
     assert events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
     assert {"final/loss/val", "final/bits_per_byte/val"} <= set(events.Tags()["scalars"])
 

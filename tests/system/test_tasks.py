@@ -155,7 +155,7 @@ def refused(task: list[str], tmp_path: Path) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--data.task=list_recal"], "data.task=list_recal: expected one of"),
+        (["--data.task=list_recal"], "data.task='list_recal': expected one of"),
         (["--data.meta_placement=hnt"], "data.meta_placement=hnt: expected one of hint, every, random, none; did you"),
         (["--data.task_options.n_list=3"], "data.task_options.n_list: list_recall has no such option; did you mean"),
         (["--data.task_options.list_length=[3,40]"], "list_length=[3, 40]: expected two integers"),  # of a pool of 32

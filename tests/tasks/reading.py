@@ -8,10 +8,7 @@ import numpy as np
 from lightning_metatok.data.examples import ANSWER, META, Example, Examples
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.tasks import Task
-from tests.tasks.solvers import SOLVERS, Solver
-from tests.tasks.solvers_retrieval import SOLVERS as RETRIEVAL_SOLVERS
-
-ALL_SOLVERS: dict[str, Solver] = {**SOLVERS, **RETRIEVAL_SOLVERS}
+from tests.tasks.facts import facts
 
 
 @lru_cache(maxsize=4)
@@ -37,7 +34,7 @@ def questions(task: Task, examples: Examples) -> Iterator[tuple[str, str]]:
 
 def count_disagreements(task: Task, examples: Examples) -> tuple[int, int]:
     """How many answers differ from the solver's, of how many."""
-    solve, rendering = ALL_SOLVERS[task.name], task.lexicon.rendering
+    solve, rendering = facts(task.name).solve, task.lexicon.rendering
     results = [solve(prompt, rendering) == answer for prompt, answer in questions(task, examples)]
     return results.count(False), len(results)
 

@@ -1,10 +1,9 @@
 """What holds for every task: answers that a second reader finds, one example a number, splits apart, marks in place."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import LEVELS, TASKS, Task, build
 from lightning_metatok.tasks.marks import remove_marks
+from tests.tasks.facts import facts
+from tests.tasks.facts.lists import NAME
 from tests.tasks.reading import count_disagreements, n_marks, questions
-from tests.tasks.solvers import NAME
 
 RENDERINGS = ("symbols", "text")
 PLACEMENTS = ("hint", "every", "random", "none")
@@ -115,23 +115,9 @@ def test_seeds_splits_and_numbers_give_different_examples(name: str, make: Make)
     assert len(set(prompts)) > 290  # prompts of a few bits may come twice
 
 
-FEW: Mapping[str, tuple[int, dict[str, Any], str]] = {
-    "list_recall": (2000, {"n_lists": (1, 1), "list_length": (1, 2), "pool": 3, "n_queries": 2}, r"^[^?]*"),
-    "segment_counting": (2000, {"n_lists": (1, 1), "list_length": (1, 3), "pool": 2, "distinct": 2}, r"^[^#]*"),
-    "parity": (2000, {"n_bits": (8, 8)}, r"(zero|one)(?=.*\?)"),
-    "copying": (2000, {"pool": 12, "span_length": (2, 2)}, r"\[.*\](?=.*\?)"),
-    "multi_query_recall": (5000, {"n_pairs": (1, 1), "n_queries": 1}, r"\?.*"),
-    "needle": (8000, {"n_hay": (16, 16)}, r"\?.*"),
-    "addition": (2000, {"n_digits": (2, 2)}, r"^[^=]*"),
-    "multiplication": (2000, {"n_digits": (2, 2), "n_factor_digits": (1, 1)}, r"^[^=]*"),
-    "variable_tracking": (20_000, {"n_chains": (1, 1), "hops": (1, 1)}, r"^[^?]*"),
-}
-"""So many examples with so few contents that the same ones come again, and where the content stands in a prompt."""
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_a_content_is_of_one_split_for_ever(name: str, make: Make) -> None:
-    n, options, pattern = FEW[name]
+    n, options, pattern = facts(name).few
     task = make(name, placement="none", **options)
 
     def contents(seed: int, split: str) -> set[str]:
@@ -147,44 +133,14 @@ def test_a_content_is_of_one_split_for_ever(name: str, make: Make) -> None:
 # -- marks
 
 
-def expected_marks(name: str, placement: str, slices: Mapping[str, int], prompt: str) -> int:
-    """Marks of the placements hint and every, counted without the flags."""
-    hint = placement == "hint"
-    match name:
-        case "list_recall" | "segment_counting":
-            return 2 if hint else 2 * slices["n_lists"]
-        case "parity":
-            return 1 if hint else len(re.findall(r"\bL\d+", prompt.partition("?")[0]))
-        case "copying":
-            return 2 if hint else 2 * prompt.partition("?")[0].count("[")
-        case "multi_query_recall":
-            return 2 * (slices["n_queries"] if hint else slices["n_pairs"])
-        case "needle":
-            needles = slices["n_values"] + slices["n_keys"] - 1
-            return 2 * (slices["n_values"] if hint else needles + max(needles, 3))
-        case "variable_tracking":
-            return 2 * (slices["hops"] + 1 if hint else prompt.count("="))
-        case "addition" | "multiplication":
-            return 4
-    raise AssertionError(name)
-
-
-MANY: Mapping[str, dict[str, Any]] = {
-    "parity": {"n_labels": (1, 4)},
-    "copying": {"n_spans": (1, 3), "n_words": (20, 40)},
-    "needle": {"n_keys": 2, "n_values": 2},
-}
-"""Options that give prompts of a task several segments, where one is the default."""
-
-
 @pytest.mark.parametrize("placement", ["hint", "every"])
 @pytest.mark.parametrize("name", TASKS)
 def test_segments_get_the_marks_that_the_placement_says(name: str, placement: str, make: Make) -> None:
-    for options in ({}, MANY.get(name, {})):
+    for options in ({}, facts(name).many):
         task = make(name, placement=placement, **options)
         examples = task.examples(200, 0)
         for i in range(200):
-            expected = expected_marks(name, placement, examples[i].slices, task.text(examples[i]))
+            expected = facts(name).n_marks(placement, examples[i].slices, task.text(examples[i]))
             assert n_marks(examples[i]) == expected
 
 
@@ -225,7 +181,7 @@ def test_placements_differ_in_marks_alone(name: str, rendering: str, make: Make)
 def test_encoding_the_text_of_a_prompt_gives_its_tokens(
     name: str, placement: str, make: Make, tokenizer: MetaTokenizer
 ) -> None:
-    task = make(name, "text", placement=placement, **MANY.get(name, {}))
+    task = make(name, "text", placement=placement, **facts(name).many)
     examples = task.examples(300, 0)
     for i in range(300):
         assert tokenizer.encode_prompt(task.text(examples[i])) == examples[i].tokens.tolist()
@@ -331,5 +287,5 @@ def test_sizes_that_never_fit_a_level_are_refused(name: str, make: Make) -> None
 
 
 def test_an_unknown_task_gets_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"^data\.task=list_recal: expected one of .*; did you mean 'list_recall'\?"):
+    with pytest.raises(UserError, match=r"^data\.task='list_recal': expected one of .*; did you mean 'list_recall'\?"):
         build("list_recal")

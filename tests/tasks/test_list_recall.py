@@ -11,8 +11,8 @@ from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import build
 from lightning_metatok.tasks.words import CATEGORIES
+from tests.tasks.facts.lists import named_lists
 from tests.tasks.reading import questions
-from tests.tasks.solvers import named_lists
 
 FIXED = {"n_lists": (4, 4), "list_length": (6, 6)}
 

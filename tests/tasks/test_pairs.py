@@ -10,17 +10,10 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import TASKS, build
 from lightning_metatok.tasks.lexicon import symbol_tokenizer
 from lightning_metatok.tasks.pairs import in_target, make_pairs
+from tests.tasks.facts import facts
 from tests.tasks.reading import count_disagreements
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "list_recall": {"n_lists": (2, 4)},
-    "segment_counting": {"n_lists": (2, 3)},
-    "copying": {"n_words": (12, 20)},
-    "parity": {"n_bits": (6, 10)},
-    "multi_query_recall": {"n_pairs": (3, 5), "n_queries": 1},
-    "needle": {"n_hay": (40, 60)},
-    "variable_tracking": {"n_chains": (2, 3)},
-}
+OPTIONS = {name: options for name in TASKS if (options := facts(name).pairs) is not None}
 N = 40
 
 

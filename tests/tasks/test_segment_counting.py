@@ -12,8 +12,8 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import build
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.segment_counting import urn
+from tests.tasks.facts.lists import named_lists
 from tests.tasks.reading import questions
-from tests.tasks.solvers import named_lists
 
 
 def test_a_prompt_reads_as_the_module_says(tokenizer: MetaTokenizer) -> None:

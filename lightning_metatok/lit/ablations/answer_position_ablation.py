@@ -3,11 +3,10 @@
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
 from lightning_metatok.lit.answers.conditions import Condition
-from lightning_metatok.model import TransformerConfig
+from lightning_metatok.model import TransformerConfig, positions
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 from lightning_metatok.model.config import DROP_NOWHERE
-from lightning_metatok.model.positions import FAMILIES
-from lightning_metatok.tasks.marks import Placement
+from lightning_metatok.tasks.marks import MarkPlacement
 
 LABELS = {
     "self_attention": ("no_positions_self_attention", "no pos. in self"),
@@ -41,7 +40,7 @@ class AnswerPositionAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.where = where
 
-    def conditions(self, config: TransformerConfig, placement: Placement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
         """One condition for each way to drop positions that differs from how the model was trained."""
         wanted = (*LABELS, *(name for name in self.where if name not in LABELS))
         choices = [c for c in wanted if c in (*self.where, DROP_NOWHERE) and c != config.drop_positions]
@@ -61,7 +60,7 @@ def label_of(choice: str) -> tuple[str, str]:
 
 def can_drop(config: TransformerConfig, choice: str) -> bool:
     """Whether this model has positions that can be dropped in this way."""
-    family = FAMILIES[config.position]
+    family = positions.AXIS.find(config.position)
     if not (family.embeds or family.rotates or family.transforms_scores):
         return False
     try:

@@ -6,7 +6,7 @@ from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
 from lightning_metatok.lit.ablations.answer_position_ablation import can_drop
 from lightning_metatok.lit.answers.conditions import Condition
 from lightning_metatok.model import TransformerConfig
-from lightning_metatok.tasks.marks import Placement
+from lightning_metatok.tasks.marks import MarkPlacement
 
 
 class EmbeddingAblation(AnswerAblation):
@@ -27,7 +27,7 @@ class EmbeddingAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.with_positions = with_positions
 
-    def conditions(self, config: TransformerConfig, placement: Placement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
         """The embedding zeroed; embedding and positions zeroed, unless the model has no positions at its marks."""
         ablations = [Condition("no_embedding", "embedding zeroed", "embedding", zero_meta_embedding=True)]
         if self.with_positions and config.drop_positions != "both" and can_drop(config, "both"):

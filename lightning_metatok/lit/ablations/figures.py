@@ -8,6 +8,7 @@ from rich.table import Table
 
 from lightning_metatok.lit.ablations.readings import Reading, ReadingLoss
 from lightning_metatok.lit.callbacks.figures import finish
+from lightning_metatok.lit.metrics import bytes_per_target
 
 SMALLEST_RANGE = 0.1
 """Nats: the ablation's axis never spans less."""
@@ -49,8 +50,16 @@ def draw_readings(axes: Axes, readings: Sequence[Reading], losses: Sequence[Read
 
 
 def readings_table(readings: Sequence[Reading], losses: Sequence[ReadingLoss]) -> Table:
-    """One row a context length: the loss in each reading, and each one's difference from the first."""
-    table = Table(title="nats per source token (bits per byte)")
+    """One row a context length: the loss in each reading, and each one's difference from the first.
+
+    Its text is other text than that of the validation, so its bits per byte are no measure against those.
+    """
+    sizes = sorted(bytes_per_target(loss.nats, loss.bits_per_byte) for loss in losses)
+    shown = " to ".join(dict.fromkeys(f"{size:.3f}" for size in (sizes[0], sizes[-1])))
+    table = Table(
+        title="nats per source token (bits per byte)",
+        caption=f"Text of {shown} bytes a target, other text than the validation's: compare within this table.",
+    )
     first, *others = readings
     differences = [f"{other.name} - {first.name}" for other in others]
     for name in ("context", *(reading.column for reading in readings), *differences):

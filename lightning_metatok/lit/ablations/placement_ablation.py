@@ -3,7 +3,7 @@
 from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
 from lightning_metatok.lit.answers.conditions import Condition, Marks
 from lightning_metatok.model import TransformerConfig
-from lightning_metatok.tasks.marks import Placement
+from lightning_metatok.tasks.marks import MarkPlacement
 
 LABELS: dict[Marks, str] = {
     "random": "marks at random",
@@ -33,7 +33,7 @@ class PlacementAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.marks = marks
 
-    def conditions(self, config: TransformerConfig, placement: Placement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
         """One condition for each way."""
         return [
             Condition(f"marks_{way}", label, "marks", marks=way)

@@ -11,12 +11,14 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.ablations.by_length import TAG, write_by_length
 from lightning_metatok.lit.ablations.figures import draw_readings, readings_figure, readings_table
-from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading, ReadingLoss, tag
-from lightning_metatok.lit.callbacks.offers import Layout, Panel, chart
+from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading, ReadingLoss
+from lightning_metatok.lit.callbacks.offers import Layout, Panel, points
 from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
@@ -62,6 +64,13 @@ class PositionAblation(Callback):
         """Evaluate and log."""
         self._run(trainer, pl_module)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last losses by context length, where TensorBoard is written."""
+        folder = log_folder(trainer)
+        has_events = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        if folder is not None and has_events and trainer.is_global_zero:
+            write_by_length(folder, self.losses)
+
     def _run(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.losses = self.evaluate(trainer, pl_module)
         if not self.losses or not trainer.is_global_zero:
@@ -82,11 +91,10 @@ class PositionAblation(Callback):
             console.print(readings_table(self.readings, self.losses))
 
     def charts(self) -> Layout:
-        """All readings at all lengths in one chart."""
+        """All readings by context length in one chart."""
         *first, last = (reading.name for reading in self.readings)
         names = f"{', '.join(first)} and {last}" if first else last
-        tags = [tag(reading.name, multiple) for multiple in self.multiples for reading in self.readings]
-        return {"positions at meta-tokens": {f"{names}, by context length (nats)": chart(tags)}}
+        return {"positions at meta-tokens": {f"{names}, nats; step: context length in tokens": points(TAG)}}
 
     def panels(self) -> list[Panel]:
         """The figure of the last losses."""

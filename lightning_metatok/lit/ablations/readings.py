@@ -108,12 +108,7 @@ class ReadingLoss:
     @property
     def tag(self) -> str:
         """Name in TensorBoard and metrics.jsonl."""
-        return tag(self.reading, self.multiple)
-
-
-def tag(reading: str, multiple: int) -> str:
-    """Name of a reading's loss in TensorBoard and metrics.jsonl."""
-    return f"ablation/{reading}_{multiple}x"
+        return f"ablation/{self.reading}_{self.multiple}x"
 
 
 def shuffled(batch: Batch) -> Tensor:

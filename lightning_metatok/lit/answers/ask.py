@@ -17,9 +17,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.examples import ANSWER, Examples
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

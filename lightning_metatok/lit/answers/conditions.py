@@ -6,6 +6,9 @@
     marks_wrong_segment                   M a7 a5 M L9 a1 a4 ? 2 L9  around another segment: a hint that lies
     marks_removed, marks_doubled          L9 a1 a4 ? 2 L9            none, or two for each one
 
+A mark of the question (`question_mark`) is removed or doubled like the others; random and wrong places are those of
+marks in the body, and the question keeps its own.
+
 All conditions ask the SAME items in the same order, so that two of them are compared item by item.
 Source: reference section 6 (positions and embedding zeroed at inference, only at meta positions).
 """
@@ -15,8 +18,15 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_metatok.data.examples import META, Examples
-from lightning_metatok.tasks.marks import at_random, at_wrong_segments, marks_before, put_marks, remove_marks
+from lightning_metatok.data.examples import Examples
+from lightning_metatok.tasks.marks import (
+    at_random,
+    at_wrong_segments,
+    in_question,
+    marks_before,
+    put_marks,
+    remove_marks,
+)
 
 Kind = Literal["as trained", "positions", "embedding", "marks"]
 Marks = Literal["random", "wrong_segment", "removed", "doubled"]
@@ -47,13 +57,14 @@ class Condition:
         if self.marks is None:
             return examples
         bare, index_n = remove_marks(examples), np.arange(len(examples))
+        before, asking = marks_before(examples), in_question(bare)
         if self.marks == "random":
-            count_n = np.bincount(examples.rows()[(examples.flags & META) > 0], minlength=len(examples))
-            before = at_random(bare, count_n, MOVED, index_n)
+            moved_n = np.bincount(bare.rows(), weights=np.where(asking, 0, before), minlength=len(bare))
+            before = np.where(asking, before, at_random(bare, moved_n.astype(np.int64), MOVED, index_n))
         elif self.marks == "wrong_segment":
-            before = at_wrong_segments(bare, MOVED, index_n)
+            before = np.where(asking, before, at_wrong_segments(bare, MOVED, index_n))
         else:
-            before = marks_before(examples) * (2 if self.marks == "doubled" else 0)
+            before = before * (2 if self.marks == "doubled" else 0)
         return put_marks(bare, before, meta_id)
 
 

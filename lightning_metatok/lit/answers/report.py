@@ -21,11 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_metatok.analysis.statistics import mcnemar, paired_bootstrap, wilson_interval
+from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.examples import ANSWER, CLOSES_TARGET, META, OPENS_TARGET, Examples
 from lightning_metatok.lit.answers.ask import Answers
 from lightning_metatok.lit.answers.conditions import Condition
-
-IntArray = NDArray[np.int64]
 
 DECIDES = (0.2, 0.95)
 """Between these accuracies a comparison can show something; beyond, nearly all answers are wrong, or right."""

@@ -1,18 +1,27 @@
-"""TensorBoard's first answers without typing: overlaid charts, and hyperparameters with the final metrics."""
+"""TensorBoard's first answers without typing: charts, and hyperparameters with the final metrics.
 
+TensorBoard smooths lines and not margins, so what is logged seldom is a margin without width.
+"""
+
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
+from lightning_metatok.lit.callbacks.arm_card import ARM
+from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.figures import run_figure
-from lightning_metatok.lit.callbacks.offers import Charts, Layout, Panels, chart, offered
-from lightning_metatok.lit.data.protocol import data_of
+from lightning_metatok.lit.callbacks.offers import Charts, Layout, Panels, chart, offered, points
+from lightning_metatok.lit.data.protocol import data_of, task_of
 from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text, save_figure
 
 SPEED = {"tokens per second": chart(["throughput/tokens_per_s"])}
+FIRST = ("arm", "seed")
+"""What a row of the HParams tab starts with; TensorBoard shows the first five settings, then the metrics."""
 
 
 class Dashboard(Callback):
@@ -29,7 +38,7 @@ class Dashboard(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the Custom Scalars tab."""
         scores_answers = data_of(trainer).scores_answers_only
-        layout = _task_layout() if scores_answers else _text_layout()
+        layout = _task_layout(trainer) if scores_answers else _text_layout(trainer)
         for callback in offered(trainer, Charts):
             layout |= callback.charts()
         layout |= {"speed": SPEED}
@@ -47,20 +56,25 @@ class Dashboard(Callback):
             return
         for writer in _writers(trainer):
             # Straight to the run's own event file: add_hparams would open a second run named after the time.
-            for summary in hparams_summary(self._shown(), metrics):
+            for summary in hparams_summary(self._shown(log_folder(trainer)), metrics):
                 writer._get_file_writer().add_summary(summary)
             for name, value in metrics.items():
                 writer.add_scalar(name, value, trainer.global_step)
             writer.flush()
 
-    def _shown(self) -> dict[str, str | int | float]:
-        """What two runs are compared by: how model and data were made, and the seed."""
-        return {
+    def _shown(self, folder: Path | None) -> dict[str, str | int | float]:
+        """What two runs are compared by: the arm and the seed first, then how model and data were made."""
+        flat = flatten(self.values)
+        card = json.loads((folder / ARM).read_text(encoding="utf-8")) if folder and (folder / ARM).is_file() else {}
+        first = dict(zip(FIRST, (card.get("arm"), flat.get("seed_everything", card.get("seed"))), strict=True))
+        chosen = {
             key: value
-            for key, value in flatten(self.values).items()
+            for key, value in flat.items()
             if key.split(".")[0] in ("model", "data", "seed_everything")
+            or (key.startswith("seed.") and value != "None")
             or key in ("trainer.max_steps", "trainer.precision")
         }
+        return {key: value for key, value in first.items() if value is not None} | chosen
 
     def _draw(self, trainer: Trainer) -> None:
         lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
@@ -73,25 +87,28 @@ class Dashboard(Callback):
             save_figure(figure, folder / "run.png")
 
 
-def _text_layout() -> Layout:
+def _text_layout(trainer: Trainer) -> Layout:
+    has_bigram = any(isinstance(c, BigramBaseline) and c.enabled for c in trainer.callbacks)  # type: ignore[attr-defined]
     return {
         "losses": {
-            "nats per source token": chart(f"loss/{name}" for name in ("train", "val", "bigram")),
-            "bits per byte": chart(f"bits_per_byte/{name}" for name in ("train", "val", "bigram")),
+            "validation, nats per source token": points("loss/val"),
+            "validation, bits per byte": points("bits_per_byte/val"),
+            "training, nats per source token": chart(["loss/train", *["loss/bigram"] * has_bigram]),
         },
     }
 
 
-def _task_layout() -> Layout:
+def _task_layout(trainer: Trainer) -> Layout:
+    phases = len(task_of(trainer).schedule.phases)
+    curriculum = {"phase": points("curriculum/phase"), "accuracy in the phase": points("curriculum/accuracy")}
     return {
         "answers": {
-            "accuracy of held-out answers": chart(f"accuracy/{kind}/val" for kind in ("token", "exact")),
-            "nats per answer token": chart(f"loss/{name}" for name in ("train", "val")),
+            "held-out prompts answered exactly": points("accuracy/exact/val"),
+            "held-out answer tokens that are right": points("accuracy/token/val"),
+            "validation, nats per answer token": points("loss/val"),
+            "training, nats per answer token": chart(["loss/train"]),
         },
-        "curriculum": {
-            "phase": chart(["curriculum/phase"]),
-            "accuracy in the phase": chart(["curriculum/accuracy"]),
-        },
+        **({"curriculum": curriculum} if phases > 1 else {}),
     }
 
 

@@ -13,6 +13,7 @@ from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.offers import Closing, offered
 from lightning_metatok.lit.callbacks.throughput import Throughput
 from lightning_metatok.lit.data.protocol import task_of
+from lightning_metatok.lit.metrics import bytes_per_target
 from lightning_metatok.lit.run.loggers import log_folder
 
 
@@ -43,6 +44,7 @@ class FinalTable(Callback):
         loss, bits = (trainer.callback_metrics.get(f"{unit}/{split}") for unit in ("loss", "bits_per_byte"))
         if loss is not None and bits is not None:
             line = f"{split} loss {float(loss):.4f} nats per source token, {float(bits):.4f} bits per byte"
+            line += f" (text of {bytes_per_target(float(loss), float(bits)):.3f} bytes a target)"
             if isinstance(bigram, BigramBaseline) and bigram.values:
                 against = bigram.values["loss/bigram"]
                 verdict = "beaten" if loss < against else "NOT beaten"

@@ -55,3 +55,12 @@ def offered(trainer: Trainer, kind: type[Offer]) -> list[Offer]:
 def chart(tags: Iterable[str]) -> list[Any]:
     """Return a chart with a line for each tag."""
     return ["Multiline", [exactly(tag) for tag in tags]]
+
+
+def points(tag: str) -> list[Any]:
+    """Return a chart of one tag, whose points TensorBoard does not smooth.
+
+    It is a margin without width. A chart has one such tag: where a run has some tags of a chart and not the others,
+    TensorBoard says "Missing Tags".
+    """
+    return ["Margin", [tag, tag, tag]]

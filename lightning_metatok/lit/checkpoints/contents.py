@@ -16,6 +16,7 @@ from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms, positions
 from lightning_metatok.model.attention import patterns
+from lightning_metatok.registry import foreign_names
 
 AXES = (positions.AXIS, patterns.AXIS, mechanisms.AXIS)
 TOKENIZER_KEY = "tokenizer"
@@ -84,12 +85,32 @@ def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name.removeprefix(PREFIX): w for name, w in checkpoint["state_dict"].items() if name.startswith(PREFIX)}
 
 
-def config_of(checkpoint: Mapping[str, Any], source: str) -> TransformerConfig:
-    """Return the shape of the transformer in a checkpoint, whose weights have that shape.
+def check_trusted_axes(hyper_parameters: Mapping[str, Any], source: str) -> None:
+    """Refuse a model that needs code of another package: whoever wrote the checkpoint would have it run.
 
     Raises:
-        UserError: there is no such transformer, or its weights are of another shape.
+        UserError: it names the code, and how to allow it.
     """
+    keys = [axis.key for axis in AXES]
+    named = [name for key in keys for name in foreign_names(f"model.{key}", hyper_parameters.get(key))]
+    if named:
+        raise UserError(
+            f"{source}: expected a model of this package's own classes, and it names {', '.join(named)}, "
+            "which would be imported and run; --trust allows it, if you know who wrote it"
+        )
+
+
+def config_of(checkpoint: Mapping[str, Any], source: str, *, trust: bool = False) -> TransformerConfig:
+    """Return the shape of the transformer in a checkpoint, whose weights have that shape.
+
+    Args:
+        trust: import classes of other packages that the checkpoint names.
+
+    Raises:
+        UserError: there is no such transformer, or its weights are of another shape, or it needs code of others.
+    """
+    if not trust:
+        check_trusted_axes(checkpoint["hyper_parameters"], source)
     names = {field.name for field in fields(TransformerConfig)}
     try:
         saved = old_keys.translated(checkpoint["hyper_parameters"])

@@ -51,8 +51,9 @@ def free_keys(parts: Sequence[str], saved: dict[str, Any]) -> set[str]:
 
 def free_options(axis: Axis[Any], parts: Sequence[str], saved: Mapping[str, Any]) -> set[str]:
     """Options of an axis that need not be the checkpoint's: those that say which layers exist, where these are new."""
-    kind = axis.known.get(saved.get(axis.key, ""))
-    return set(getattr(kind, "free_when_new", ())) if "layers" in parts else set()
+    if "layers" not in parts or axis.key not in saved:
+        return set()
+    return set(getattr(axis.find(saved[axis.key]), "free_when_new", ()))
 
 
 def load_weights(

@@ -9,17 +9,21 @@ from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.model import MetaTransformer
 
 
-def load_model(path: Path) -> tuple[MetaTransformer, MetaTokenizer]:
+def load_model(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, MetaTokenizer]:
     """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries.
 
+    Args:
+        path: Of the checkpoint.
+        trust: Import classes of other packages that it names.
+
     Raises:
-        UserError: no such file, or not a checkpoint of this project.
+        UserError: no such file, or not a checkpoint of this project, or it needs code of others.
     """
     checkpoint = read_state(path, key="--ckpt_path")
     if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
         raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
     source = f"--ckpt_path={path}"
-    config, tokenizer = config_of(checkpoint, source), tokenizer_of(checkpoint, source)
+    config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
     if tokenizer.vocab_size > config.vocab_size:
         n_ids = tokenizer.vocab_size
         raise UserError(

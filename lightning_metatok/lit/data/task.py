@@ -29,7 +29,7 @@ from lightning_metatok.lit.data.text import say_of_data
 from lightning_metatok.tasks import TASKS, Task, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
 from lightning_metatok.tasks.sets import prepared_examples
-from lightning_metatok.tasks.stream import Counts, EndlessSource, FiniteSource, Source, Windows, count
+from lightning_metatok.tasks.stream import Counts, EndlessSource, ExampleSource, FiniteSource, Windows, count
 
 SAMPLE = 512
 """Examples that lengths and shares are measured on."""
@@ -60,9 +60,9 @@ class TaskDataModule(LightningDataModule):
         """Describe the data; nothing is made yet.
 
         Args:
-            task: Name of the task: list_recall, segment_counting, parity, copying, multi_query_recall, needle,
-                variable_tracking, addition or multiplication.
-            task_options: Options of the task: rendering (symbols or text), level, sizes, coupled (position ids).
+            task: Name of the task, such as list_recall (docs/recall.md has them all), or the dotted path of a class.
+            task_options: Options of the task: rendering (symbols or text), level, sizes, question_mark (none,
+                before_answer or after_key), coupled (position ids).
             meta_placement: Where meta-tokens go: hint (around the segment asked about), every (around each segment),
                 random or none.
             meta_fraction: Share of meta-tokens in the body of a prompt, for meta_placement=random; 0 means no
@@ -91,9 +91,7 @@ class TaskDataModule(LightningDataModule):
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
         if not 0 <= meta_fraction <= 0.5:
             raise UserError(f"data.meta_fraction={meta_fraction}: expected a share between 0 and 0.5")
-        if task not in TASKS:
-            raise UserError(f"data.task={task}: expected one of {', '.join(TASKS)}{nearest(task, list(TASKS))}")
-        placements = TASKS[task].placements
+        placements = TASKS.resolve(task).placements
         if meta_placement not in placements:
             raise UserError(
                 f"data.meta_placement={meta_placement}: expected one of {', '.join(placements)}"
@@ -112,7 +110,7 @@ class TaskDataModule(LightningDataModule):
         self.tokenizer: MetaTokenizer
         self.tasks: tuple[Task, ...] = ()
         self._store: TokenStore | None = None
-        self._sources: list[Source] = []
+        self._sources: list[ExampleSource] = []
         self._held_out = HeldOut(cache_folder(self.config.cache_dir))
         self._counts: dict[int, Counts] = {}
         self._longest = self._n_positions = 0
@@ -148,7 +146,7 @@ class TaskDataModule(LightningDataModule):
 
     def _text_tokenizer(self) -> MetaTokenizer:
         cache = cache_folder(self.config.cache_dir)
-        needs_text = TASKS[self.task_name].needs_haystack
+        needs_text = TASKS.resolve(self.task_name).needs_haystack
         if self.carried is not None and self.config.tokenizer is None and not needs_text:
             return self.carried
         corpus = open_corpus(self.config)
@@ -180,7 +178,7 @@ class TaskDataModule(LightningDataModule):
         self._longest = max(self._longest, int(examples.lengths.max()))
         self._n_positions = max(self._n_positions, examples.n_positions)
 
-    def _source(self, phase: int) -> Source:
+    def _source(self, phase: int) -> ExampleSource:
         task = self.tasks[phase]
         if task.limits is not None:
             self._longest = max(self._longest, task.limits[1])

@@ -28,7 +28,7 @@ from lightning_metatok.data import (
     prepare,
 )
 from lightning_metatok.data.corpora import SPLITS
-from lightning_metatok.data.injection import Length, Placement
+from lightning_metatok.data.injection import Length
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.data.protocol import TextData
 from lightning_metatok.lit.data.workers import make_loader
@@ -48,9 +48,9 @@ class MetaTokenDataModule(LightningDataModule):
         block_size: int = 256,
         batch_size: int = 16,
         meta_fraction: float = 0.1,
-        meta_placement: Placement = "random",
+        meta_placement: str = "random",
+        meta_placement_options: dict[str, Any] = {},  # noqa: B006  (never changed; the CLI reads the default)
         meta_length: Length = "within",
-        meta_positions: list[int] | None = None,
         retarget: bool = False,
         separate_documents: bool = False,
         seed: int = 1337,
@@ -64,9 +64,9 @@ class MetaTokenDataModule(LightningDataModule):
             block_size: Tokens in a block, T; meta-tokens included unless meta_length=grow.
             batch_size: Blocks in a micro-batch on one device.
             meta_fraction: Share of meta-tokens in a block, 0 to 0.5; M = floor(fraction * T).
-            meta_placement: Where meta-tokens go: random, periodic, punctuation (behind it) or fixed.
+            meta_placement: Where meta-tokens go: random, periodic, punctuation (behind it), fixed, or a dotted path.
+            meta_placement_options: Options of the placement, such as the slots of fixed; its file lists them.
             meta_length: within keeps the block at block_size and crops the source; grow lengthens the block by M.
-            meta_positions: Slots of the block, for meta_placement=fixed.
             retarget: Score a source token before a meta-token on the next SOURCE token, instead of not at all.
             separate_documents: Documents packed into one block do not see each other, and positions restart.
             seed: Seed of the order of blocks and of the places of meta-tokens.
@@ -80,7 +80,7 @@ class MetaTokenDataModule(LightningDataModule):
             fraction=meta_fraction,
             placement=meta_placement,
             length=meta_length,
-            positions=tuple(meta_positions or ()),
+            options=meta_placement_options,
         )
         for name, value in (("block_size", block_size), ("batch_size", batch_size)):
             if value < 1:
@@ -169,7 +169,7 @@ class MetaTokenDataModule(LightningDataModule):
         """Open what was prepared, and build a batch: what cannot work comes to light before a run folder is made.
 
         Raises:
-            UserError: the text is shorter than a block, or meta_positions lie outside the block.
+            UserError: the text is shorter than a block, or the placement cannot work in such blocks.
         """
         self.prepare_data()
         PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))

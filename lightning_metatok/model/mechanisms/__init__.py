@@ -15,7 +15,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "matched": MatchedAttention,
     "landmark": LandmarkAttention,
 }
-AXIS = Axis("mechanism", MECHANISMS)
+AXIS = Axis("mechanism", Mechanism, MECHANISMS)
 
 
 def build(name: str, **options: Any) -> Mechanism:

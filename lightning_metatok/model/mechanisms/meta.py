@@ -18,8 +18,8 @@ from lightning_metatok.model.attention import backends, masks
 from lightning_metatok.model.attention.layers import Attention, GatheredAttention
 from lightning_metatok.model.attention.patterns import Causal, MetaToMeta
 from lightning_metatok.model.attention.plan import Forward, Plans
-from lightning_metatok.model.axis import Rule
 from lightning_metatok.model.mechanisms.second import SECOND, SecondAttention
+from lightning_metatok.options import Rule
 
 if TYPE_CHECKING:
     from lightning_metatok.model.config import TransformerConfig

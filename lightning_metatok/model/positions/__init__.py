@@ -37,7 +37,7 @@ FAMILIES: dict[str, type[PositionEncoding]] = {
     "transformer_xl": TransformerXLPositions,
 }
 
-AXIS = Axis("position", FAMILIES)
+AXIS = Axis("position", PositionEncoding, FAMILIES, given=("sizes",))
 
 
 def build(
@@ -50,7 +50,7 @@ def build(
     """
     check_options(name, options)
     # Each family has a constructor of its own, which takes its options.
-    build_family: Any = FAMILIES[name]
+    build_family: Any = AXIS.find(name)
     encoding: PositionEncoding = build_family(Sizes(n_layers, n_heads, head_dim, d_model, max_positions), **options)
     return encoding
 

@@ -20,6 +20,9 @@ from lightning_metatok.model.positions.score_bias import ScoreBias, distance
 class AlibiPositions(ScoreBias):
     """Bias that falls linearly with the distance, at a slope a head."""
 
+    equation = "-m_h d, m_h = 2^(-8h/N)"
+    claims = "yes"
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.slopes = slopes(sizes.n_heads)

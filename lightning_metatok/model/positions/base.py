@@ -9,7 +9,7 @@ That argument is the "No Pos" ablation of arXiv 2509.16278, so every encoding ha
 One instance serves all layers and both attentions. Where a family has parameters a layer, the two attentions of a
 layer share them: a distance means the same in both, and a plain model's positions fit a model with meta-attention.
 `MetaTransformer` draws the weights of every nn.Linear and nn.Embedding anew, as nanoGPT does; parameters that want
-another start are nn.Parameters of the family's own.
+another start are nn.Parameters of the family's own, and `draw` gives it to them.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+from lightning_metatok.model.start import Start
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class Rows:
 
 class PositionEncoding(nn.Module):
     """An encoding that does nothing; families override its hooks, and take `Sizes` and their options (`options`)."""
+
+    # -- for the table of encodings (docs/tables.py)
+
+    equation: ClassVar[str] = ""
+    """With i the query's position, j the key's, d their distance, N heads, D the width; "": the class's first line."""
+    learned: ClassVar[str] = "no"
+    """How many parameters it has."""
+    claims: ClassVar[str] = "no"
+    """Whether its paper says that it extrapolates beyond the trained length."""
+
+    # -- what it does
 
     embeds: ClassVar[bool] = False
     rotates: ClassVar[bool] = False
@@ -86,7 +99,10 @@ class PositionEncoding(nn.Module):
         """Whether it transforms scores with these options; an instance then has `transforms_scores` set."""
         return cls.transforms_scores
 
-    def initialise_tokens(self, weight_VD: Tensor) -> None:
+    def draw(self, start: Start) -> None:
+        """Draw the family's own parameters; the model asks for it once all are built."""
+
+    def initialise_tokens(self, weight_VD: Tensor, start: Start) -> None:
         """Draw the token embeddings anew, for a family that wants another start than nanoGPT's normal(0, 0.02)."""
 
     def moved(self, position_ids_BT: Tensor) -> Tensor:

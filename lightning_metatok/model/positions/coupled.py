@@ -29,6 +29,9 @@ from lightning_metatok.model.positions.options import at_least
 class CoupledPositions(LearnedPositions):
     """A learned table that is read at the ids of a task."""
 
+    equation = "x + W[id], ids of the task: what belongs together shares one"
+    learned = "D an id"
+    claims = "in arithmetic, yes"
     needs_task_ids = True
 
     def __init__(

@@ -37,6 +37,9 @@ ODD = Rule("an odd number above 0", lambda value: value > 0 and value % 2 == 1)
 class DapePositions(PositionEncoding):
     """A static bias and what a network over the heads adds to it."""
 
+    equation = "B + f([S; B]), B of ALiBi, KERPLE or FIRE"
+    learned = "f a layer, and B's"
+    claims = "yes, improves"
     transforms_scores = True
 
     def __init__(

@@ -16,17 +16,21 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_metatok.model.start import Start
+
 Scaling = Literal["noscale", "opennmt", "downscaled"]
+TOKENS = "embedding.weight"
+"""What the model calls the token embeddings."""
 
 
-def initialise(weight_VD: Tensor, scaling: Scaling | None) -> None:
+def initialise(weight_VD: Tensor, scaling: Scaling | None, start: Start) -> None:
     """Draw token embeddings as `scaling` wants them; None leaves them as they are."""
     if scaling == "noscale":
-        nn.init.normal_(weight_VD)
+        start(TOKENS, weight_VD, nn.init.normal_)
     elif scaling == "opennmt":
-        nn.init.xavier_uniform_(weight_VD)
+        start(TOKENS, weight_VD, nn.init.xavier_uniform_)
     elif scaling == "downscaled":
-        nn.init.kaiming_normal_(weight_VD)
+        start(TOKENS, weight_VD, nn.init.kaiming_normal_)
 
 
 def token_scale(scaling: Scaling | None, d_model: int) -> float:

@@ -26,6 +26,10 @@ from lightning_metatok.model.positions.score_bias import ScoreBias, distance
 class FirePositions(ScoreBias):
     """Learned function of the progressively interpolated distance."""
 
+    equation = "f(psi(d) / psi(max(i, L)))_h"
+    learned = "f, c, L a layer"
+    claims = "yes"
+
     def __init__(
         self,
         sizes: Sizes,

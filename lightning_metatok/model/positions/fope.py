@@ -27,11 +27,14 @@ from torch import Tensor, nn
 from lightning_metatok.model.positions.base import PositionEncoding, Sizes
 from lightning_metatok.model.positions.options import above, at_least, refuse
 from lightning_metatok.model.positions.pairs import identity_where_dropped, turn
+from lightning_metatok.model.start import Start
 
 
 class FourierPositions(PositionEncoding):
     """Rotation of q and k by series of frequencies."""
 
+    equation = "pairs turned by a series of w, those of less than a turn left out"
+    claims = "yes"
     rotates = True
     needs_even_head_dim = True
 
@@ -64,7 +67,15 @@ class FourierPositions(PositionEncoding):
         self.base, self.n_free, self.padding = base, half - (series or most), padding
         size = (sizes.n_heads, len(self.shares), series or most)
         for name in ("cos_NDF", "sin_NDF"):
-            self.register_buffer(name, step_identity(*size[1:]) + nn.init.xavier_normal_(torch.empty(size), sigma))
+            self.register_buffer(name, torch.empty(size))
+        self.sigma = sigma
+        self.draw(Start.anew())
+
+    def draw(self, start: Start) -> None:
+        for name in ("cos_NDF", "sin_NDF"):
+            matrix = getattr(self, name)
+            start(name, matrix, nn.init.xavier_normal_, self.sigma)
+            matrix += step_identity(*matrix.shape[1:]).to(matrix)
 
     def prepare(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the series, [B, N, T, H / 2] each, float32."""

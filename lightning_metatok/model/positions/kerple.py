@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightning_metatok.model.positions.base import Sizes
 from lightning_metatok.model.positions.bounded import bounded
 from lightning_metatok.model.positions.score_bias import ScoreBias, distance
+from lightning_metatok.model.start import Start
 
 LEAST = 0.01
 MOST_POWER = 2.0
@@ -31,8 +32,14 @@ class _Kerple(ScoreBias):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         layers = range(sizes.n_layers)
-        self.p = nn.ParameterList(2 * torch.rand(sizes.n_heads) for _ in layers)
-        self.a = nn.ParameterList(torch.rand(sizes.n_heads) for _ in layers)
+        self.p = nn.ParameterList(torch.empty(sizes.n_heads) for _ in layers)
+        self.a = nn.ParameterList(torch.empty(sizes.n_heads) for _ in layers)
+        self.draw(Start.anew())
+
+    def draw(self, start: Start) -> None:
+        for name, most in (("p", 2.0), ("a", 1.0)):
+            for layer, of_heads in enumerate(getattr(self, name)):
+                start(f"{name}.{layer}", of_heads, nn.init.uniform_, 0.0, most)
 
     def bias(self, query_BQ1: Tensor, key_B1K: Tensor, layer: int) -> Tensor:
         distance_B1QK = distance(query_BQ1, key_B1K)
@@ -47,6 +54,10 @@ class _Kerple(ScoreBias):
 class KerpleLogPositions(_Kerple):
     """Logarithmic kernel."""
 
+    equation = "-p_h ln(1 + a_h d)"
+    learned = "2 N a layer"
+    claims = "yes"
+
     def kernel(self, distance_B1QK: Tensor, a_N11: Tensor, p_N11: Tensor) -> Tensor:
         return p_N11 * torch.log1p(a_N11 * distance_B1QK)
 
@@ -54,6 +65,9 @@ class KerpleLogPositions(_Kerple):
 class KerplePowerPositions(_Kerple):
     """Power kernel."""
 
+    equation = "-a_h d^p_h"
+    learned = "2 N a layer"
+    claims = "yes"
     most_p = MOST_POWER
 
     def kernel(self, distance_B1QK: Tensor, a_N11: Tensor, p_N11: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ from lightning_metatok.model.positions.options import at_least, refuse
 class LearnedPositions(PositionEncoding):
     """A table of `max_positions` vectors. The model refuses longer sequences before the look-up."""
 
+    equation = "x + W[i]"
+    learned = "D a position"
+    claims = "no: the table ends"
     embeds = True
     free_after_training: ClassVar[frozenset[str]] = frozenset({"random_start", "start"})
 

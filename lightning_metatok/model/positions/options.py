@@ -1,4 +1,4 @@
-"""The options of a positional encoding: `model.axis` says how they are stated and checked.
+"""The options of a positional encoding: `lightning_metatok.options` says how they are stated and checked.
 
 A family takes `Sizes` before them:
 
@@ -8,7 +8,7 @@ A family takes `Sizes` before them:
 from typing import Any, NoReturn
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model.axis import Rule, above, at_least
+from lightning_metatok.options import Rule, above, at_least
 
 
 def refuse(key: str, value: Any, expected: str) -> NoReturn:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_metatok.model.start import Start
+
 
 class ScorePerceptron(nn.Module):
     """channels -> width -> heads at every pair [Q, K]; with `kernel` 3, of the neighbouring keys too.
 
-    Both layers start as torch's linear layers do; as parameters of its own, which the model does not draw anew.
+    Both layers start as torch's linear layers do.
     """
 
     def __init__(
@@ -20,6 +22,13 @@ class ScorePerceptron(nn.Module):
         first, second = (nn.Conv2d(a, b, (1, kernel)) for a, b in ((channels, width), (width, heads)))
         self.weights = nn.ParameterList([first.weight, second.weight])
         self.biases = nn.ParameterList([first.bias, second.bias])
+
+    def draw(self, start: Start) -> None:
+        """Draw both layers, all between -1 / sqrt(n) and 1 / sqrt(n), n: numbers that one sum reads."""
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            most = weight[0].numel() ** -0.5
+            start(f"weights.{layer}", weight, nn.init.uniform_, -most, most)
+            start(f"biases.{layer}", bias, nn.init.uniform_, -most, most)
 
     def forward(self, x_BCQK: Tensor, visible: Tensor | None = None) -> Tensor:
         """Return [B, N, Q, K]. With a kernel wider than 1, what is not `visible` reads as 0, in both layers.

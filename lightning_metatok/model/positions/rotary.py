@@ -31,6 +31,8 @@ SHARE = Rule("a number above 0, at most 1", lambda value: 0 < value <= 1)
 class RotaryPositions(PositionEncoding):
     """Rotation of q and k; with scaling=dynamic, of the scores."""
 
+    equation = "pairs turned by i w_l"
+    claims = "no, but for context extension"
     rotates = True
     needs_even_head_dim = True
     free_after_training: ClassVar[frozenset[str]] = frozenset(

@@ -27,6 +27,9 @@ EVEN = Rule("an even number above 0", lambda value: value > 0 and value % 2 == 0
 class SandwichPositions(ScoreBias):
     """Bias that is a sum of cosines of the distance."""
 
+    equation = "c_h (sum_l cos(d w_l) - dim / 2)"
+    claims = "yes"
+
     def __init__(
         self,
         sizes: Sizes,

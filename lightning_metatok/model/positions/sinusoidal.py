@@ -20,12 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_metatok.model.positions.base import PositionEncoding, Sizes
+from lightning_metatok.model.positions.embedding_scaling import TOKENS
 from lightning_metatok.model.positions.options import above
+from lightning_metatok.model.start import Start
 
 
 class SinusoidalPositions(PositionEncoding):
     """Sines and cosines of the position; in float32 until they are added."""
 
+    equation = "x + [sin(i w_l), cos(i w_l)], scaled as Csordas et al."
     embeds = True
 
     def __init__(
@@ -40,13 +43,13 @@ class SinusoidalPositions(PositionEncoding):
         self.token_scale = math.sqrt(sizes.d_model) if scaling == "opennmt" else 1.0
         self.amplitude = 1 / math.sqrt(sizes.d_model) if scaling == "downscaled" else 1.0
 
-    def initialise_tokens(self, weight_VD: Tensor) -> None:
+    def initialise_tokens(self, weight_VD: Tensor, start: Start) -> None:
         if self.scaling == "opennmt":
-            nn.init.xavier_uniform_(weight_VD)
+            start(TOKENS, weight_VD, nn.init.xavier_uniform_)
         elif self.scaling == "noscale":
-            nn.init.normal_(weight_VD)
+            start(TOKENS, weight_VD, nn.init.normal_)
         elif self.scaling == "downscaled":
-            nn.init.normal_(weight_VD, std=1 / math.sqrt(self.d_model))
+            start(TOKENS, weight_VD, nn.init.normal_, std=1 / math.sqrt(self.d_model))
 
     def embed(self, position_ids_BT: Tensor, keep_BT: Tensor | None) -> Tensor:
         shares_d = torch.arange(0, self.d_model, 2, device=position_ids_BT.device).float() / self.d_model

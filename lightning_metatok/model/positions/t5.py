@@ -27,11 +27,15 @@ from torch.nn import functional as F
 from lightning_metatok.model.positions.base import Rows, Sizes
 from lightning_metatok.model.positions.options import above, at_least, refuse
 from lightning_metatok.model.positions.score_bias import ScoreBias
+from lightning_metatok.model.start import Start
 
 
 class T5Positions(ScoreBias):
     """Learned bias a bucket of distances."""
 
+    equation = "table[bucket(max(i - j, 0)), h]"
+    learned = "32 N, or 32 N a layer"
+    claims = "somewhat"
     free_after_training: ClassVar[frozenset[str]] = frozenset({"temperature"})
 
     def __init__(
@@ -51,9 +55,14 @@ class T5Positions(ScoreBias):
         self.scale = 1.0 if scaled else math.sqrt(sizes.head_dim)
         self.temperature = temperature
         self.tables = nn.ParameterList(
-            torch.randn(n_buckets, sizes.n_heads) / math.sqrt(sizes.d_model)
-            for _ in range(sizes.n_layers if per_layer else 1)
+            torch.empty(n_buckets, sizes.n_heads) for _ in range(sizes.n_layers if per_layer else 1)
         )
+        self.std = 1 / math.sqrt(sizes.d_model)
+        self.draw(Start.anew())
+
+    def draw(self, start: Start) -> None:
+        for layer, table in enumerate(self.tables):
+            start(f"tables.{layer}", table, nn.init.normal_, std=self.std)
 
     def bias(self, query_BQ1: Tensor, key_B1K: Tensor, layer: int) -> Tensor:
         buckets_BQK = bucket((query_BQ1 - key_B1K).clamp(min=0), self.n_buckets, self.max_distance)

@@ -24,11 +24,15 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model.positions import embedding_scaling
 from lightning_metatok.model.positions.base import PositionEncoding, Rows, Sizes
 from lightning_metatok.model.positions.score_bias import kept_pairs, pairs
+from lightning_metatok.model.start import Start
 
 
 class TransformerXLPositions(PositionEncoding):
     """Scores between queries and projected sinusoids of the distance."""
 
+    equation = "u_h . k_j + (q_i + v_h) . W_h r(i - j), over sqrt(H)"
+    learned = "D^2 + 2 D a layer"
+    claims = "somewhat"
     transforms_scores = True
 
     def __init__(self, sizes: Sizes, *, embedding: embedding_scaling.Scaling | None = None) -> None:
@@ -41,11 +45,14 @@ class TransformerXLPositions(PositionEncoding):
         self.u = nn.ParameterList(torch.zeros(sizes.d_model) for _ in layers)
         self.v = nn.ParameterList(torch.zeros(sizes.d_model) for _ in layers)
         self.w = nn.ParameterList(torch.empty(sizes.d_model, sizes.d_model) for _ in layers)
-        for w_DD in self.w:
-            nn.init.xavier_uniform_(w_DD)
+        self.draw(Start.anew())
 
-    def initialise_tokens(self, weight_VD: Tensor) -> None:
-        embedding_scaling.initialise(weight_VD, self.embedding)
+    def draw(self, start: Start) -> None:
+        for layer, w_DD in enumerate(self.w):
+            start(f"w.{layer}", w_DD, nn.init.xavier_uniform_)
+
+    def initialise_tokens(self, weight_VD: Tensor, start: Start) -> None:
+        embedding_scaling.initialise(weight_VD, self.embedding, start)
 
     def score(
         self,

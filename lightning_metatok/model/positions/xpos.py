@@ -26,6 +26,8 @@ from lightning_metatok.model.positions.pairs import Pairing, identity_where_drop
 class XPosPositions(PositionEncoding):
     """Rotation and exponential scale of q and k."""
 
+    equation = "rotary, times s_l^i for q and s_l^-i for k"
+    claims = "somewhat"
     rotates = True
     needs_even_head_dim = True
 

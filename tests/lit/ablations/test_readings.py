@@ -115,9 +115,9 @@ def test_one_from_outside_is_measured_drawn_and_tabled_beside_the_others(
     ablation = PositionAblation(multiples=[1], windows=2, readings=["dropped", f"{__name__}.Reversed"])
     assert ablation.charts() == {
         "positions at meta-tokens": {
-            "dropped and reversed, by context length (nats)": [
-                "Multiline",
-                ["^ablation/dropped_1x$", "^ablation/reversed_1x$"],
+            "dropped and reversed, nats; step: context length in tokens": [
+                "Margin",
+                ["by context length/nats per source token"] * 3,  # of a run a reading
             ]
         }
     }

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lightning_metatok import tasks
-from lightning_metatok.data.examples import BODY, CLOSES_TARGET, META, OPENS_TARGET, Examples
+from lightning_metatok.data.examples import BODY, CLOSES, CLOSES_TARGET, META, OPENS_TARGET, Examples
 from lightning_metatok.lit.answers.conditions import FULL, Condition, Marks
-from lightning_metatok.tasks.marks import marks_before, remove_marks
+from lightning_metatok.tasks.marks import marks_before, marks_of_question, remove_marks
 
 SIZES = {"n_lists": (2, 4), "list_length": (2, 5), "pool": 12}
 
@@ -73,6 +73,37 @@ def test_moved_marks_stand_in_the_body_and_mostly_elsewhere(placement: str) -> N
     # all. A hint has two fixed places, so that one of about twelve is hit by chance more rarely.
     shared = np.minimum(before, after).sum() / before.sum()
     assert shared < 0.35
+
+
+ASKED = [(name, mark) for name in tasks.TASKS for mark in tasks.TASKS[name].question_marks if mark != "none"]
+
+
+@pytest.mark.parametrize("placement", ["hint", "every", "random"])
+@pytest.mark.parametrize(("name", "question"), ASKED)
+def test_marks_of_the_question_follow_the_condition(name: str, question: str, placement: str) -> None:
+    task = tasks.build(name, placement=placement, mark_fraction=0.2, question_mark=question)
+    examples, meta_id = task.examples(100, seed=3, split="test"), task.lexicon.tokenizer.meta_id
+    n_asked = marks_of_question(examples).sum()
+    assert n_asked >= 100
+    bare, before = remove_marks(examples), marks_before(examples)
+    asking = (bare.flags & (BODY | CLOSES)) == 0
+    for marks, factor in (("removed", 0), ("doubled", 2), ("random", 1), ("wrong_segment", 1)):
+        disturbed = changed(examples, meta_id, marks)
+        after = remove_marks(disturbed)
+        for array in ("tokens", "flags", "offsets"):
+            assert np.array_equal(getattr(bare, array), getattr(after, array))
+        assert marks_of_question(disturbed).sum() == factor * n_asked
+        assert np.array_equal(marks_before(disturbed)[asking], factor * before[asking])
+        if marks != "wrong_segment":
+            # A body of few tokens has room for no more marks than tokens.
+            room = np.bincount(bare.rows(), weights=(bare.flags & BODY) > 0) + np.bincount(
+                bare.rows(), weights=before * asking
+            )
+            expected = factor * n_marks(examples)
+            assert np.array_equal(n_marks(disturbed), np.minimum(expected, room) if marks == "random" else expected)
+        # The body is disturbed as it is without the option.
+        alone = tasks.build(name, placement=placement, mark_fraction=0.2).examples(100, seed=3, split="test")
+        assert np.array_equal(marks_before(changed(alone, meta_id, marks))[~asking], marks_before(disturbed)[~asking])
 
 
 def test_full_changes_nothing() -> None:

@@ -116,6 +116,44 @@ def test_counts_are_those_of_all_ranks_without_filling() -> None:
         assert counts.scored == sum(int((batch.targets_BT >= 0).sum()) for batch in both)
 
 
+def without_marks(batch: Batch) -> list[list[int]]:
+    """The prompts of a batch in order, without filling and meta-tokens."""
+    kept = (batch.document_ids_BT >= 0) & ~batch.meta_mask_BT
+    return [row[keep].tolist() for row, keep in zip(batch.tokens_BT, kept, strict=True)]
+
+
+SAME: dict[str, dict[str, Any]] = {
+    "list_recall": OPTIONS,
+    "segment_counting": {"n_queries": 2},
+    "copying": {"n_spans": [1, 3], "n_words": [20, 40]},
+    "parity": {"n_labels": [1, 4]},
+    "multi_query_recall": {},
+    "needle": {"n_hay": [30, 60]},
+    "variable_tracking": {},
+    "addition": {},
+    "list_recall of a level": {"level": "medium", "marks_count": False},
+}
+
+
+@pytest.mark.parametrize("train_examples", [None, 100])
+@pytest.mark.parametrize("name", SAME)
+def test_every_arm_sees_the_same_prompts_at_every_step(name: str, train_examples: int | None) -> None:
+    task, keyless = name.partition(" ")[0], name == "addition"
+    asked = {**SAME[name], "question_mark": "before_answer" if keyless else "after_key"}
+    given = {"train_examples": train_examples, "task": task}
+    plain = list(islice(loader(make(options=SAME[name], meta_fraction=0, **given)), 2 * STEPS))
+    assert not any(batch.meta_mask_BT.any() for batch in plain)
+    for placement in ("hint", "every", "random", "none"):
+        for options in (SAME[name], asked):
+            marked = loader(make(options=options, meta_placement=placement, **given))
+            for step, batch in enumerate(islice(marked, 2 * STEPS)):
+                assert without_marks(batch) == without_marks(plain[step]), f"{placement}, step {step}"
+                if placement != "random":  # a tenth of a short body is no mark at all
+                    assert bool(batch.meta_mask_BT.any()) == (placement != "none")
+                scored = batch.targets_BT[batch.targets_BT >= 0]
+                assert torch.equal(scored, plain[step].targets_BT[plain[step].targets_BT >= 0])
+
+
 # -- phases
 
 
@@ -248,7 +286,7 @@ def test_a_needle_hides_in_the_corpus(corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"task": "list_recal"}, "data.task=list_recal: expected one of .*did you mean 'list_recall'"),
+        ({"task": "list_recal"}, "data.task='list_recal': expected one of .*did you mean 'list_recall'"),
         ({"meta_placement": "hnt"}, "data.meta_placement=hnt: expected one of .*did you mean 'hint'"),
         ({"meta_fraction": 0.7}, "data.meta_fraction=0.7: expected a share between 0 and 0.5"),
         ({"batch_size": 0}, "data.batch_size=0: expected a positive number"),

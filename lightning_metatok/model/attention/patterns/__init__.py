@@ -6,6 +6,7 @@ such rules are made of. Documents are nobody's option: where they are given, `Sa
 
 from typing import Any
 
+from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.patterns.base import And, ByRow, Or, Pattern
 from lightning_metatok.model.attention.patterns.causal import Causal
 from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
@@ -18,18 +19,21 @@ PATTERNS: dict[str, type[Pattern]] = {
     "causal": Causal,
     "window": Window,
 }
-AXIS = Axis("pattern", PATTERNS)
+AXIS = Axis("pattern", Pattern, PATTERNS)
 
 
 def build(name: str, **options: Any) -> Pattern:
     """Build the pattern `name`; `options` are its own.
 
     Raises:
-        UserError: no pattern has that name, or it cannot take these options.
+        UserError: no pattern has that name, or it cannot take these options, or it looks ahead.
     """
     AXIS.check(name, options)
     pattern = AXIS.find(name)(**options)
-    assert pattern.causal, f"{pattern!r} looks ahead; a language model's pattern must not"
+    if not pattern.causal:
+        raise UserError(
+            f"model.pattern={name!r}: {pattern!r} lets a query see what stands behind it; expected a causal pattern"
+        )
     return pattern
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns.base import Pattern
-from lightning_metatok.model.axis import at_least
+from lightning_metatok.options import at_least
 
 
 class Sinks(Pattern):
