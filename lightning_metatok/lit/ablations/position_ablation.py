@@ -7,7 +7,7 @@ with loss on real text, at 1x, 2x, 4x, and with other readings where they are as
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,6 +23,7 @@ from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
+from lightning_metatok.model import TransformerConfig
 
 
 class PositionAblation(Callback):
@@ -99,6 +100,11 @@ class PositionAblation(Callback):
     def panels(self) -> list[Panel]:
         """The figure of the last losses."""
         return [partial(draw_readings, readings=self.readings, losses=self.losses)] if self.losses else []
+
+    def facts(self, config: TransformerConfig) -> dict[str, Any]:
+        """The readings, and the one in which the model was trained."""
+        trained = next((reading for reading in self.readings if reading.is_as_trained(config)), self.readings[0])
+        return {"readings": [reading.name for reading in self.readings], "read_as_trained": trained.name}
 
     # -- what it measures
 

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_metatok.data import Batch
 from lightning_metatok.files import write_atomically
+from lightning_metatok.lit.callbacks.offers import Facts, offered
 from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.run.loggers import log_folder
 from lightning_metatok.lit.trainer import micro_step
@@ -46,6 +47,8 @@ class ArmCard(Callback):
         if (folder := log_folder(trainer)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
             card = arm_card(pl_module.model, data_of(trainer))  # type: ignore[arg-type]
+            for callback in offered(trainer, Facts):
+                card |= callback.facts(pl_module.model.config)  # type: ignore[union-attr, arg-type]
             write_atomically(folder / ARM, json.dumps(card, indent=2) + "\n")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
