@@ -27,11 +27,13 @@ def write_run(
     config: dict[str, Any] | None = None,
     last: dict[str, float] | None = None,
     scored: str | None = None,
+    told: dict[str, Any] | None = None,
 ) -> Path:
     """Write a run folder as `fit` does: a validation every 10 steps, each with the next of `values`; then `last`.
 
     Args:
         scored: fingerprint of the text that it was scored on.
+        told: what else arm.json says.
     """
     folder.mkdir(parents=True)
     flat = {
@@ -50,7 +52,7 @@ def write_run(
     card: dict[str, Any] = {"arm": arm, "differs": ARMS[arm], "parameters": parameters}
     if scored is not None:
         card["scored_text"] = {"fingerprint": scored, "targets": 48960, "bytes_per_target": 2.562}
-    (folder / "arm.json").write_text(json.dumps(card))
+    (folder / "arm.json").write_text(json.dumps({**card, **(told or {})}))
     lines: list[dict[str, Any]] = []
     for i, value in enumerate(values):
         step = 10 * (i + 1)

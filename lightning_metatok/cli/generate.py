@@ -49,7 +49,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"--prompt={arguments.prompt!r}: expected text in UTF-8") from error
 
     from lightning_metatok.data import InjectionRule
-    from lightning_metatok.lit.module import load_model
+    from lightning_metatok.lit.checkpoints.load import load_model
     from lightning_metatok.lit.sampling import complete
 
     rule = InjectionRule(fraction=arguments.meta_fraction, placement=arguments.placement)

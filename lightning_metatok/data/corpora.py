@@ -250,7 +250,7 @@ def is_class(name: str) -> bool:
 
 CORPORA: Registry[Source] = Registry(
     "data.corpus",
-    Source,  # type: ignore[type-abstract]
+    Source,
     {},
     group="corpora",
     is_path=is_class,

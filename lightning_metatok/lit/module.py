@@ -21,30 +21,19 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
-from lightning_metatok.lit.checkpoints.contents import AXES, TOKENIZER_KEY, config_of, tokenizer_of, weights_of
-from lightning_metatok.lit.checkpoints.init_from import (
-    FREE_WITH,
-    PARTS,
-    check_parts,
-    free_keys,
-    free_options,
-    load_weights,
-)
+from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, weights_of
+from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weights
 from lightning_metatok.lit.checkpoints.io import read_state
-from lightning_metatok.lit.data.task import TaskDataModule
-from lightning_metatok.lit.data.text import MetaTokenDataModule
+from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer
+from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
-from lightning_metatok.model.axis import Axis
 
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
-FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "attention_backend"}
-"""Choices that weights do not depend on, so that a checkpoint may be read with others (but a table has its size).
-Which options of an axis are such choices, its class says."""
 
 
 class MetaTokenLM(LightningModule):
@@ -101,17 +90,17 @@ class MetaTokenLM(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the tokenizer from the data."""
-        data: MetaTokenDataModule | TaskDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer)
         self.check_data(data)
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
-        self.scores_answers_only = getattr(data, "scores_answers_only", False)
+        self.scores_answers_only = data.scores_answers_only
         with torch.no_grad():
             for name, row_D in self._meta_rows.items():
                 self.model.get_parameter(name)[data.tokenizer.meta_id] = row_D
         self._meta_rows = {}  # once: what follows is training
         self.bytes_V[: data.tokenizer.vocab_size] = data.tokenizer.bytes_V.to(self.bytes_V.device)
 
-    def check_data(self, data: MetaTokenDataModule | TaskDataModule) -> None:
+    def check_data(self, data: Data) -> None:
         """Refuse data that the model cannot read.
 
         Raises:
@@ -128,7 +117,7 @@ class MetaTokenLM(LightningModule):
             )
         if data.separate_documents:
             self.config.check_can("documents")
-        if self.model.positions.needs_task_ids and not getattr(data, "coupled", False):
+        if self.model.positions.needs_task_ids and not data.coupled:
             raise UserError(
                 f"model.position={self.config.position!r}: expected data.task with data.task_options.coupled=true, "
                 "because its position ids come from a task"
@@ -147,43 +136,11 @@ class MetaTokenLM(LightningModule):
         Raises:
             UserError: the checkpoint does not fit this model or this data.
         """
-        self._check_checkpoint(checkpoint, ())
-
-    def _check_checkpoint(self, checkpoint: dict[str, Any], new: Sequence[str]) -> None:
-        saved, mine = old_keys.translated(checkpoint.get("hyper_parameters", {})), asdict(self.config)
-        encoding = self.model.positions
-        sized = encoding.max_positions is not None or encoding.fixes_max_positions
-        free = FREE_AFTER_TRAINING - ({"max_positions"} if sized else set())
-        free |= free_keys(new, saved) | {f"{axis.key}_options" for axis in AXES}
-        for key in (key for key in mine if key not in free):
-            if key in saved and saved[key] != mine[key]:
-                raise UserError(
-                    f"model.{key}={mine[key]}: the checkpoint was trained with {saved[key]}; expected the same value"
-                    f"{hint(key)}"
-                )
-        for axis in AXES:
-            self._check_options(axis, saved, mine, free_options(axis, new, saved))
-        if TOKENIZER_KEY in checkpoint and "tokens" not in new:
-            carried = MetaTokenizer.from_json(checkpoint[TOKENIZER_KEY])
-            if self.tokenizer is None:
-                self.tokenizer = carried
-            else:
-                check_tokenizer(carried, self.tokenizer)
-
-    def _check_options(self, axis: Axis[Any], saved: dict[str, Any], mine: dict[str, Any], free: set[str]) -> None:
-        if saved.get(axis.key, mine[axis.key]) != mine[axis.key] or not saved:
-            return  # another class, which was free to differ
-        name, options = mine[axis.key], f"{axis.key}_options"
-        theirs, ours = (axis.fixed(name, of.get(options, {})) for of in (saved, mine))
-        for key in (key for key in ours if key not in free and ours[key] != theirs.get(key)):
-            raise UserError(
-                f"model.{options}.{key}={ours[key]}: the checkpoint was trained with {theirs.get(key)}; "
-                f"expected the same value{hint(options) if key in free_options(axis, PARTS, saved) else ''}"
-            )
+        self.tokenizer = check_matches(checkpoint, self.model, self.tokenizer)
 
     def _load_weights(self, path: Path, new: Sequence[str]) -> None:
         checkpoint = read_state(path, key="model.init_from")
-        self._check_checkpoint(checkpoint, new)
+        self.tokenizer = check_matches(checkpoint, self.model, self.tokenizer, new)
         carried = checkpoint.get(TOKENIZER_KEY)
         meta_id = MetaTokenizer.from_json(carried).meta_id if carried and "tokens" in new else None
         source, weights = str(path), weights_of(checkpoint)
@@ -252,7 +209,7 @@ class MetaTokenLM(LightningModule):
         if self.config.dropout == 0 and not self.model.positions.draws_in_training:
             return None
         own = self.dropout_from
-        seed = self.trainer.datamodule.seed if own is None else own  # type: ignore[attr-defined]
+        seed = data_of(self.trainer).seed if own is None else own
         return int(random_bits(seed ^ DROPOUT, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -281,8 +238,8 @@ class MetaTokenLM(LightningModule):
         """What DDP averages to the mean over the answers of all ranks, which have different numbers of them."""
         if self.trainer.world_size == 1:
             return loss
-        data: TaskDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return nll_BT.sum() * self.trainer.world_size / data.counts(micro_step(self.trainer, batch_idx)).scored
+        counts = data_of(self.trainer).counts(micro_step(self.trainer, batch_idx))
+        return nll_BT.sum() * self.trainer.world_size / counts.scored
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""
@@ -367,42 +324,3 @@ class MetaTokenLM(LightningModule):
                 look(self.trainer, self, optimizer, norm)
         self.log("optimizer/grad_norm", norm)
         self.log("optimizer/learning_rate", optimizer.param_groups[0]["lr"])
-
-
-def hint(key: str) -> str:
-    """Where a part that depends on `model.<key>` could start fresh, how to ask for that."""
-    parts = [part for part in PARTS if key in FREE_WITH[part]]
-    return f", or with model.init_from: model.init_new=[{parts[0]}]" if parts else ""
-
-
-def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:
-    """Raise UserError unless both read text as the same ids."""
-    if checkpoint.fingerprint() != data.fingerprint():
-        raise UserError(
-            f"data.tokenizer: the checkpoint's tokenizer ({checkpoint.vocab_size} ids) is not that of the data "
-            f"({data.vocab_size} ids): expected data.tokenizer=<its run folder>/tokenizer.json"
-        )
-
-
-def load_model(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, MetaTokenizer]:
-    """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries.
-
-    Args:
-        trust: import classes of other packages that the checkpoint names.
-
-    Raises:
-        UserError: no such file, or not a checkpoint of this project, or it needs code of others.
-    """
-    checkpoint = read_state(path, key="--ckpt_path")
-    if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
-        raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
-    source = f"--ckpt_path={path}"
-    config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
-    if tokenizer.vocab_size > config.vocab_size:
-        n_ids = tokenizer.vocab_size
-        raise UserError(
-            f"{source}: its tokenizer has {n_ids} ids, its model {config.vocab_size}; expected at least as many"
-        )
-    model = MetaTransformer(config)
-    model.load_state_dict(weights_of(checkpoint))
-    return model.eval(), tokenizer

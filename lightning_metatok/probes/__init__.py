@@ -30,7 +30,7 @@ OWN: tuple[type[Probe], ...] = (
 )
 PROBES: Registry[Probe] = Registry(
     "probes",
-    Probe,  # type: ignore[type-abstract]
+    Probe,
     {probe.name: probe for probe in OWN},
     group="probes",
 )

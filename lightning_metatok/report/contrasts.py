@@ -18,7 +18,7 @@ import numpy as np
 
 from lightning_metatok.analysis.statistics import holm
 from lightning_metatok.report.estimates import CONFIDENCE, Difference, Estimate, difference, estimate
-from lightning_metatok.report.lengths import DROPPED, KEPT, Question
+from lightning_metatok.report.lengths import Question
 from lightning_metatok.report.runs import Condition, Run, seed_keys
 from lightning_metatok.report.scored_text import is_known
 from lightning_metatok.report.study import Study
@@ -30,13 +30,17 @@ Values = dict[object, float]
 
 @dataclass(frozen=True)
 class Contrast:
-    """`a` minus `b` at a length. `holm`: p, corrected for all tests of a table."""
+    """`a` minus `b` at a length. `holm`: p, corrected for all tests of a table.
+
+    `reading`: how `a` is read, where it is the same condition as `b`, which is read in the first way.
+    """
 
     a: Condition
     b: Condition
     at: float | None
     difference: Difference
     holm: float = math.nan
+    reading: str = ""
 
     @property
     def is_average(self) -> bool:
@@ -156,15 +160,15 @@ def contrast(a: Condition, b: Condition, question: Question, at: float | None) -
 
 
 def readings(study: Study, question: Question) -> list[Contrast]:
-    """Return what dropping positions at meta-tokens does to trained models: dropped minus kept, run by run."""
-    if not {KEPT, DROPPED} <= set(question.names):
-        return []
-    found = []
+    """Return what other readings do to trained models: each reading minus the first, run by run."""
+    first, found = next(iter(question.names)), []
     for at in question.places:
         for condition in study.conditions:
-            kept, dropped = (_by_seed(condition.runs, question, reading, at) for reading in (KEPT, DROPPED))
-            if kept and dropped:
-                found.append(Contrast(condition, condition, at, difference(dropped, kept, share=question.share)))
+            base = _by_seed(condition.runs, question, first, at)
+            for other in question.others:
+                if base and (values := _by_seed(condition.runs, question, other, at)):
+                    change = difference(values, base, share=question.share)
+                    found.append(Contrast(condition, condition, at, change, reading=other))
     return corrected(found)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lightning_metatok.palette import BLUE, GREEN, ORANGE
-from lightning_metatok.report.cost_model import HALF, MODES, Job, Network, speed
+from lightning_metatok.report.cost_model import HALF, MODES, Job, speed
+from lightning_metatok.report.hardware import Network
 
 STYLES = {"ddp": (BLUE, "o", "-"), "zero2": (GREEN, "s", "--"), "fsdp2": (ORANGE, "^", ":")}
 """Colour (Okabe and Ito), marker and dashes of a mode."""

@@ -17,7 +17,7 @@ from lightning_metatok.report.estimates import (
     smallest_p,
 )
 from lightning_metatok.report.finding import Means, ends, verdict
-from lightning_metatok.report.lengths import DROPPED, KEPT, Question
+from lightning_metatok.report.lengths import Question
 from lightning_metatok.report.page import Block, Heading, Paragraph, Picture, Table
 from lightning_metatok.report.runs import BUDGETS, Condition
 from lightning_metatok.report.scored_text import NOT_KNOWN, is_known
@@ -113,19 +113,23 @@ def differences_table(study: Study, found: Sequence[Contrast], names: Sequence[s
 
 
 def changes(study: Study, asked: Question, means: Means) -> Iterator[Block]:
-    """What dropping positions at meta-tokens does to the same models."""
+    """What other readings of meta-tokens do to the same models, a table each."""
     found = compared.readings(study, asked)
     if not found:
         return
-    yield Heading("Positions at meta-tokens: the same models, read with and without")
-    header = ["condition", "length", "kept", "dropped", "dropped − kept", *SURE, "dropping makes it"]
-    rows = []
-    for contrast in found:
-        kept, dropped = (means[contrast.a, reading, contrast.at] for reading in (KEPT, DROPPED))
-        values = [asked.shown(kept.mean), asked.shown(dropped.mean), asked.signed(contrast.difference.mean)]
-        rows.append([contrast.a.label, f"{contrast.at:g}×", *values, *_sure(contrast, asked)])
-    read = sorted({contrast.a for contrast in found}, key=study.conditions.index)
-    yield Table(header, rows, frozenset(range(1, 9)), f"The same runs on the same text, {scale(read)}.")
+    yield Heading(f"Positions at meta-tokens: the same models, read {asked.read}")
+    first = next(iter(asked.names))
+    for other in asked.others:
+        rows, read = [], []
+        for contrast in (one for one in found if one.reading == other):
+            base, changed = (means[contrast.a, reading, contrast.at] for reading in (first, other))
+            values = [asked.shown(base.mean), asked.shown(changed.mean), asked.signed(contrast.difference.mean)]
+            rows.append([contrast.a.label, f"{contrast.at:g}×", *values, *_sure(contrast, asked)])
+            read.append(contrast.a)
+        header = ["condition", "length", first, other, f"{other} − {first}", *SURE, "that makes it"]
+        about = scale(sorted(set(read), key=study.conditions.index))
+        if rows:
+            yield Table(header, rows, frozenset(range(1, 9)), f"The same runs on the same text, {about}.")
     yield Paragraph(method(found))
 
 

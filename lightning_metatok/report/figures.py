@@ -19,7 +19,7 @@ from lightning_metatok.palette import BLUE, GREY, ORANGE, line_style
 from lightning_metatok.report.budgets import band
 from lightning_metatok.report.contrasts import Contrast, contrast_axis, within
 from lightning_metatok.report.estimates import CONFIDENCE, Difference, Estimate, is_accuracy
-from lightning_metatok.report.lengths import DROPPED, KEPT, Question
+from lightning_metatok.report.lengths import Question
 from lightning_metatok.report.runs import Condition
 from lightning_metatok.report.solving import Solving, draw_unsolved
 from lightning_metatok.report.study import Study, label
@@ -54,7 +54,8 @@ def panels(study: Study) -> list[tuple[str, list[Condition]]]:
 
 def lengths_figure(study: Study, question: Question) -> Figure:
     """Every condition against length: the mean over seeds, a band from the smallest seed to the largest."""
-    groups, both = panels(study), {KEPT, DROPPED} <= set(question.names)
+    groups, read = panels(study), list(question.names)
+    both = len(read) > 1
     if both and len(groups) == 1 and len(groups[0][1]) > 2:
         groups = [(condition.label, [condition]) for condition in study.conditions]
     figure, grid = _grid(len(groups))
@@ -62,14 +63,14 @@ def lengths_figure(study: Study, question: Question) -> Figure:
     drawn: dict[str, Any] = {}
     for axes, (title, group) in zip(grid, groups, strict=True):
         for condition in group:
-            for reading in question.names:
+            for reading in read:
                 at = [m for m in question.multiples if np.isfinite(_values(condition, question, reading, m)).any()]
                 if not at:
                     continue
                 as_trained = reading == question.as_trained(condition)
                 colour, marker = styles[condition]
                 if both and one_each:
-                    colour, marker = (BLUE, "o") if reading == KEPT else (ORANGE, "s")
+                    colour, marker = line_style(read.index(reading))
                 name = _name(study, condition, groups, reading if both else "")
                 line = _band(axes, at, [_values(condition, question, reading, m) for m in at], colour)
                 line.set(
@@ -87,9 +88,8 @@ def lengths_figure(study: Study, question: Question) -> Figure:
     for axes in _lowest(grid):
         axes.set_xlabel(length_name(study, question), fontsize=8)
     figure.supylabel(question.quantity, fontsize=9)
-    heading = (
-        "positions at meta-tokens kept or dropped, by context length" if both else f"{question.quantity} by length"
-    )
+    way = f"positions at meta-tokens {question.read}, by context length"
+    heading = way if both else f"{question.quantity} by length"
     _legend(figure, drawn, f"{heading}\nmean over seeds, band from the smallest to the largest")
     return figure
 

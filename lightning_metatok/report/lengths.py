@@ -1,21 +1,29 @@
 """What runs logged, read as a question: which numbers, at which lengths, and which way is better.
 
-text    ablation/kept_1x, ablation/dropped_1x, ..._4x    nats per source token, positions at meta-tokens kept or not
+text    ablation/kept_1x, ablation/dropped_1x, ..._4x    nats per source token, by how meta-tokens are read
 tasks   answers/full_1x, answers/full_1.5x, ...          share of exact answers
 else    the first metric that is collected               one number a run, no lengths
+
+Which readings a run has, and in which of them it was trained, its `arm.json` says:
+
+    "readings": ["kept", "dropped"], "read_as_trained": "kept"        the others are compared with the first
 """
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.report.estimates import SOLVED, is_accuracy, is_exact
-from lightning_metatok.report.runs import Condition, Run
+from lightning_metatok.report.runs import ARM, Condition, Run
 from lightning_metatok.report.study import Study
 
 DEFAULTS = ("accuracy/exact/val", "loss/val", "loss/train")
-KEPT, DROPPED = "kept", "dropped"
+READINGS, AS_TRAINED = "readings", "read_as_trained"
+"""In arm.json."""
+EARLIER = ("kept", "dropped")
+"""Readings of earlier versions, whose arm.json does not say them; who trained without positions was read the second."""
 HIGHER, LOWER = (
     re.compile(r"accuracy|answers|tokens_per_s|tflop"),
     re.compile(r"loss|bits_per_byte|ablation|memory|norm"),
@@ -48,6 +56,16 @@ class Question:
         return self.multiples or (None,)
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """The readings that are compared with the first one."""
+        return tuple(self.names)[1:]
+
+    @property
+    def read(self) -> str:
+        """The readings in words, ``kept, dropped or shuffled``; empty where there is one."""
+        return f"{', '.join([*self.names][:-1])} or {self.others[-1]}" if self.others else ""
+
+    @property
     def curve(self) -> str:
         """What is logged while a run learns, for its learning curve."""
         if not self.multiples:
@@ -65,8 +83,10 @@ class Question:
         """
         run = condition.runs[0]
         read = [name for name in self.names if any(self.metric(name, at) in run.metrics for at in self.places)]
-        trained_without = run.config.get("model.drop_positions") not in (None, "none")
-        return DROPPED if trained_without and DROPPED in read else next(iter(self.names))
+        told = run.arm.get(AS_TRAINED)
+        if told is None and run.config.get("model.drop_positions") not in (None, "none"):
+            told = EARLIER[1]
+        return str(told) if told in read else next(iter(self.names))
 
     def value(self, run: Run, reading: str, at: float | None) -> float:
         """The last value that a run logged; NaN where it logged none."""
@@ -105,7 +125,7 @@ def question(study: Study, solved: float = SOLVED) -> Question:
     """
     logged = set().union(*(run.metrics for run in study.runs))
     for quantity, share, names in (
-        ("loss (nats per source token)", False, {KEPT: "ablation/kept_{}x", DROPPED: "ablation/dropped_{}x"}),
+        ("loss (nats per source token)", False, {name: f"ablation/{name}_{{}}x" for name in readings_of(study.runs)}),
         ("exact answers (share)", True, {"": "answers/full_{}x"}),
     ):
         found = {reading: multiples(logged, name) for reading, name in names.items()}
@@ -120,6 +140,21 @@ def question(study: Study, solved: float = SOLVED) -> Question:
             return Question(metric, {"": metric}, (), higher, is_accuracy(metric), solves)
     wanted = study.metrics or DEFAULTS
     raise UserError(f"{study.title}: no run logged {' or '.join(wanted)}{nearest(wanted[0], logged)}")
+
+
+def readings_of(runs: Sequence[Run]) -> list[str]:
+    """Return the readings that runs say they have, in their order.
+
+    Raises:
+        UserError: what an arm.json says is no list of names.
+    """
+    found: dict[str, None] = {}
+    for run in runs:
+        told = run.arm.get(READINGS, EARLIER)
+        if not isinstance(told, list | tuple) or not all(isinstance(name, str) for name in told):
+            raise UserError(f"{run.folder / ARM}: {READINGS}={told}: expected a list of names, as `fit` writes it")
+        found |= dict.fromkeys(told)
+    return list(found)
 
 
 def multiples(logged: set[str], name: str) -> set[float]:

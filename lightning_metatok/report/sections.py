@@ -15,7 +15,7 @@ from lightning_metatok.report.budgets import scale, schedule_note
 from lightning_metatok.report.differences import changes, differences
 from lightning_metatok.report.estimates import CONFIDENCE, SOLVED, solved_text
 from lightning_metatok.report.finding import ends, finding, headline, lead, short
-from lightning_metatok.report.lengths import DEFAULTS, DROPPED, KEPT, Question, question
+from lightning_metatok.report.lengths import DEFAULTS, Question, question
 from lightning_metatok.report.page import Block, Heading, Lead, Listing, Page, Paragraph, Picture, Table
 from lightning_metatok.report.probes import probes
 from lightning_metatok.report.runs import BUDGETS, CONFIG, SEEDS, Run
@@ -72,8 +72,9 @@ def _scale(study: Study) -> str:
 def _by_length(study: Study, asked: Question) -> str:
     text = f"{asked.quantity[:1].upper()}{asked.quantity[1:]} by length: means over seeds, bands from the smallest seed"
     text += " to the largest."
-    if {KEPT, DROPPED} <= set(asked.names):
-        text += " Solid: read as trained. Dashed: the same models read the other way."
+    if asked.others:
+        way = "the other way" if len(asked.others) == 1 else "in the other ways"
+        text += f" Solid: read as trained. Dashed: the same models read {way}."
     return f"{text} {_scale(study)}"
 
 

@@ -10,7 +10,7 @@ from lightning_metatok.cli import main
 from lightning_metatok.cli.vocabulary import with_vocabulary
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.module import load_model
+from lightning_metatok.lit.checkpoints.load import load_model
 from tests.data.foreign import byte_level
 from tests.system.conftest import corpus, debug  # noqa: F401  (fixtures)
 from tests.system.helpers import run, succeed

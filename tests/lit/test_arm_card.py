@@ -9,6 +9,7 @@ import pytest
 
 from lightning_metatok.data import Batch
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule
+from lightning_metatok.lit.ablations import PositionAblation
 from lightning_metatok.lit.callbacks.arm_card import ArmCard, arm_card, arm_name, differences, training_flops
 from lightning_metatok.lit.run.loggers import run_loggers
 from lightning_metatok.model import MetaTransformer, TransformerConfig
@@ -91,6 +92,13 @@ def test_text_spends_source_tokens_and_the_flops_of_all_positions(
         assert source_tokens == step * 4 * 36
         assert flops == pytest.approx(step * 4 * 40 * each)
         assert flops == pytest.approx(source_tokens * card["flops_per_source_token"])
+
+
+def test_a_card_has_the_facts_that_callbacks_offer(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    data, model = make_data(), make_model(drop_positions="both")
+    fit(tmp_path, model, data, PositionAblation(multiples=[1], windows=1, readings=["kept", "dropped", "shuffled"]))
+    card = json.loads((tmp_path / "arm.json").read_text())
+    assert (card["readings"], card["read_as_trained"]) == (["kept", "dropped", "shuffled"], "dropped")
 
 
 def test_prompts_spend_what_their_batches_hold_and_filling_counts_nowhere(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lightning_metatok.lit.ablations.readings import Dropped, Kept, ReadingLoss
 from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
 from lightning_metatok.lit.callbacks.dashboard import Dashboard, flatten
 from lightning_metatok.lit.callbacks.progress import short
-from lightning_metatok.lit.checkpoints.io import checkpoints
+from lightning_metatok.lit.checkpoints.folder import checkpoints
 from lightning_metatok.lit.metrics import SourceTokenLoss, bytes_per_target
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs

@@ -11,11 +11,20 @@ from tests.written_runs import write_run
 Values = dict[tuple[str, ...], dict[int, dict[str, float]]]
 
 
-def sweep(folder: Path, axes: list[str], values: Values, *, states: dict[str, int] | None = None, **more: Any) -> Study:
+def sweep(
+    folder: Path,
+    axes: list[str],
+    values: Values,
+    *,
+    states: dict[str, int] | None = None,
+    told: dict[str, Any] | None = None,
+    **more: Any,
+) -> Study:
     """Return the study of a sweep: values of `axes` -> seed -> what the run logged last.
 
     Args:
         states: state -> how many runs more that are in it.
+        told: what else their arm.json says.
     """
     rows, folders = [], []
     for names, by_seed in values.items():
@@ -24,7 +33,9 @@ def sweep(folder: Path, axes: list[str], values: Values, *, states: dict[str, in
             config = {"model.drop_positions": "both" if "dropped" in names else "none", "data.block_size": 64}
             path = folder / f"{'-'.join(names)}-{seed}"
             if not path.exists():
-                write_run(path, arm, seed=seed, values=[0.2, 0.4], metric="loss/val", config=config, last=last)
+                write_run(
+                    path, arm, seed=seed, values=[0.2, 0.4], metric="loss/val", config=config, last=last, told=told
+                )
             rows.append({"state": "done", "seconds": 10.0 * seed, "seed": seed, **dict(zip(axes, names, strict=True))})
             folders.append(path)
     for state, count in (states or {}).items():

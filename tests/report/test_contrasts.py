@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,10 +11,13 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.report.contrasts import arms, pairs, readings
 from lightning_metatok.report.lengths import question
 from lightning_metatok.report.markdown import markdown
+from lightning_metatok.report.page import Table
 from lightning_metatok.report.sections import report
 from lightning_metatok.report.study import of_runs, of_sweep
 from tests.report.studies import ablation, answers, sweep
 from tests.written_runs import write_run
+
+WAYS = ["kept", "turned", "shuffled"]
 
 
 def test_with_one_axis_all_are_compared_with_the_plain_arm(tmp_path: Path) -> None:
@@ -58,6 +62,32 @@ def test_arms_are_read_as_they_were_trained(tmp_path: Path) -> None:
     (contrast,) = arms(study, asked)
     assert (contrast.a.label, contrast.difference.mean) == ("dropped", pytest.approx(-0.15))
     assert [found.difference.mean for found in readings(study, asked)] == pytest.approx([5.9, -6.05])
+
+
+def test_readings_are_those_that_runs_have_each_against_the_first(tmp_path: Path) -> None:
+    def last(kept: float, turned: float, shuffled: float) -> dict[str, float]:
+        return {f"ablation/{name}_1x": value for name, value in zip(WAYS, (kept, turned, shuffled), strict=True)}
+
+    values = {("meta",): {1: last(3.0, 3.5, 5.0), 2: last(3.2, 3.9, 5.2)}, ("plain",): {1: {"ablation/kept_1x": 3.1}}}
+    study = sweep(tmp_path, ["arm"], values, told={"readings": WAYS, "read_as_trained": "turned"})
+    asked = question(study)
+    assert (list(asked.names), asked.read) == (WAYS, "kept, turned or shuffled")
+    found = {one.reading: one.difference.mean for one in readings(study, asked)}
+    assert found == {"turned": pytest.approx(0.6), "shuffled": pytest.approx(2.0)}
+    assert [asked.as_trained(condition) for condition in study.conditions] == ["turned", "kept"]  # what plain was asked
+    page = report(study)
+    headers = [block.header for block in page.blocks if isinstance(block, Table) and "that makes it" in block.header]
+    assert [header[2:5] for header in headers] == [
+        ["kept", "turned", "turned − kept"],
+        ["kept", "shuffled", "shuffled − kept"],
+    ]
+
+
+@pytest.mark.parametrize("told", [3, "kept", [1, 2], {"kept": 1}])
+def test_readings_that_are_no_names_are_refused(tmp_path: Path, told: Any) -> None:
+    study = sweep(tmp_path, ["arm"], {("meta",): {1: ablation(3.0, 3.5)}}, told={"readings": told})
+    with pytest.raises(UserError, match=r"arm\.json: readings=.*: expected a list of names"):
+        question(study)
 
 
 def test_an_arm_without_meta_tokens_is_read_the_one_way_that_it_has(tmp_path: Path) -> None:

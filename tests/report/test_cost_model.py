@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.report import cost_model
-from lightning_metatok.report.cost_model import MIXED, MODES, TRUE, Job, Memory, Network, Traffic
+from lightning_metatok.report.cost_model import MODES, Job, Memory, Traffic
+from lightning_metatok.report.hardware import MIXED, TRUE, Network, device, format_of
 
 JOB = Job(
     n_parameters=1000,
@@ -197,7 +198,7 @@ def test_a_job_is_the_sum_of_its_layers() -> None:
 
 def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(UserError, match=r"--device=h10: expected one of a10, .*did you mean 'h100'\?"):
-        cost_model.device("h10")
-    assert cost_model.device("H100").memory_bytes == 80e9
+        device("h10")
+    assert device("H100").memory_bytes == 80e9
     with pytest.raises(UserError, match=r"trainer\.precision=32-true: expected one of auto, bf16-mixed"):
-        cost_model.format_of("32-true")
+        format_of("32-true")

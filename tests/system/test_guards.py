@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_metatok.lit.checkpoints.io import fault_of, newest_valid, read_state
+from lightning_metatok.lit.checkpoints.folder import newest_valid
+from lightning_metatok.lit.checkpoints.io import fault_of, read_state
 from tests.system.helpers import curve, run, succeed
 from tests.system.torture import TASK, Child, Undisturbed, differences, launch
 

@@ -14,7 +14,8 @@ from lightning_metatok.data import blocks
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule
 from lightning_metatok.lit.answers import ask
 from lightning_metatok.lit.callbacks import Curriculum
-from lightning_metatok.lit.checkpoints.io import newest_valid, read_state
+from lightning_metatok.lit.checkpoints.folder import newest_valid
+from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.tasks import Task
 from tests.system.helpers import Outcome, lines, run
 from tests.system.torture import Undisturbed, differences

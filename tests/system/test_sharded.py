@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lightning_metatok.lit.checkpoints import shards
-from lightning_metatok.lit.checkpoints.io import fault_of, forget_after, newest_valid, read_manifest, read_state
+from lightning_metatok.lit.checkpoints.folder import forget_after, newest_valid
+from lightning_metatok.lit.checkpoints.io import fault_of, read_manifest, read_state
 from tests.system.helpers import curve, run, succeed
 from tests.system.torture import launch, same
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_metatok import signals
-from lightning_metatok.lit.checkpoints.io import newest_valid
+from lightning_metatok.lit.checkpoints.folder import newest_valid
 from tests.system.torture import SERVER, Undisturbed, differences, launch
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.checkpoints.io import fault_of, link_last, newest_valid, read_state
+from lightning_metatok.lit.checkpoints.folder import link_last, newest_valid
+from lightning_metatok.lit.checkpoints.io import fault_of, read_state
 from tests.system import damage
 from tests.system.helpers import lines
 from tests.system.torture import PHASES, Child, Undisturbed, differences, events, launch

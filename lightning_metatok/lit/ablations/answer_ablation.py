@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answers.conditions import Condition
+from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks.marks import MarkPlacement
 
@@ -60,5 +61,5 @@ def prompts_for(trainer: Trainer) -> int:
 
 def prompts_seen(trainer: Trainer) -> int:
     """Prompts of the whole run, on all ranks together."""
-    batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    batch_size = data_of(trainer).batch_size
     return int(trainer.max_steps * trainer.accumulate_grad_batches * trainer.world_size * batch_size)

@@ -11,14 +11,12 @@ The undisturbed prompts of a length are asked once for all ablations, and everyt
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from lightning_metatok.console import printer
-from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.examples import META, Examples
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
@@ -42,22 +40,10 @@ from lightning_metatok.lit.answers.report import (
     to_csv,
 )
 from lightning_metatok.lit.callbacks.progress import progress_of
+from lightning_metatok.lit.data.protocol import data_of, task_of
 from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
 from lightning_metatok.model import TransformerConfig
-from lightning_metatok.tasks import Task
-
-
-class EvaluationData(Protocol):
-    """What a data module of a task offers for questions after training."""
-
-    tokenizer: MetaTokenizer
-
-    def evaluation_task(self, multiple: float = 1.0) -> Task:
-        """The task at `multiple` times the largest trained length. UserError where it cannot be so long."""
-
-    def evaluation_examples(self, multiple: float, n: int) -> Examples:
-        """The first `n` held-out prompts of that task; the same at every call."""
 
 
 class AnswerStudy(Callback):
@@ -85,7 +71,7 @@ class AnswerStudy(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse data without questions."""
-        if not hasattr(trainer.datamodule, "evaluation_examples"):  # type: ignore[attr-defined]
+        if not data_of(trainer).scores_answers_only:
             raise UserError("trainer.callbacks: AnswerStudy asks about a task; expected data.task=<name>")
 
     # -- when
@@ -130,7 +116,7 @@ class AnswerStudy(Callback):
     def _study(self, trainer: Trainer, pl_module: LightningModule, ablations: Sequence[AnswerAblation]) -> None:
         """Ask everything that `ablations` want; all ranks together."""
         self.cells, self.slices, self._asked = [], [], {}
-        data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
+        data = task_of(trainer)
         parts = self._plan(trainer, pl_module, ablations)
         with progress_of(trainer, "answers", sum(part.work for part in parts)) as move:
             for part in parts:
@@ -147,7 +133,7 @@ class AnswerStudy(Callback):
 
     def _plan(self, trainer: Trainer, pl_module: LightningModule, ablations: Sequence[AnswerAblation]) -> list["_Part"]:
         """What is asked at each length, in order; how many prompts is said where no option says it."""
-        data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
+        data = task_of(trainer)
         config: TransformerConfig = pl_module.model.config  # type: ignore[assignment, union-attr]
         follows = prompts_for(trainer)
         parts = []
@@ -183,7 +169,7 @@ class AnswerStudy(Callback):
         move: Callable[[float, str], None],
     ) -> None:
         multiple = part.multiple
-        changed = condition.change(examples, trainer.datamodule.tokenizer.meta_id)  # type: ignore[attr-defined]
+        changed = condition.change(examples, task_of(trainer).tokenizer.meta_id)
         where = f"{condition.label} at {multiple:g}x"
         if condition.marks is not None and np.array_equal(changed.tokens, examples.tokens):
             self._leave_out(trainer, f"{where}: these prompts stay as they are")

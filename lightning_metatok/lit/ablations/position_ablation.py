@@ -7,7 +7,7 @@ with loss on real text, at 1x, 2x, 4x, and with other readings where they are as
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,9 +19,11 @@ from lightning_metatok.lit.ablations.by_length import TAG, write_by_length
 from lightning_metatok.lit.ablations.figures import draw_readings, readings_figure, readings_table
 from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading, ReadingLoss
 from lightning_metatok.lit.callbacks.offers import Layout, Panel, points
+from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
+from lightning_metatok.model import TransformerConfig
 
 
 class PositionAblation(Callback):
@@ -99,12 +101,17 @@ class PositionAblation(Callback):
         """The figure of the last losses."""
         return [partial(draw_readings, readings=self.readings, losses=self.losses)] if self.losses else []
 
+    def facts(self, config: TransformerConfig) -> dict[str, Any]:
+        """The readings, and the one in which the model was trained."""
+        trained = next((reading for reading in self.readings if reading.is_as_trained(config)), self.readings[0])
+        return {"readings": [reading.name for reading in self.readings], "read_as_trained": trained.name}
+
     # -- what it measures
 
     @torch.no_grad()
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> list[ReadingLoss]:
         """All losses, on every rank alike. Lengths that the model cannot read are left out, which is said once."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = text_of(trainer)
         has_meta = data.rule.n_meta(data.block_length) > 0
         was_training = pl_module.training
         pl_module.eval()
@@ -112,7 +119,7 @@ class PositionAblation(Callback):
         for multiple in self.multiples:
             length = data.rule.total_length(multiple * data.block_size)
             limit = pl_module.model.positions.max_positions  # type: ignore[union-attr]
-            if limit is not None and length > limit:
+            if limit is not None and length > limit:  # type: ignore[operator]
                 self._say_once(trainer, multiple, f"context {length} is left out: model.max_positions={limit}")
                 continue
             batches = data.context_batches(multiple, windows=self.windows, largest=max(self.multiples))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lightning_metatok.data import Batch
 from lightning_metatok.data.counter import random_bits
+from lightning_metatok.model import TransformerConfig
 from lightning_metatok.model.config import DROP_NOWHERE
 from lightning_metatok.palette import BLUE, GREEN, ORANGE
 from lightning_metatok.registry import Registry
@@ -42,6 +43,10 @@ class Reading(ABC):
     marker: ClassVar[str]
     """In figures, as matplotlib names them."""
 
+    def is_as_trained(self, config: TransformerConfig) -> bool:
+        """Whether a model of this shape was trained on text that is read so."""
+        return False
+
     @abstractmethod
     def change(self, batch: Batch, where: str) -> tuple[Batch, str]:
         """Return the batch to read, and where positions are dropped, as in `MetaTransformer.forward`.
@@ -59,6 +64,10 @@ class Kept(Reading):
     label, column = "positions kept at meta-tokens", "positions kept"
     colour, marker = BLUE, "o"
 
+    def is_as_trained(self, config: TransformerConfig) -> bool:
+        """Where positions are dropped nowhere."""
+        return config.drop_positions == DROP_NOWHERE
+
     def change(self, batch: Batch, where: str) -> tuple[Batch, str]:
         """Change nothing."""
         return batch, DROP_NOWHERE
@@ -70,6 +79,10 @@ class Dropped(Reading):
     name = "dropped"
     label, column = "positions dropped at meta-tokens", "dropped at meta"
     colour, marker = ORANGE, "s"
+
+    def is_as_trained(self, config: TransformerConfig) -> bool:
+        """Where they are dropped somewhere."""
+        return config.drop_positions != DROP_NOWHERE
 
     def change(self, batch: Batch, where: str) -> tuple[Batch, str]:
         """Drop positions there."""
@@ -108,12 +121,7 @@ class ReadingLoss:
     @property
     def tag(self) -> str:
         """Name in TensorBoard and metrics.jsonl."""
-        return tag(self.reading, self.multiple)
-
-
-def tag(reading: str, multiple: int) -> str:
-    """Name of a reading's loss in TensorBoard and metrics.jsonl."""
-    return f"ablation/{reading}_{multiple}x"
+        return f"ablation/{self.reading}_{self.multiple}x"
 
 
 def shuffled(batch: Batch) -> Tensor:

@@ -17,22 +17,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_metatok.data import Batch
-from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.data.task import TaskDataModule
-from lightning_metatok.lit.data.text import MetaTokenDataModule
+from lightning_metatok.lit.callbacks.offers import Facts, offered
+from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.run.loggers import log_folder
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
 from lightning_metatok.model.attention import patterns
-from lightning_metatok.tasks.stream import count
 
 ARM = "arm.json"
 USUAL_PATTERN = "causal"
-SAMPLE = 512
-"""Prompts that the mean number of scored tokens is measured on."""
-
-Data = MetaTokenDataModule | TaskDataModule
 
 
 class ArmCard(Callback):
@@ -52,7 +46,9 @@ class ArmCard(Callback):
         """Write the card, where there is a run folder."""
         if (folder := log_folder(trainer)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            card = arm_card(pl_module.model, trainer.datamodule)  # type: ignore[arg-type,attr-defined]
+            card = arm_card(pl_module.model, data_of(trainer))  # type: ignore[arg-type]
+            for callback in offered(trainer, Facts):
+                card |= callback.facts(pl_module.model.config)  # type: ignore[union-attr, arg-type]
             write_atomically(folder / ARM, json.dumps(card, indent=2) + "\n")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -63,7 +59,7 @@ class ArmCard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count, and log when it is time."""
-        data: Data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         counts = data.counts(self._micro_step)
         rows = len(batch.tokens_BT) * trainer.world_size
         self.source_tokens += counts.source_tokens
@@ -126,18 +122,14 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     Means are those of the training prompts of the target, the last phase of a curriculum; for text, of its blocks.
     """
     length, marks = data.mean_length, data.marks_per_prompt
-    placement: str
-    if isinstance(data, TaskDataModule):
-        name, placement, usual = data.target.name, data.target.placement, "hint"
-        scored = float(count(data.target.examples(SAMPLE, data.seed), ANSWER).mean())
-    else:
-        name, placement, usual, scored = data.shown or data.config.name, data.rule.placement, "random", length
-    differs = differences(model.config, placement if marks else "none")
-    flops = training_flops(model, tokens=length, source_tokens=length - marks, scored=scored, length=length)
+    differs = differences(model.config, data.placement if marks else "none")
+    flops = training_flops(
+        model, tokens=length, source_tokens=length - marks, scored=data.scored_per_prompt, length=length
+    )
     return {
-        "arm": arm_name(differs, usual),
+        "arm": arm_name(differs, data.usual_placement),
         "differs": differs,
-        "data": name,
+        "data": data.title,
         "seed": data.seed,
         "parameters": model.n_parameters(),
         "flops_per_source_token": flops / (length - marks),

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.analysis.bigram import fit_bigram
+from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.run.stopping import heed
 
 LOST = "bigrams are counted anew"
@@ -31,7 +32,7 @@ class BigramBaseline(Callback):
         """Count and score."""
         if not self.enabled or not trainer.is_global_zero:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = text_of(trainer)
         tokens = np.asarray(data.store.stream("train")[: self.max_tokens])
         bigram = fit_bigram(tokens, data.tokenizer.vocab_size, lambda: heed(trainer, LOST))
         nll, n_targets, n_bytes = 0.0, 0, 0

@@ -22,7 +22,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_metatok import signals
-from lightning_metatok.lit.checkpoints.io import add_loss, link_last, prune
+from lightning_metatok.lit.checkpoints.folder import link_last, prune
+from lightning_metatok.lit.checkpoints.io import add_loss
 from lightning_metatok.lit.run.ranks import rank
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed, of_all_ranks
 

@@ -11,7 +11,7 @@ the one of that very validation, sees the same batches.
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.lit.answers.ask import ask
-from lightning_metatok.lit.data.task import TaskDataModule
+from lightning_metatok.lit.data.protocol import task_of
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
 
 
@@ -24,7 +24,7 @@ class Curriculum(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, decide and log; not during the sanity check, and not where there is one phase only."""
-        data: TaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = task_of(trainer)
         schedule, step = data.schedule, trainer.global_step
         if trainer.sanity_checking or trainer.state.fn != "fit" or len(schedule.phases) == 1:
             return

@@ -16,6 +16,7 @@ from lightning_metatok.lit.callbacks.arm_card import ARM
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.figures import run_figure
 from lightning_metatok.lit.callbacks.offers import Charts, Layout, Panels, chart, offered, points
+from lightning_metatok.lit.data.protocol import data_of, task_of
 from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text, save_figure
 
 SPEED = {"tokens per second": chart(["throughput/tokens_per_s"])}
@@ -36,7 +37,7 @@ class Dashboard(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the Custom Scalars tab."""
-        scores_answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
+        scores_answers = data_of(trainer).scores_answers_only
         layout = _task_layout(trainer) if scores_answers else _text_layout(trainer)
         for callback in offered(trainer, Charts):
             layout |= callback.charts()
@@ -78,7 +79,7 @@ class Dashboard(Callback):
     def _draw(self, trainer: Trainer) -> None:
         lines = [line for logger in trainer.loggers if isinstance(logger, JsonlLogger) for line in logger.read()]
         folder = log_folder(trainer)
-        answers = trainer.datamodule.scores_answers_only  # type: ignore[attr-defined]
+        answers = data_of(trainer).scores_answers_only
         has_losses = any(tag in line for line in lines for tag in ("loss/train", "loss/val"))
         if has_losses and folder is not None and trainer.is_global_zero and not answers:
             figure = run_figure(lines, [panel for callback in offered(trainer, Panels) for panel in callback.panels()])
@@ -98,7 +99,7 @@ def _text_layout(trainer: Trainer) -> Layout:
 
 
 def _task_layout(trainer: Trainer) -> Layout:
-    phases = len(trainer.datamodule.schedule.phases)  # type: ignore[attr-defined]
+    phases = len(task_of(trainer).schedule.phases)
     curriculum = {"phase": points("curriculum/phase"), "accuracy in the phase": points("curriculum/accuracy")}
     return {
         "answers": {

@@ -12,6 +12,7 @@ from lightning_metatok.console import printer
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.offers import Closing, offered
 from lightning_metatok.lit.callbacks.throughput import Throughput
+from lightning_metatok.lit.data.protocol import task_of
 from lightning_metatok.lit.metrics import bytes_per_target
 from lightning_metatok.lit.run.loggers import log_folder
 
@@ -51,7 +52,7 @@ class FinalTable(Callback):
             console.print(line, highlight=False, soft_wrap=True)
         exact, token = (trainer.callback_metrics.get(f"accuracy/{unit}/{split}") for unit in ("exact", "token"))
         if loss is not None and exact is not None and token is not None:
-            data = trainer.datamodule  # type: ignore[attr-defined]
+            data = task_of(trainer)
             n = data.test_examples if split == "test" else data.validation_examples
             low, high = wilson_interval(round(float(exact) * n), n)
             console.print(

@@ -3,6 +3,7 @@
     closing(console)    printed at the end, above the last lines      gathered by FinalTable
     charts()            charts for TensorBoard's first tab            gathered by Dashboard
     panels()            panels beside the losses in run.png           gathered by Dashboard
+    facts(config)       what `arm.json` says of the run               gathered by ArmCard
 
 A callback offers something by having the method; who gathers finds it among the trainer's callbacks.
 """
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 
 from lightning_metatok.event_file import exactly
+from lightning_metatok.model import TransformerConfig
 
 Layout = dict[str, dict[str, list[Any]]]
 """Group -> title of a chart -> the chart, as `SummaryWriter.add_custom_scalars` takes it."""
@@ -45,6 +47,14 @@ class Panels(Protocol):
 
     def panels(self) -> list[Panel]:
         """Return the panels, none where nothing was measured."""
+
+
+@runtime_checkable
+class Facts(Protocol):
+    """Knows what readers of the run folder need to know."""
+
+    def facts(self, config: TransformerConfig) -> dict[str, Any]:
+        """Return keys of `arm.json`, for a model of that shape."""
 
 
 def offered(trainer: Trainer, kind: type[Offer]) -> list[Offer]:

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from lightning_metatok.data import Batch
+from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.lit.trainer import micro_step
 
 
@@ -80,7 +81,7 @@ class TokenProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Move on by one step."""
-        self._tokens += trainer.datamodule.counts(self._micro_step).tokens  # type: ignore[attr-defined]
+        self._tokens += data_of(trainer).counts(self._micro_step).tokens
         self._batches += 1
         if self._batches == 1:
             self._clock = time.monotonic()  # the first step compiles and warms up: no rate from it

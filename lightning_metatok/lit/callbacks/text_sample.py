@@ -3,6 +3,7 @@
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.run.loggers import log_text
 from lightning_metatok.lit.sampling import complete
 from lightning_metatok.lit.sharded import is_sharded
@@ -40,7 +41,7 @@ class TextSample(Callback):
             return
         if not trainer.is_global_zero and not is_sharded(trainer):  # a model in pieces runs on all ranks or on none
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = text_of(trainer)
         was_training = pl_module.training
         pl_module.eval()
         text = complete(

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.throughput import Throughput as ThroughputWindow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.data import Batch
+from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.lit.trainer import micro_step
 
 WINDOWS = ("_time", "_batches", "_samples", "_lengths", "_flops")
@@ -68,7 +69,7 @@ class Throughput(Callback):
         self._seconds += now - self._running_since
         self._running_since = now
         # What the data know of this step on all ranks: no wait for the GPU, and filling counts nowhere.
-        counts = trainer.datamodule.counts(self._micro_step)  # type: ignore[attr-defined]
+        counts = data_of(trainer).counts(self._micro_step)
         self.tokens += counts.tokens
         self.source_tokens += counts.source_tokens
         rows, n_tokens = len(batch.tokens_BT), round(counts.tokens / trainer.world_size)

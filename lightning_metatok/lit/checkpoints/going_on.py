@@ -7,7 +7,8 @@ from typing import Any
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoints import CHECKPOINTS
-from lightning_metatok.lit.checkpoints.io import LAST, forget_after, look_through, unfinished
+from lightning_metatok.lit.checkpoints.folder import LAST, forget_after, look_through
+from lightning_metatok.lit.checkpoints.io import unfinished
 from lightning_metatok.lit.checkpoints.log_state import mend_logs
 
 SHOWN = 3

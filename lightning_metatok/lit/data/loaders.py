@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_metatok.data import Batch, StepSampler
 from lightning_metatok.data.examples import Examples
@@ -90,6 +91,16 @@ class OnceEach(Dataset[Batch]):
         if not 0 <= i < len(self):
             raise IndexError(i)
         return self.examples.batch(self.chosen[i * self.batch_size : (i + 1) * self.batch_size])
+
+
+def once_each(dataset: OnceEach) -> DataLoader:
+    """Return the batches of `dataset`, made in this process: they are cut from what lies in memory."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else starting an iterator would draw from the global one
+    )
 
 
 def _as_it_is(window: Any) -> Any:

@@ -8,36 +8,29 @@ A batch is a pure function of (seed, step, rank, phase), and the phase of a step
 that any number of workers gives the same batches and a run may go on at any step.
 """
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_corpus
 from lightning_metatok.data.blocks import prepare_tokens
 from lightning_metatok.data.cache import cache_folder
-from lightning_metatok.data.examples import META, Examples
-from lightning_metatok.data.preparation import LOST, get_tokenizer, progress_bar, tell
+from lightning_metatok.data.examples import ANSWER, META, Examples
+from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.lit.data.loaders import OnceEach, StepLoader
+from lightning_metatok.lit.data.held_out import APART, HeldOut, counting_bar
+from lightning_metatok.lit.data.loaders import OnceEach, StepLoader, once_each
+from lightning_metatok.lit.data.phases import rendering_of, task_of_phase
+from lightning_metatok.lit.data.protocol import TaskData
 from lightning_metatok.lit.data.text import say_of_data
-from lightning_metatok.signals import heed
-from lightning_metatok.tasks import TASKS, Task, build, read_symbols, symbol_tokenizer
+from lightning_metatok.tasks import TASKS, Task, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
 from lightning_metatok.tasks.sets import prepared_examples
 from lightning_metatok.tasks.stream import Counts, EndlessSource, ExampleSource, FiniteSource, Windows, count
 
-HELD_OUT_SEED = 0
-"""Held-out prompts do not follow `data.seed`, so that runs of several seeds answer the same questions."""
-VALIDATION, OF_PHASES, APART = 1 << 32, 2 << 32, 1 << 40
-"""First example of the validation prompts and of those that end a phase (test prompts start at 0), and how far apart
-the training examples of two phases start: no example is in two sets."""
 SAMPLE = 512
 """Examples that lengths and shares are measured on."""
 
@@ -47,6 +40,7 @@ class TaskDataModule(LightningDataModule):
 
     scores_answers_only = True
     separate_documents = False
+    usual_placement = "hint"
 
     def __init__(
         self,
@@ -117,14 +111,14 @@ class TaskDataModule(LightningDataModule):
         self.tasks: tuple[Task, ...] = ()
         self._store: TokenStore | None = None
         self._sources: list[ExampleSource] = []
-        self._held_out: dict[tuple[Any, ...], Examples] = {}
+        self._held_out = HeldOut(cache_folder(self.config.cache_dir))
         self._counts: dict[int, Counts] = {}
         self._longest = self._n_positions = 0
 
     @property
     def rendering(self) -> str:
         """Words as `symbols` or as `text`."""
-        return str(self.options.get("rendering", "symbols"))
+        return rendering_of(self.options)
 
     # -- preparation
 
@@ -136,7 +130,19 @@ class TaskDataModule(LightningDataModule):
             self.tokenizer = self._text_tokenizer()
         else:
             self.tokenizer = symbol_tokenizer(*read_symbols(self.options.get("symbols")))
-        self.tasks = tuple(self._build(i) for i in range(len(self.schedule.phases)))
+        self.tasks = tuple(
+            task_of_phase(
+                phase,
+                number,
+                name=self.task_name,
+                options=self.options,
+                placement=self.meta_placement,
+                fraction=self.meta_fraction,
+                tokenizer=self.tokenizer,
+                haystack=self._store,
+            )
+            for number, phase in enumerate(self.schedule.phases)
+        )
 
     def _text_tokenizer(self) -> MetaTokenizer:
         cache = cache_folder(self.config.cache_dir)
@@ -154,31 +160,6 @@ class TaskDataModule(LightningDataModule):
         if self._store is not None:
             tell(corpus, self._store, say_of_data)
         return tokenizer
-
-    def _build(self, phase: int) -> Task:
-        name, own = self.schedule.phases[phase].task, self.schedule.phases[phase].options
-        # Another task shares the rendering and its symbols alone.
-        shared: dict[str, Any] = {key: self.options[key] for key in ("symbols", "coupled") if key in self.options}
-        common = self.options if name in (None, self.task_name) else shared
-        place = f"data.curriculum[{phase}].options"
-        for options, where in ((self.options, "data.task_options"), (own, place)):
-            for option, key in (("placement", "data.meta_placement"), ("mark_fraction", "data.meta_fraction")):
-                if option in options:
-                    raise UserError(f"{where}.{option}={options[option]}: expected {key} instead")
-        if own.get("rendering", self.rendering) != self.rendering:
-            raise UserError(f"{place}.rendering={own['rendering']}: expected {self.rendering}, one for all phases")
-        fraction = {"mark_fraction": self.meta_fraction} if self.meta_fraction > 0 else {}
-        try:
-            return build(
-                name or self.task_name,
-                tokenizer=self.tokenizer,
-                haystack=self._store,
-                placement=self.meta_placement if self.meta_fraction > 0 else "none",
-                **{**fraction, **common, "rendering": self.rendering, **own},
-            )
-        except UserError as error:
-            key = str(error).removeprefix("data.task_options.").partition("=")[0].partition(":")[0]
-            raise UserError(str(error).replace("data.task_options", place, 1) if key in own else str(error)) from error
 
     def setup(self, stage: str) -> None:
         """Make what `stage` needs, and a window of each phase: what cannot work comes to light now.
@@ -214,25 +195,11 @@ class TaskDataModule(LightningDataModule):
         self._measure(finite.examples)
         return finite
 
-    def _set(self, task: Task, n: int, start: int) -> Examples:
-        """Held-out prompts, made once on this machine and read through memory maps."""
-        with counting_bar() as progress:
-            folder = prepared_examples(
-                task, n, HELD_OUT_SEED, "test", cache_folder(self.config.cache_dir), start=start, progress=progress
-            )
-        return Examples.load(folder)
-
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Examples]) -> Examples:
-        if key not in self._held_out:
-            self._held_out[key] = make()
-        return self._held_out[key]
-
     def _validation(self) -> Examples:
-        target = self.target.asking_once()
-        return self._once(("validation",), lambda: self._set(target, self.validation_examples, VALIDATION))
+        return self._held_out.validation(self.target, self.validation_examples)
 
     def _test(self) -> Examples:
-        return self._once(("test",), lambda: self._set(self.target.asking_once(), self.test_examples, 0))
+        return self._held_out.test(self.target, self.test_examples)
 
     # -- what others ask
 
@@ -251,13 +218,21 @@ class TaskDataModule(LightningDataModule):
 
     def evaluation_examples(self, multiple: float = 1.0, n: int = 1000) -> Examples:
         """Return `n` held-out prompts of `evaluation_task(multiple)`, always the same. Raises as that does."""
-        task = self.evaluation_task(multiple)
-        return self._once(("evaluation", multiple, n), lambda: task.examples(n, HELD_OUT_SEED, "test"))
+        return self._held_out.evaluation(self.evaluation_task(multiple), multiple, n)
 
     def phase_examples(self, phase: int, n: int = 1000) -> Examples:
         """Return `n` held-out prompts of `phase`, with one question each, always the same."""
-        task, start = self.tasks[phase].asking_once(), OF_PHASES + phase * APART
-        return self._once(("phase", phase, n), lambda: task.examples(n, HELD_OUT_SEED, "test", start))
+        return self._held_out.phase(self.tasks[phase], phase, n)
+
+    @property
+    def title(self) -> str:
+        """The task."""
+        return self.target.name
+
+    @property
+    def placement(self) -> str:
+        """Where marks stand in prompts of the target."""
+        return self.target.placement
 
     @property
     def block_length(self) -> int:
@@ -288,6 +263,11 @@ class TaskDataModule(LightningDataModule):
     def meta_share(self) -> float:
         """Share of meta-tokens among the tokens of the target's training prompts."""
         return self.marks_per_prompt / self.mean_length
+
+    @property
+    def scored_per_prompt(self) -> float:
+        """Tokens of an answer of the target, on average."""
+        return float(count(self.target.examples(SAMPLE, self.seed), ANSWER).mean())
 
     @cached_property
     def _sample(self) -> Examples:
@@ -356,30 +336,8 @@ class TaskDataModule(LightningDataModule):
 
     def _once_each(self, examples: Examples) -> DataLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return DataLoader(
-            OnceEach(examples, self.batch_size, rank, world_size),
-            batch_size=None,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),
-        )
+        return once_each(OnceEach(examples, self.batch_size, rank, world_size))
 
 
-@contextlib.contextmanager
-def counting_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function (what, done, total) that heeds signals, and draws a bar on stderr where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda what, done, total: heed(LOST)
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            heed(LOST)
-            if what not in tasks:
-                tasks[what] = bar.add_task(f"examples of {what}", total=total)
-            bar.update(tasks[what], completed=done)
-
-        yield show
+if TYPE_CHECKING:
+    IS_A_TASK: type[TaskData] = TaskDataModule

@@ -6,7 +6,7 @@ workers gives the same batches.
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from lightning_metatok.data import (
 from lightning_metatok.data.corpora import SPLITS
 from lightning_metatok.data.injection import Length
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.data.protocol import TextData
 from lightning_metatok.lit.data.workers import make_loader
 from lightning_metatok.tasks.stream import Counts
 
@@ -37,7 +38,8 @@ from lightning_metatok.tasks.stream import Counts
 class MetaTokenDataModule(LightningDataModule):
     """Text becomes blocks, blocks get meta-tokens."""
 
-    scores_answers_only = False
+    scores_answers_only = coupled = False
+    usual_placement = "random"
     shown: Any = None
     """What is written down as the name of the corpus, where that is not the name itself: ${oc.env:KEY}."""
 
@@ -100,6 +102,16 @@ class MetaTokenDataModule(LightningDataModule):
         return self.rule.total_length(self.block_size)
 
     @property
+    def title(self) -> str:
+        """The corpus, as it is written down."""
+        return str(self.shown or self.config.name)
+
+    @property
+    def placement(self) -> str:
+        """Where meta-tokens stand."""
+        return self.rule.placement
+
+    @property
     def n_positions(self) -> int:
         """Positions that a block needs."""
         return self.block_length
@@ -118,6 +130,11 @@ class MetaTokenDataModule(LightningDataModule):
     def mean_length(self) -> float:
         """Tokens of a block; all have the same number."""
         return float(self.block_length)
+
+    @property
+    def scored_per_prompt(self) -> float:
+        """Positions of a block that logits are computed at: all of them."""
+        return self.mean_length
 
     def counts(self, micro_step: int) -> Counts:
         """Return what the batches of a step hold on all ranks together: the same for each step."""
@@ -239,6 +256,10 @@ class MetaTokenDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+
+
+if TYPE_CHECKING:
+    IS_TEXT: type[TextData] = MetaTokenDataModule
 
 
 @rank_zero_only

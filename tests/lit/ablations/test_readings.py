@@ -144,6 +144,17 @@ def test_text_without_meta_tokens_is_read_one_way(tmp_path: Path, make_data: Any
     assert "no meta-tokens" in console.export_text()
 
 
+@pytest.mark.parametrize(("drop_positions", "trained"), [("none", "kept"), ("both", "dropped")])
+def test_a_run_says_which_readings_it_has_and_in_which_it_was_trained(
+    drop_positions: str, trained: str, make_model: Any
+) -> None:
+    model = make_model(drop_positions=drop_positions)
+    found = PositionAblation(readings=["shuffled", "dropped", "kept"]).facts(model.config)
+    assert found == {"readings": ["shuffled", "dropped", "kept"], "read_as_trained": trained}
+    alone = PositionAblation(readings=["shuffled"]).facts(model.config)
+    assert alone["read_as_trained"] == "shuffled"
+
+
 @pytest.mark.parametrize(
     ("readings", "said"),
     [

@@ -12,17 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.checkpoints.folder import checkpoints, forget_after, link_last, newest_valid, prune
 from lightning_metatok.lit.checkpoints.going_on import newest_to_go_on_from
-from lightning_metatok.lit.checkpoints.io import (
-    RunCheckpointIO,
-    checkpoints,
-    fault_of,
-    forget_after,
-    link_last,
-    newest_valid,
-    prune,
-    read_state,
-)
+from lightning_metatok.lit.checkpoints.io import RunCheckpointIO, fault_of, read_state
 
 
 def save(folder: Path, step: int, loss: float | None = None, size: int = 10) -> Path:

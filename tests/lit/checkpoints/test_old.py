@@ -8,8 +8,8 @@ import torch
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM
+from lightning_metatok.lit.checkpoints.load import load_model
 from lightning_metatok.lit.checkpoints.resume import check_same_run
-from lightning_metatok.lit.module import load_model
 from lightning_metatok.old_keys import NEW, OLD
 
 ARMS: list[tuple[dict[str, Any], dict[str, Any]]] = [

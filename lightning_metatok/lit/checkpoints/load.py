@@ -1,0 +1,34 @@
+"""A trained model from its checkpoint alone, without a run around it."""
+
+from pathlib import Path
+
+from lightning_metatok.data import MetaTokenizer
+from lightning_metatok.errors import UserError
+from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, config_of, tokenizer_of, weights_of
+from lightning_metatok.lit.checkpoints.io import read_state
+from lightning_metatok.model import MetaTransformer
+
+
+def load_model(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, MetaTokenizer]:
+    """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries.
+
+    Args:
+        path: Of the checkpoint.
+        trust: Import classes of other packages that it names.
+
+    Raises:
+        UserError: no such file, or not a checkpoint of this project, or it needs code of others.
+    """
+    checkpoint = read_state(path, key="--ckpt_path")
+    if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
+        raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
+    source = f"--ckpt_path={path}"
+    config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
+    if tokenizer.vocab_size > config.vocab_size:
+        n_ids = tokenizer.vocab_size
+        raise UserError(
+            f"{source}: its tokenizer has {n_ids} ids, its model {config.vocab_size}; expected at least as many"
+        )
+    model = MetaTransformer(config)
+    model.load_state_dict(weights_of(checkpoint))
+    return model.eval(), tokenizer
