@@ -10,7 +10,7 @@ A mark of the question (`question_mark`) is removed or doubled like the others; 
 marks in the body, and the question keeps its own.
 
 All conditions ask the SAME items in the same order, so that two of them are compared item by item.
-Source: reference section 6 (positions and embedding zeroed at inference, only at meta positions).
+Source: arXiv 2509.16278 (positions and embedding zeroed at inference, only at meta positions).
 """
 
 from dataclasses import dataclass
