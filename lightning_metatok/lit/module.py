@@ -36,6 +36,7 @@ from lightning_metatok.lit.data.text import MetaTokenDataModule
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
+from lightning_metatok.lit.step_mean import StepMean
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model.axis import Axis
@@ -53,6 +54,8 @@ class MetaTokenLM(LightningModule):
     bytes_V: Tensor
     dropout_from: int | None = None
     """Seed of dropout and of random positions; None: that of the data."""
+    loss_of_micro_batch: Tensor
+    """The mean over what the micro-batch at hand scores."""
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class MetaTokenLM(LightningModule):
             self.model.compile()
         self.register_buffer("bytes_V", torch.zeros(config.vocab_size, dtype=torch.int64), persistent=False)
         self.separate_documents = self.scores_answers_only = False
+        self.step_mean = StepMean()
         self.val_metric = SourceTokenLoss()
         self.test_metric = SourceTokenLoss()
         self.val_accuracy = AnswerAccuracy()
@@ -256,33 +260,35 @@ class MetaTokenLM(LightningModule):
         return int(random_bits(seed ^ DROPOUT, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss over the source targets of this micro-batch."""
+        """Mean loss over the source targets of this micro-batch, weighted by what it scores of its step's."""
         id_nll = None
         if self.scores_answers_only:
             nll_BT, _, id_nll = self._answers(batch)
         else:
             nll_BT = self.nll(batch)
-        loss = nll_BT.sum() / (batch.targets_BT >= 0).sum()
+        scored, sum_of_losses = (batch.targets_BT >= 0).sum(), nll_BT.sum()
+        loss = sum_of_losses / scored
         self.log("loss/train", loss, prog_bar=True)
         self._log_step(self.global_step + 1)
-        if self.scores_answers_only:
-            scored = self._of_all_ranks(nll_BT, loss, batch_idx)
-            if id_nll is None:
-                return scored
+        if id_nll is not None:
             self.log("loss/position_ids/train", id_nll)
-            return scored + id_nll
-        if self._logs_now():
+            sum_of_losses = sum_of_losses + id_nll * scored
+        elif not self.scores_answers_only and self._logs_now():
             metric = SourceTokenLoss().to(self.device)
             metric.update(nll_BT, batch.targets_BT, self.bytes_V)
             self.log("bits_per_byte/train", metric.compute()["bits_per_byte"])
-        return loss
+        whole_loss = loss if id_nll is None else loss + id_nll
+        self.loss_of_micro_batch = whole_loss.detach()
+        if not StepMean.is_needed(self.trainer):
+            return whole_loss
+        counts = self.trainer.datamodule.counts(micro_step(self.trainer, batch_idx))  # type: ignore[attr-defined]
+        shared = (counts.scored or counts.tokens) / self.trainer.world_size
+        return self.step_mean.weighted(sum_of_losses, scored, shared)
 
-    def _of_all_ranks(self, nll_BT: Tensor, loss: Tensor, batch_idx: int) -> Tensor:
-        """What DDP averages to the mean over the answers of all ranks, which have different numbers of them."""
-        if self.trainer.world_size == 1:
-            return loss
-        data: TaskDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return nll_BT.sum() * self.trainer.world_size / data.counts(micro_step(self.trainer, batch_idx)).scored
+    def on_after_backward(self) -> None:
+        """Once the last micro-batch of a step is in, its gradient is that of the mean over all that it scores."""
+        if StepMean.is_needed(self.trainer) and not self.trainer.fit_loop._should_accumulate():
+            self.step_mean.bring_to_mean(self.trainer, self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""

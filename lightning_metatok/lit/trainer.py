@@ -40,12 +40,22 @@ class Trainer(lightning.Trainer):
                     f"trainer.{name}={kwargs[name]}: expected a whole number, as training batches have no end to take "
                     "a share of"
                 )
+        limit = kwargs.get("limit_train_batches")
+        accumulate = kwargs.get("accumulate_grad_batches") or 1
+        if isinstance(limit, int) and limit % accumulate:
+            raise UserError(
+                f"trainer.limit_train_batches={limit}: expected a multiple of "
+                f"trainer.accumulate_grad_batches={accumulate}, so that no optimiser step is cut short"
+            )
+        if isinstance(limit, int) and isinstance(kwargs.get("val_check_interval"), int):
+            # An epoch is so many batches then, and batches go on: validations are counted over all of them.
+            kwargs["check_val_every_n_epoch"] = None
         if kwargs.get("overfit_batches"):
             raise UserError(
                 f"trainer.overfit_batches={kwargs['overfit_batches']}: expected 0, as batches are a function of the "
                 "step; to learn a few by heart, give data.corpus or data.train_examples little to learn"
             )
-        interval, accumulate = kwargs.get("val_check_interval"), kwargs.get("accumulate_grad_batches") or 1
+        interval = kwargs.get("val_check_interval")
         if isinstance(interval, int) and interval % accumulate:
             raise UserError(
                 f"trainer.val_check_interval={interval}: expected a multiple of "
@@ -83,5 +93,9 @@ def micro_step(trainer: lightning.Trainer, batch_idx: int) -> int:
 
     Ask when a training batch starts: the optimiser may have stepped when it ends.
     """
-    every = trainer.accumulate_grad_batches
-    return trainer.global_step * every + batch_idx % every
+    return next_micro_step(trainer) + batch_idx % trainer.accumulate_grad_batches
+
+
+def next_micro_step(trainer: lightning.Trainer) -> int:
+    """Batches behind the optimiser steps that are made: the number of the one that training data begin with now."""
+    return trainer.global_step * trainer.accumulate_grad_batches

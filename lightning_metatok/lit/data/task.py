@@ -11,7 +11,7 @@ that any number of workers gives the same batches and a run may go on at any ste
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from lightning_metatok.data.preparation import LOST, get_tokenizer, progress_bar
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.data.loaders import OnceEach, StepLoader
 from lightning_metatok.lit.data.text import say_of_data
+from lightning_metatok.lit.trainer import next_micro_step
 from lightning_metatok.signals import heed
 from lightning_metatok.tasks import TASKS, Task, build, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
@@ -342,7 +343,8 @@ class TaskDataModule(LightningDataModule):
             Windows(source, self.seed, self.batch_size, trainer.global_rank, trainer.world_size)
             for source in self._sources
         ]
-        return StepLoader(windows, self.schedule, trainer.global_step * every, every, self.num_workers, self._counts)
+        first = partial(next_micro_step, trainer)
+        return StepLoader(windows, self.schedule, first, every, self.num_workers, self._counts)
 
     def val_dataloader(self) -> DataLoader:
         """The validation prompts, each once."""
