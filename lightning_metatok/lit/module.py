@@ -21,6 +21,7 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
+from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import AXES, TOKENIZER_KEY, config_of, tokenizer_of, weights_of
 from lightning_metatok.lit.checkpoints.init_from import (
     FREE_WITH,
@@ -141,9 +142,11 @@ class MetaTokenLM(LightningModule):
             raise UserError(data.too_long(limit))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint carries its tokenizer, so that one file is enough to generate from."""
+        """A checkpoint carries its tokenizer and where marks stood, so that one file is enough to generate from."""
         if self.tokenizer is not None:
             checkpoint[TOKENIZER_KEY] = self.tokenizer.to_json()
+        if (found := marks.Marks.of(getattr(self._trainer, "datamodule", None))) is not None:
+            checkpoint[marks.KEY] = asdict(found)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another shape or another tokenizer, naming what differs.
@@ -391,7 +394,12 @@ def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:
 
 
 def load_model(path: Path) -> tuple[MetaTransformer, MetaTokenizer]:
-    """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries.
+    """The transformer of a checkpoint, ready to evaluate, and its tokenizer. Raises as `load_trained`."""
+    return load_trained(path)[:2]
+
+
+def load_trained(path: Path) -> tuple[MetaTransformer, MetaTokenizer, marks.Marks | None]:
+    """What `load_model` returns, and where marks stood in training, as far as something says it.
 
     Raises:
         UserError: no such file, or not a checkpoint of this project.
@@ -406,6 +414,7 @@ def load_model(path: Path) -> tuple[MetaTransformer, MetaTokenizer]:
         raise UserError(
             f"{source}: its tokenizer has {n_ids} ids, its model {config.vocab_size}; expected at least as many"
         )
+    found = marks.marks_of(checkpoint, path, source)
     model = MetaTransformer(config)
     model.load_state_dict(weights_of(checkpoint))
-    return model.eval(), tokenizer
+    return model.eval(), tokenizer, found
