@@ -21,6 +21,7 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
+from lightning_metatok.lit.budget import Budget
 from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import AXES, TOKENIZER_KEY, config_of, tokenizer_of, weights_of
 from lightning_metatok.lit.checkpoints.init_from import (
@@ -37,6 +38,7 @@ from lightning_metatok.lit.data.text import MetaTokenDataModule
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
+from lightning_metatok.lit.spending import follow_budget
 from lightning_metatok.lit.step_mean import StepMean
 from lightning_metatok.lit.trainer import micro_step
 from lightning_metatok.model import MetaTransformer, TransformerConfig
@@ -105,9 +107,16 @@ class MetaTokenLM(LightningModule):
     # -- set-up and checkpoints
 
     def setup(self, stage: str) -> None:
-        """Take the tokenizer from the data."""
+        """Take the tokenizer from the data, and from the trainer's budget how long the schedule is."""
         data: MetaTokenDataModule | TaskDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         self.check_data(data)
+        budget = getattr(self.trainer, "budget", Budget())
+        if stage == "fit" and budget.given:
+            micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
+            steps, line = follow_budget(budget, self, data, micro_batches)
+            self.trainer.fit_loop.epoch_loop.max_steps = steps
+            if self.trainer.is_global_zero:
+                print(line)
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
         self.scores_answers_only = getattr(data, "scores_answers_only", False)
         with torch.no_grad():

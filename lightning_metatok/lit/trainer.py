@@ -7,6 +7,7 @@ import lightning
 from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.budget import Budget, read_budget
 from lightning_metatok.lit.checkpoints.io import RunCheckpointIO
 from lightning_metatok.lit.loops import install
 from lightning_metatok.lit.run.launch import check_launch
@@ -21,7 +22,13 @@ class Trainer(lightning.Trainer):
     Lightning's own sharding of the data is off: a batch is a function of (seed, step, rank) already.
     """
 
-    def __init__(self, precision: str = "auto", use_distributed_sampler: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        precision: str = "auto",
+        use_distributed_sampler: bool = False,
+        budget: Budget = Budget(),  # noqa: B008  (frozen, and the CLI reads the default)
+        **kwargs: Any,
+    ) -> None:
         """Build the trainer.
 
         Args:
@@ -29,11 +36,13 @@ class Trainer(lightning.Trainer):
                 precision that Lightning knows.
             kwargs: Lightning's, and `strategy="fsdp2"`: see `ShardedStrategy`.
             use_distributed_sampler: Leave it off; see above.
+            budget: What the run may cost, in place of max_steps.
 
         Raises:
             UserError: an unknown precision, validations (and their checkpoints) between accumulated micro-batches, or
                 a share of training batches, which have no end, or processes that nobody starts.
         """
+        self.budget = read_budget(budget)
         for name in ("val_check_interval", "limit_train_batches"):
             if isinstance(kwargs.get(name), float) and kwargs[name] != 1.0:
                 raise UserError(

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_metatok.data import Batch
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.files import write_atomically
+from lightning_metatok.lit.budget import Cost
 from lightning_metatok.lit.data.task import TaskDataModule
 from lightning_metatok.lit.data.text import MetaTokenDataModule
 from lightning_metatok.lit.run.loggers import log_folder
@@ -120,6 +121,23 @@ def training_flops(
     return each * tokens - head * (tokens - scored)
 
 
+def step_cost(model: MetaTransformer, data: Data, micro_batches: int) -> Cost:
+    """Return what an optimiser step of `micro_batches`, on all ranks together, costs on average.
+
+    Exact for text; for a task, of `SAMPLE` training prompts of the target, the last phase of a curriculum.
+    """
+    prompts, source_tokens = data.batch_size * micro_batches, data.mean_length - data.marks_per_prompt
+    return Cost(prompts * source_tokens, prompts * _flops_per_prompt(model, data))
+
+
+def _flops_per_prompt(model: MetaTransformer, data: Data) -> float:
+    length, scored = data.mean_length, data.mean_length
+    if isinstance(data, TaskDataModule):
+        scored = float(count(data.target.examples(SAMPLE, data.seed), ANSWER).mean())
+    source_tokens = length - data.marks_per_prompt
+    return training_flops(model, tokens=length, source_tokens=source_tokens, scored=scored, length=length)
+
+
 def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     """Return the contents of `arm.json`.
 
@@ -129,11 +147,10 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     placement: str
     if isinstance(data, TaskDataModule):
         name, placement, usual = data.target.name, data.target.placement, "hint"
-        scored = float(count(data.target.examples(SAMPLE, data.seed), ANSWER).mean())
     else:
-        name, placement, usual, scored = data.shown or data.config.name, data.rule.placement, "random", length
+        name, placement, usual = data.shown or data.config.name, data.rule.placement, "random"
     differs = differences(model.config, placement if marks else "none")
-    flops = training_flops(model, tokens=length, source_tokens=length - marks, scored=scored, length=length)
+    flops = _flops_per_prompt(model, data)
     return {
         "arm": arm_name(differs, usual),
         "differs": differs,
