@@ -64,6 +64,8 @@ MOST: dict[str, float] = {
     "model.optimizer.min_lr": 1e38,
     "model.optimizer.weight_decay": 1000.0,
     "trainer.accumulate_grad_batches": 10**6,
+    "trainer.budget.source_tokens": 1e18,
+    "trainer.budget.flops": 1e30,
     "trainer.num_nodes": 10**5,
     "throughput.window": 10**6,
     "sample.max_new_tokens": 2**20,

@@ -9,7 +9,7 @@ Two ranks with batch 4 therefore see, together, what one rank with batch 8 sees,
 same batches with any number of workers and from any step on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -146,13 +146,21 @@ class StepDataset(Dataset[Batch]):
 
 
 class StepSampler(Sampler[int]):
-    """The steps start, start + 1, ... up to `stop`, which is left out, or without end."""
+    """The steps start, start + 1, ... up to `stop`, which is left out, or without end.
 
-    def __init__(self, start: int = 0, stop: int | None = None) -> None:
+    `start` may be a function: where an epoch begins then, is asked when it does.
+    """
+
+    def __init__(self, start: int | Callable[[], int] = 0, stop: int | None = None) -> None:
         self.start, self.stop = start, stop
 
+    @property
+    def first(self) -> int:
+        """Where it begins now."""
+        return self.start() if callable(self.start) else self.start
+
     def __iter__(self) -> Iterator[int]:
-        step = self.start
+        step = self.first
         while self.stop is None or step < self.stop:
             yield step
             step += 1
@@ -160,4 +168,4 @@ class StepSampler(Sampler[int]):
     def __len__(self) -> int:
         if self.stop is None:
             raise TypeError("an endless sampler has no length")
-        return max(0, self.stop - self.start)
+        return max(0, self.stop - self.first)

@@ -10,8 +10,9 @@ import pytest
 from lightning_metatok.data import Batch
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule
 from lightning_metatok.lit.ablations import PositionAblation
-from lightning_metatok.lit.callbacks.arm_card import ArmCard, arm_card, arm_name, differences, training_flops
+from lightning_metatok.lit.callbacks.arm_card import ArmCard, arm_card, arm_name, differences
 from lightning_metatok.lit.run.loggers import run_loggers
+from lightning_metatok.lit.spending import training_flops
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.tasks import symbol_tokenizer
 

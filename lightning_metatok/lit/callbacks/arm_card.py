@@ -20,8 +20,9 @@ from lightning_metatok.data import Batch
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.callbacks.offers import Facts, offered
 from lightning_metatok.lit.data.protocol import Data, data_of
+from lightning_metatok.lit.micro_steps import micro_step
 from lightning_metatok.lit.run.loggers import log_folder
-from lightning_metatok.lit.trainer import micro_step
+from lightning_metatok.lit.spending import flops_per_prompt, training_flops
 from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
 from lightning_metatok.model.attention import patterns
 
@@ -100,22 +101,6 @@ class ArmCard(Callback):
         self._logged = state_dict.get("logged", 0)
 
 
-def training_flops(
-    model: MetaTransformer, *, tokens: float, source_tokens: float, scored: float, length: float
-) -> float:
-    """Return the FLOPs, forward and backward, of training on prompts of the mean `length`.
-
-    Args:
-        model: whose `flops_per_token` counts, with the head at every position.
-        tokens: tokens, marks included and filling not. source_tokens: those that are no marks.
-        scored: positions that logits are computed at; the head costs nothing elsewhere.
-        length: tokens of a prompt, on average.
-    """
-    each = model.flops_per_token(round(length), 1 - source_tokens / tokens)
-    head = 6 * model.config.vocab_size * model.config.d_model
-    return each * tokens - head * (tokens - scored)
-
-
 def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     """Return the contents of `arm.json`.
 
@@ -123,9 +108,7 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     """
     length, marks = data.mean_length, data.marks_per_prompt
     differs = differences(model.config, data.placement if marks else "none")
-    flops = training_flops(
-        model, tokens=length, source_tokens=length - marks, scored=data.scored_per_prompt, length=length
-    )
+    flops = flops_per_prompt(model, data)
     return {
         "arm": arm_name(differs, data.usual_placement),
         "differs": differs,

@@ -8,7 +8,7 @@ A batch is a pure function of (seed, step, rank, phase), and the phase of a step
 that any number of workers gives the same batches and a run may go on at any step.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from lightning_metatok.lit.data.loaders import OnceEach, StepLoader, once_each
 from lightning_metatok.lit.data.phases import rendering_of, task_of_phase
 from lightning_metatok.lit.data.protocol import TaskData
 from lightning_metatok.lit.data.text import say_of_data
+from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks import TASKS, Task, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
 from lightning_metatok.tasks.sets import prepared_examples
@@ -320,7 +321,8 @@ class TaskDataModule(LightningDataModule):
             Windows(source, self.seed, self.batch_size, trainer.global_rank, trainer.world_size)
             for source in self._sources
         ]
-        return StepLoader(windows, self.schedule, trainer.global_step * every, every, self.num_workers, self._counts)
+        first = partial(next_micro_step, trainer)
+        return StepLoader(windows, self.schedule, first, every, self.num_workers, self._counts)
 
     def val_dataloader(self) -> DataLoader:
         """The validation prompts, each once."""

@@ -6,6 +6,7 @@ workers gives the same batches.
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from lightning_metatok.data.injection import Length
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.data.protocol import TextData
 from lightning_metatok.lit.data.workers import make_loader
+from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks.stream import Counts
 
 
@@ -182,7 +184,7 @@ class MetaTokenDataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         builder = self._builder(PackedBlocks(self.store, "train", self.rule.source_length(self.block_size)))
-        first = trainer.global_step * trainer.accumulate_grad_batches
+        first = partial(next_micro_step, trainer)
         return self._loader(StepDataset(builder, trainer.global_rank, trainer.world_size), StepSampler(first, None))
 
     def val_dataloader(self) -> DataLoader:
