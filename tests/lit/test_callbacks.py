@@ -38,7 +38,7 @@ def _trainer(tmp_path: Path, *callbacks: lightning.Callback, **options: Any) -> 
 
 
 def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make_data: Any, make_model: Any) -> None:
-    data, model = make_data(), make_model()
+    data, model = make_data(meta_length="within"), make_model()
     ablation = PositionAblation(multiples=[1, 2], windows=2)
     _trainer(tmp_path, ablation).fit(model, datamodule=data)
     assert [(c.multiple, c.positions, c.length) for c in ablation.cells] == [
@@ -82,7 +82,7 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
     tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ablation = PositionAblation(multiples=[1, 2], windows=2)
-    _trainer(tmp_path, ablation).fit(make_model(position="learned", max_positions=40), datamodule=make_data())
+    _trainer(tmp_path, ablation).fit(make_model(position="learned", max_positions=40), datamodule=make_data(meta_length="within"))
     assert {cell.multiple for cell in ablation.cells} == {1}
     assert capsys.readouterr().out.count("context 80 is left out: model.max_positions=40") == 1
 
@@ -90,7 +90,7 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
 def test_throughput_counts_tokens_with_and_without_meta_tokens(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     speed = Throughput(window=2)
     trainer = _trainer(tmp_path, speed, accumulate_grad_batches=2)
-    trainer.fit(make_model(), datamodule=make_data())
+    trainer.fit(make_model(), datamodule=make_data(meta_length="within"))
     assert speed.tokens == 4 * 2 * 4 * 40
     assert speed.source_tokens == 4 * 2 * 4 * 36
     assert speed.tokens_per_s > 0
