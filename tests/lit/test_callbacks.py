@@ -11,7 +11,7 @@ import torch
 
 from lightning_metatok.lit import Trainer
 from lightning_metatok.lit.ablations import PositionAblation
-from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
+from lightning_metatok.lit.callbacks import BigramBaseline, HeldOutText, RunCheckpoint, Throughput
 from lightning_metatok.lit.callbacks.dashboard import exactly, flatten
 from lightning_metatok.lit.callbacks.progress import short
 from lightning_metatok.lit.checkpoints.io import checkpoints
@@ -105,6 +105,30 @@ def test_bigram_baseline_scores_the_validation_text(tmp_path: Path, make_data: A
     # Sentences repeat, so a bigram model is far better than a uniform guess and worse than certainty.
     assert 0.05 < bigram.values["loss/bigram"] < 3.0
     assert 0 < bigram.values["bits_per_byte/bigram"] < 4.0
+
+
+def test_the_end_of_a_fit_measures_test_text_as_the_verb_test_does(
+    tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, model = make_data(), make_model()
+    _trainer(tmp_path, HeldOutText()).fit(model, datamodule=data)
+    printed = capsys.readouterr().out
+    (result,) = _trainer(tmp_path).test(model, datamodule=data, verbose=False)
+    assert f"test loss {result['loss/test']:.4f} nats" in printed
+    (validated,) = _trainer(tmp_path).validate(model, datamodule=data, verbose=False)
+    assert validated["loss/val"] != result["loss/test"]
+    _trainer(tmp_path, HeldOutText()).fit(make_model(), datamodule=make_data(test_fraction=0.0))
+    assert "test loss" not in capsys.readouterr().out
+
+
+def test_contexts_of_the_verb_test_hold_test_text(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    data, model = make_data(), make_model()
+    ablation = PositionAblation(multiples=[1], windows=2)
+    found = {}
+    for verb in ("validate", "test"):
+        getattr(_trainer(tmp_path, ablation), verb)(model, datamodule=data, verbose=False)
+        found[verb] = ablation.cells[0].nats
+    assert found["validate"] != found["test"]
 
 
 def test_flags_and_lists_become_text_for_the_hparams_tab() -> None:

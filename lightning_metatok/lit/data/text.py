@@ -240,6 +240,14 @@ class MetaTokenDataModule(LightningDataModule):
         builder = self._builder(blocks, shuffle=False, multiple=multiple)
         return [builder.batch(step) for step in range(builder.n_steps())]
 
+    @property
+    def can_test(self) -> bool:
+        """Whether there is text to test on: a block of it on each rank."""
+        if "test" not in self.store.splits:
+            return False
+        ranks = self.trainer.world_size if self.trainer else 1
+        return self.store.n_tokens("test") >= ranks * self.rule.source_length(self.block_size)
+
     def _split(self, wanted: Split) -> Split:
         return wanted if wanted in self.store.splits else "validation"
 
