@@ -134,7 +134,10 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-PATHS = ("run_dir", "ckpt_path", "data.corpus", "data.validation_corpus", "data.tokenizer", "data.cache_dir")
+PATHS = (
+    *("run_dir", "ckpt_path", "data.corpus", "data.validation_corpus", "data.test_corpus"),
+    *("data.tokenizer", "data.cache_dir"),
+)
 
 
 def check_bounds(config: Any) -> None:

@@ -5,6 +5,8 @@
     block   permutation(seed, epoch)[g % n_blocks]                             validation: block g, in order
     metas   inject(block, rule, seed, index=g)                                 new slots in each epoch
 
+Blocks are windows of source text. Where meta-tokens lengthen them (`InjectionRule.length` grow), all arms have the same
+windows in the same rows of the same steps.
 Two ranks with batch 4 therefore see, together, what one rank with batch 8 sees, and a DataLoader yields the
 same batches with any number of workers and from any step on.
 """
@@ -90,7 +92,7 @@ class BatchBuilder:
         assert 0 <= rank < world_size, f"rank {rank} of {world_size}"
         samples_B = step * self.batch_size * world_size + np.arange(self.batch_size) * world_size + rank
         if self.shuffle:
-            blocks_B = self._shuffled(samples_B)
+            blocks_B = self.shuffled(samples_B)
         else:
             samples_B = blocks_B = samples_B[samples_B < len(self.blocks)]
         injected = self.rule.apply(
@@ -108,14 +110,14 @@ class BatchBuilder:
             document_ids_BT = torch.zeros_like(tokens_BT)
         return Batch(
             tokens_BT=tokens_BT,
-            targets_BT=next_token_targets(tokens_BT, meta_mask_BT, self.retarget),
+            targets_BT=next_token_targets(tokens_BT, meta_mask_BT, self.retarget, document_ids_BT),
             meta_mask_BT=meta_mask_BT,
             document_ids_BT=document_ids_BT,
             position_ids_BT=self.rule.where.position_ids(document_ids_BT, meta_mask_BT),
         )
 
-    def _shuffled(self, samples_B: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the blocks of the global samples, which may lie in different epochs."""
+    def shuffled(self, samples_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the blocks of global samples, which may lie in different epochs, in training."""
         epochs_B, places_B = np.divmod(samples_B, len(self.blocks))
         blocks_B = np.empty_like(samples_B)
         for epoch in np.unique(epochs_B).tolist():

@@ -6,11 +6,15 @@
     meta        yes      among marks                 -
     matched     yes      causal, over all tokens     the same parameters, more FLOPs
 
+`scored_text` says what the validation loss is measured on, and `trained_text` what is read first: each is a fingerprint
+without meta-tokens, so that arms whose numbers may be compared have the same.
+
 Arms are compared at equal SOURCE tokens: marks are a means, not text, and what they cost belongs to the tokens beside
 them. Source: reference sections 7 and 8, the controls that the paper lacks.
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,6 +32,8 @@ from lightning_metatok.model.attention import patterns
 
 ARM = "arm.json"
 USUAL_PATTERN = "causal"
+FIRST = 64
+"""Windows of text, or prompts, that stand for the order of the training text."""
 
 
 class ArmCard(Callback):
@@ -121,6 +127,8 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
         "marks_per_prompt": marks,
         "mean_length": length,
         "longest": data.block_length,
+        "scored_text": asdict(data.scored_text()),
+        "trained_text": {"fingerprint": data.trained_text(FIRST).fingerprint, "windows": FIRST},
     }
 
 

@@ -20,6 +20,7 @@ from lightning_metatok.data.blocks import prepare_tokens
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.examples import ANSWER, META, Examples
 from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
+from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_examples
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.data.held_out import APART, HeldOut, counting_bar
 from lightning_metatok.lit.data.loaders import OnceEach, StepLoader, once_each
@@ -275,6 +276,15 @@ class TaskDataModule(LightningDataModule):
         if self._sources:
             return self._sources[-1].samples(np.arange(SAMPLE))
         return self.target.examples(SAMPLE, self.seed)
+
+    def scored_text(self) -> ScoredText:
+        """What the validation loss is measured on: the held-out prompts without marks, and their answers."""
+        return scored_text(windows_of_examples(self._validation()), self.tokenizer.bytes_V)
+
+    def trained_text(self, windows: int) -> ScoredText:
+        """The first `windows` training prompts of the target, without marks."""
+        some = self._sample.take(np.arange(min(windows, len(self._sample))))
+        return scored_text(windows_of_examples(some), self.tokenizer.bytes_V)
 
     def too_long(self, limit: int) -> str:
         """What to say of prompts longer than a table of `limit` positions."""
