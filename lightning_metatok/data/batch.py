@@ -6,8 +6,8 @@
     retarget    cat   sat   sat    down  ✗        `retarget=True`: look past meta-tokens
 
 A meta-token is never a target, but its own output is scored on the source token that follows it. Position 1
-is the ambiguous one; the paper's "shifted and removed" allows both readings. Source: reference section 1.1
-(b); Goyal et al. 2024, "Think before you speak: training language models with pause tokens".
+is the ambiguous one; the paper's "shifted and removed" allows both readings. Source: arXiv 2509.16278,
+pre-training; Goyal et al. 2024, "Think before you speak: training language models with pause tokens".
 """
 
 from dataclasses import dataclass, fields

@@ -6,8 +6,8 @@
 
 M = floor(fraction * block length), exactly. The paper puts 10 % of meta-tokens at uniformly random positions;
 its token count (98 B = 200 k steps of 480 blocks of 1,024) says `within`, one reviewer says `grow`: both are
-here. Source: reference section 1.1 (counts and length: note (a)). Which slots is the placement's business
-(`lightning_metatok.data.placement`).
+here. Source: arXiv 2509.16278, pre-training and its appendices B and C (counts, length). Which slots is the
+placement's business (`lightning_metatok.data.placement`).
 
 Injection is a pure function of (block, rule, seed, index): row b depends on `index[b]` and on no other row,
 so any worker, rank or batch composition gives a sample the same meta-tokens.

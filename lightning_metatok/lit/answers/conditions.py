@@ -10,7 +10,7 @@ A mark of the question (`question_mark`) is removed or doubled like the others; 
 marks in the body, and the question keeps its own.
 
 All conditions ask the SAME items in the same order, so that two of them are compared item by item.
-Source: reference section 6 (positions and embedding zeroed at inference, only at meta positions).
+Source: arXiv 2509.16278, table 2 (positions zeroed at inference, only at meta positions; the embedding likewise).
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ MOVED = 0x6D6F766564
 
 
 @dataclass(frozen=True)
-class Condition:
+class MarkCondition:
     """How the marks are disturbed; the default: not at all."""
 
     name: str
@@ -68,4 +68,4 @@ class Condition:
         return put_marks(bare, before, meta_id)
 
 
-FULL = Condition("full", "as trained", "as trained")
+FULL = MarkCondition("full", "as trained", "as trained")
