@@ -93,7 +93,11 @@ class Slice:
 
 
 def make_cell(
-    condition: MarkCondition, multiple: float, examples: Examples, answers: Answers, full: Answers | None = None
+    condition: MarkCondition,
+    multiple: float,
+    examples: Examples,
+    answers: Answers,
+    full: Answers | None = None,
 ) -> AnswerCell:
     """Return the cell of a condition.
 
@@ -161,7 +165,12 @@ def error_kinds(examples: Examples, answers: Answers) -> IntArray:
     return kinds
 
 
-def make_slices(condition: MarkCondition, multiple: float, examples: Examples, answers: Answers) -> list[Slice]:
+def make_slices(
+    condition: MarkCondition,
+    multiple: float,
+    examples: Examples,
+    answers: Answers,
+) -> list[Slice]:
     """Return the accuracy of every group of every slice of `examples`, the UNDISTURBED prompts of the items.
 
     So a group holds the same items under all conditions.

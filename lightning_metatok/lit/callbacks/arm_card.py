@@ -51,12 +51,23 @@ class ArmCard(Callback):
                 card |= callback.facts(pl_module.model.config)  # type: ignore[union-attr, arg-type]
             write_atomically(folder / ARM, json.dumps(card, indent=2) + "\n")
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         """Remember which micro-step this is: the optimiser may have stepped when the batch ends."""
         self._micro_step = micro_step(trainer, batch_idx)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count, and log when it is time."""
         data = data_of(trainer)
@@ -101,7 +112,12 @@ class ArmCard(Callback):
 
 
 def training_flops(
-    model: MetaTransformer, *, tokens: float, source_tokens: float, scored: float, length: float
+    model: MetaTransformer,
+    *,
+    tokens: float,
+    source_tokens: float,
+    scored: float,
+    length: float,
 ) -> float:
     """Return the FLOPs, forward and backward, of training on prompts of the mean `length`.
 
