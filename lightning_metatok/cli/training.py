@@ -85,6 +85,7 @@ class TrainingCLI(LightningCLI):
         self.verb, self.claim = verb, claim or Claim()
         self.lock, self.rank_log = lock or RunLock(), rank_log or RankLog()
         self.argv, self.foreign = list(args), foreign
+        self.dropped: list[str] = []
         self.kind = KINDS["task" if names_a_task(args) else "text"]
         super().__init__(
             MetaTokenLM,
@@ -114,7 +115,7 @@ class TrainingCLI(LightningCLI):
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
         assert isinstance(parser, Parser), "parser_class"
-        parser.say, parser.foreign = warn, self.foreign
+        parser.say, parser.foreign = self.dropped.append, self.foreign
         keep_text()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -130,6 +131,8 @@ class TrainingCLI(LightningCLI):
         seed_weights(self.config)
         with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
             super().instantiate_classes()
+        for line in self.dropped:  # not before what was given could be built: a wrong name is refused, and nothing else
+            warn(line)
 
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built; other ranks hear which it is."""

@@ -5,8 +5,9 @@
                      and their mean over all combinations, seed by seed
 
 Two conditions are compared seed by seed where they share five seeds and are known to be scored on the same text: what
-that text and the training data of a seed do to both cancels out, no more. Else by Welch's test, which pairs nothing.
-All tests of one table are corrected together with Holm's method. Fewer than five seeds: no interval and no p.
+the text and the data of a seed do to both, and the weights that both have, cancels out, and no more. Else by Welch's
+test, which pairs nothing. All tests of one table are corrected together with Holm's method. Fewer than five seeds: no
+interval and no p.
 """
 
 import math
@@ -16,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lightning_metatok.analysis.statistics import holm
-from lightning_metatok.report.budgets import n_prompts
 from lightning_metatok.report.estimates import CONFIDENCE, Difference, Estimate, difference, estimate
 from lightning_metatok.report.lengths import Question
 from lightning_metatok.report.runs import Condition, Run, seed_keys
@@ -62,10 +62,7 @@ def means(study: Study, question: Question) -> dict[tuple[Condition, str, float 
                 values = [question.value(run, reading, at) for run in condition.runs]
                 known = [value for value in values if math.isfinite(value)]
                 if known:
-                    n_items = n_prompts(condition.runs[0], question.metric(reading, at))
-                    found[condition, reading, at] = estimate(
-                        known, n_items=n_items, share=question.share, solved=question.solved
-                    )
+                    found[condition, reading, at] = estimate(known, share=question.share, solved=question.solved)
     return found
 
 

@@ -24,7 +24,7 @@ VERBS = [
     ("compare {run} --csv=/proc/x.csv", "--csv=/proc/x.csv: cannot be written"),
     (f"compare {{run}} --figure={'x' * 300}", "xxx: cannot be written: File name too long"),
     ("generate", "the following arguments are required: --ckpt_path, --prompt"),
-    ("generate --ckpt_path={run} --prompt=x", "--ckpt_path={run}: no such file"),
+    ("generate --ckpt_path={run} --prompt=x", "--ckpt_path={run}: expected a file, this is a folder"),
     ("generate --ckpt_path={run}/arm.json --prompt=x", "arm.json: arm.json cannot be read"),
     ("generate --ckpt_path={ckpt} --prompt=\udcff", "--prompt='\\udcff': expected text in UTF-8"),
     *(
@@ -52,7 +52,7 @@ VERBS += [
     for verb in ("validate", "test", "predict")
     for option, expected in (
         ("", f"--ckpt_path: expected a checkpoint to {verb}"),
-        (" --ckpt_path={run}", "--ckpt_path={run}: no such file"),
+        (" --ckpt_path={run}", "--ckpt_path={run}: expected a file, this is a folder"),
         (" --ckpt_path=nowhere.ckpt", "--ckpt_path=nowhere.ckpt: no such file"),
         (" --ckpt_path={run}/arm.json", "arm.json: expected --config, as no config.yaml stands beside its folder"),
         (" --config={debug} --ckpt_path=auto --run_dir={run}/no", f"--ckpt_path: expected a checkpoint to {verb}"),

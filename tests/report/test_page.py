@@ -207,3 +207,11 @@ def test_probes_stand_in_a_row_a_picture_and_a_column_a_run(study: Study, tmp_pa
     assert norms.startswith("| norms | – | ![norms, meta](")
     checked = Checked((tmp_path / "out" / "report.html").read_text())
     assert sum(source.startswith("data:text/csv") for source in checked.sources) == 1
+
+
+@pytest.mark.parametrize("metric", [EXACT, "accuracy/token/val"])
+def test_prompts_of_one_run_are_no_interval_of_a_condition(tmp_path: Path, metric: str) -> None:
+    runs = [write_run(tmp_path / arm, arm, values=[0.5], metric=metric) for arm in ("plain", "meta")]
+    text = markdown(report(of_runs(runs, "runs")), "pictures")
+    assert "1 run, no interval" in text
+    assert not re.search(r"\[[+−]?0\.\d+, ", text)

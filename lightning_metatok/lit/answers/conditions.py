@@ -10,7 +10,7 @@ A mark of the question (`question_mark`) is removed or doubled like the others; 
 marks in the body, and the question keeps its own.
 
 All conditions ask the SAME items in the same order, so that two of them are compared item by item.
-Source: arXiv 2509.16278, table 2 (positions zeroed at inference, only at meta positions; the embedding likewise).
+Source: arXiv 2509.16278 (positions and embedding zeroed at inference, only at meta positions).
 """
 
 from dataclasses import dataclass
