@@ -5,8 +5,8 @@
     logit attribution  logit(token) = sum over branches   with the final norm's scale taken from the whole stream, the
                                                           logit is linear in what each branch added
 
-Sources: Elhage et al. 2021, "A mathematical framework for transformer circuits" (attribution); reference section 5 (the
-paper's |cos| <= 0.04 in 768 dimensions, where random directions have a standard deviation of 0.036).
+Sources: Elhage et al. 2021, "A mathematical framework for transformer circuits" (attribution); arXiv 2509.16278,
+figure 2 (its |cos| <= 0.04 in 768 dimensions, where random directions have a standard deviation of 0.036).
 """
 
 from typing import NamedTuple

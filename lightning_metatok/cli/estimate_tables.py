@@ -46,7 +46,12 @@ def work(run: Planned) -> Iterator[str]:
     )
 
 
-def memory_table(job: Job, gpus: Sequence[int], name: str, gpu: Device) -> Table:
+def memory_table(
+    job: Job,
+    gpus: Sequence[int],
+    name: str,
+    gpu: Device,
+) -> Table:
     """Memory of a GPU, by mode."""
     limit = USABLE * gpu.memory_bytes
     title = f"GB on a GPU; {name} has {gpu.memory_bytes / 1e9:g}, of which {limit / 1e9:.3g} can be used"
@@ -64,7 +69,12 @@ def memory_table(job: Job, gpus: Sequence[int], name: str, gpu: Device) -> Table
     return table
 
 
-def speed_table(job: Job, gpus: Sequence[int], single: float, network: Network) -> Table:
+def speed_table(
+    job: Job,
+    gpus: Sequence[int],
+    single: float,
+    network: Network,
+) -> Table:
     """Speed, time and traffic, by mode."""
     table = Table("sharding", title="speed, time, and what a GPU sends in a step", title_justify="left")
     for column in (
@@ -113,7 +123,14 @@ def scaling_ends(job: Job, single: float, network: Network) -> Iterator[str]:
             yield f"  {mode}: {last} GPUs; on {below}, the next that divide the batch, efficiency is below a half"
 
 
-def assumptions(run: Planned, gpu: Device, single: float, network: Network, *, measured: bool) -> Iterator[str]:
+def assumptions(
+    run: Planned,
+    gpu: Device,
+    single: float,
+    network: Network,
+    *,
+    measured: bool,
+) -> Iterator[str]:
     """What the numbers rest on; `single` tokens/s of one GPU were `measured`, or are assumed."""
     job = run.job
     reached = single * job.flops_per_token / gpu.peak_flop_per_s

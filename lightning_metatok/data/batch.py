@@ -8,8 +8,8 @@
 A meta-token is never a target, but its own output is scored on the source token that follows it: each source token is
 scored once, whether or not meta-tokens stand before it. The first of a row never is, nor the first of a document that
 does not see the one before it: nothing tells a model which it is. So all arms are scored on the same tokens. Position 1
-is the ambiguous one; the paper's "shifted and removed" allows both readings. Source: reference section 1.1
-(b); Goyal et al. 2024, "Think before you speak: training language models with pause tokens".
+is the ambiguous one; the paper's "shifted and removed" allows both readings. Source: arXiv 2509.16278,
+pre-training; Goyal et al. 2024, "Think before you speak: training language models with pause tokens".
 """
 
 from dataclasses import dataclass, fields

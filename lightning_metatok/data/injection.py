@@ -8,7 +8,8 @@ M = floor(fraction * block length), exactly. With `grow` a block holds the same 
 with different meta-tokens, or none, read and are scored on the same text: that is what comparisons need, and the
 default. With `within` an arm with meta-tokens reads less text a block, at other places. The paper puts 10 % of
 meta-tokens at uniformly random positions; its token count (98 B = 200 k steps of 480 blocks of 1,024) says `within`,
-one reviewer says `grow`. Source: arXiv 2509.16278, section on pre-training. Which slots is the placement's business
+one reviewer says `grow`. Source: arXiv 2509.16278, pre-training and its
+appendices B and C (counts, length). Which slots is the placement's business
 (`lightning_metatok.data.placement`).
 
 Injection is a pure function of (block, rule, seed, index): row b depends on `index[b]` and on no other row,

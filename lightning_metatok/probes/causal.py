@@ -7,8 +7,8 @@
 
 A mark that CACHES its list lets the question do without the list: eviction down to the marks costs little, and the
 question needs its path to the marks. A mark that merely POINTS is needed as long as the list is there, and useless
-without it. Source: paper reference section 4 (compression) against section 7.3; method: path blocking by masks, as in
-Geva et al. 2023, arXiv 2304.14767.
+without it. Source: arXiv 2509.16278, its theorem 5.1 (compression) against its table 2 (positions dropped); method:
+path blocking by masks, as in Geva et al. 2023, arXiv 2304.14767.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,13 @@ STYLES = {"ddp": (BLUE, "o", "-"), "zero2": (GREEN, "s", "--"), "fsdp2": (ORANGE
 """Colour (Okabe and Ito), marker and dashes of a mode."""
 
 
-def draw(job: Job, single: float, network: Network, name: str, path: Path) -> None:
+def draw(
+    job: Job,
+    single: float,
+    network: Network,
+    name: str,
+    path: Path,
+) -> None:
     """Write a PNG over every power of two that divides the global batch; arguments as of `cost_model.speed`."""
     gpus = [n for n in (2**k for k in range(job.global_batch.bit_length())) if job.global_batch % n == 0]
     figure = Figure(figsize=(8.4, 3.6), dpi=120, layout="constrained")

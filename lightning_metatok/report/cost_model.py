@@ -58,7 +58,11 @@ def parts(model: "MetaTransformer") -> dict[str, int]:
 
 
 def activation_bytes(
-    config: "TransformerConfig", form: Format, *, meta_share: float, rotates: bool
+    config: "TransformerConfig",
+    form: Format,
+    *,
+    meta_share: float,
+    rotates: bool,
 ) -> tuple[float, float]:
     """Return what forward keeps for backward, in bytes a token: of one block with the mechanism, and of one without.
 
@@ -173,7 +177,12 @@ class Memory:
         return self.weights + self.gradients + self.moments + self.working + self.activations
 
 
-def memory(job: Job, mode: str, n: int, micro_batch: int) -> Memory:
+def memory(
+    job: Job,
+    mode: str,
+    n: int,
+    micro_batch: int,
+) -> Memory:
     """Return the memory of each of n GPUs that take `micro_batch` blocks at a time."""
     form, P = job.form, job.n_parameters
     activations = micro_batch * job.length * job.activation_bytes
@@ -198,7 +207,12 @@ class Traffic:
     hops: int
 
 
-def traffic(job: Job, mode: str, n: int, accumulate: int) -> Traffic:
+def traffic(
+    job: Job,
+    mode: str,
+    n: int,
+    accumulate: int,
+) -> Traffic:
     """Return the traffic of ring collectives among n GPUs in a step of `accumulate` micro-batches.
 
     All-gather and reduce-scatter of S bytes send (n - 1) / n S in n - 1 hops; an all-reduce is one after the other.
@@ -246,7 +260,13 @@ def single_gpu_tokens_per_s(job: Job, peak_flop_per_s: float, mfu: float) -> flo
     return peak_flop_per_s * mfu / job.flops_per_token
 
 
-def speed(job: Job, mode: str, n: int, single: float, network: Network) -> Speed | None:
+def speed(
+    job: Job,
+    mode: str,
+    n: int,
+    single: float,
+    network: Network,
+) -> Speed | None:
     """Return how fast n GPUs are, each computing `single` tokens/s; None where the global batch does not divide.
 
     The traffic that is hidden fits beside what it can run beside: the backward pass (two thirds) of the last
@@ -275,7 +295,12 @@ def speed(job: Job, mode: str, n: int, single: float, network: Network) -> Speed
     )
 
 
-def last_efficient(job: Job, mode: str, single: float, network: Network) -> tuple[int, int | None]:
+def last_efficient(
+    job: Job,
+    mode: str,
+    single: float,
+    network: Network,
+) -> tuple[int, int | None]:
     """Return where scaling stops: the most GPUs up to which efficiency is at least a half, and the next that divide.
 
     Asked of every number of GPUs that divides the global batch. The second is None where the batch ends first: then

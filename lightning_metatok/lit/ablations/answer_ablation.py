@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.answers.conditions import Condition
+from lightning_metatok.lit.answers.conditions import MarkCondition
 from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks.marks import MarkPlacement
@@ -38,7 +38,7 @@ class AnswerAblation(Callback, ABC):
             )
 
     @abstractmethod
-    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[MarkCondition]:
         """Return what is asked beside the undisturbed prompts, of a model of this shape whose prompts have marks."""
 
     def _expect(self, right: bool, option: str, value: object, expected: str) -> None:

@@ -2,7 +2,7 @@
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
-from lightning_metatok.lit.answers.conditions import Condition
+from lightning_metatok.lit.answers.conditions import MarkCondition
 from lightning_metatok.model import TransformerConfig, positions
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 from lightning_metatok.model.config import DROP_NOWHERE
@@ -40,13 +40,13 @@ class AnswerPositionAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.where = where
 
-    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[MarkCondition]:
         """One condition for each way to drop positions that differs from how the model was trained."""
         wanted = (*LABELS, *(name for name in self.where if name not in LABELS))
         choices = [c for c in wanted if c in (*self.where, DROP_NOWHERE) and c != config.drop_positions]
         added = {name for layer in range(config.n_layers) for name in config.added(layer)}
         return [
-            Condition(*label_of(choice), "positions", drop_positions=choice)
+            MarkCondition(*label_of(choice), "positions", drop_positions=choice)
             for choice in choices
             if can_drop(config, choice)
             and (choice in (EVERYWHERE, DROP_NOWHERE) or (added and choice in (SELF_ATTENTION.name, *added)))

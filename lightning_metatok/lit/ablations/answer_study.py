@@ -29,10 +29,10 @@ from lightning_metatok.lit.ablations.answer_ablation import (
 )
 from lightning_metatok.lit.ablations.length_generalisation import LengthGeneralisation
 from lightning_metatok.lit.answers.ask import Answers, ask
-from lightning_metatok.lit.answers.conditions import FULL, Condition
+from lightning_metatok.lit.answers.conditions import FULL, MarkCondition
 from lightning_metatok.lit.answers.figures import error_figure, length_figure, place_figure
 from lightning_metatok.lit.answers.report import (
-    Cell,
+    AnswerCell,
     Slice,
     make_cell,
     make_slices,
@@ -55,7 +55,7 @@ class AnswerStudy(Callback):
     """
 
     def __init__(self) -> None:
-        self.cells: list[Cell] = []
+        self.cells: list[AnswerCell] = []
         self.slices: list[Slice] = []
         self._asked: dict[float, tuple[Examples, Answers]] = {}
         self._validations = 0
@@ -163,7 +163,7 @@ class AnswerStudy(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        condition: Condition,
+        condition: MarkCondition,
         part: "_Part",
         examples: Examples,
         move: Callable[[float, str], None],
@@ -227,7 +227,7 @@ class AnswerStudy(Callback):
                 if folder is not None:
                     save_figure(figure, folder / f"{name}.png")
         if folder is not None:
-            write_atomically(folder / "answers.csv", to_csv(self.cells, Cell))
+            write_atomically(folder / "answers.csv", to_csv(self.cells, AnswerCell))
             write_atomically(folder / "slices.csv", to_csv(self.slices, Slice))
 
     def _print(self, trainer: Trainer) -> None:
@@ -241,7 +241,7 @@ class _Part:
 
     multiple: float
     n: int
-    conditions: list[Condition]
+    conditions: list[MarkCondition]
 
     @property
     def work(self) -> float:

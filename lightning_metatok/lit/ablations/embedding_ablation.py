@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
 from lightning_metatok.lit.ablations.answer_position_ablation import can_drop
-from lightning_metatok.lit.answers.conditions import Condition
+from lightning_metatok.lit.answers.conditions import MarkCondition
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks.marks import MarkPlacement
 
@@ -27,9 +27,9 @@ class EmbeddingAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.with_positions = with_positions
 
-    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[MarkCondition]:
         """The embedding zeroed; embedding and positions zeroed, unless the model has no positions at its marks."""
-        ablations = [Condition("no_embedding", "embedding zeroed", "embedding", zero_meta_embedding=True)]
+        ablations = [MarkCondition("no_embedding", "embedding zeroed", "embedding", zero_meta_embedding=True)]
         if self.with_positions and config.drop_positions != "both" and can_drop(config, "both"):
             name = "no_embedding_no_positions"
             ablations.append(replace(ablations[0], name=name, label="both zeroed", drop_positions="both"))

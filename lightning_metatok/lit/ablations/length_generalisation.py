@@ -1,7 +1,7 @@
 """LengthGeneralisation: how far beyond the trained length answers stay right."""
 
 from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
-from lightning_metatok.lit.answers.conditions import Condition
+from lightning_metatok.lit.answers.conditions import MarkCondition
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks.marks import MarkPlacement
 
@@ -29,6 +29,6 @@ class LengthGeneralisation(AnswerAblation):
         every = every_n_validations
         self._expect(every is None or every >= 1, "every_n_validations", every, "at least 1, or null for never")
 
-    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[MarkCondition]:
         """Nothing beside the undisturbed prompts."""
         return []

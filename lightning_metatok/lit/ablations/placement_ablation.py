@@ -1,7 +1,7 @@
 """PlacementAblation: what happens to the answers when marks stand elsewhere, lie, are gone, or are twice as many."""
 
 from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
-from lightning_metatok.lit.answers.conditions import Condition, Marks
+from lightning_metatok.lit.answers.conditions import MarkCondition, Marks
 from lightning_metatok.model import TransformerConfig
 from lightning_metatok.tasks.marks import MarkPlacement
 
@@ -33,10 +33,10 @@ class PlacementAblation(AnswerAblation):
         super().__init__(multiples, n)
         self.marks = marks
 
-    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[Condition]:
+    def conditions(self, config: TransformerConfig, placement: MarkPlacement) -> list[MarkCondition]:
         """One condition for each way."""
         return [
-            Condition(f"marks_{way}", label, "marks", marks=way)
+            MarkCondition(f"marks_{way}", label, "marks", marks=way)
             for way, label in LABELS.items()
             if way in self.marks and (placement == "hint" or way != "wrong_segment")
         ]

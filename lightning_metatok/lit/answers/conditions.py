@@ -36,7 +36,7 @@ MOVED = 0x6D6F766564
 
 
 @dataclass(frozen=True)
-class Condition:
+class MarkCondition:
     """How the marks are disturbed; the default: not at all."""
 
     name: str
@@ -68,4 +68,4 @@ class Condition:
         return put_marks(bare, before, meta_id)
 
 
-FULL = Condition("full", "as trained", "as trained")
+FULL = MarkCondition("full", "as trained", "as trained")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lightning_metatok.data.examples import Examples
 from lightning_metatok.lit.answers.ask import Answers
-from lightning_metatok.lit.answers.report import ERRORS, Cell, groups
+from lightning_metatok.lit.answers.report import ERRORS, AnswerCell, groups
 from lightning_metatok.palette import BLUE, GREEN, GREY, ORANGE, PINK, SKY, YELLOW
 
 CURVES = ((ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (YELLOW, "v"), (SKY, "P"), (GREY, "X"))
@@ -22,7 +22,7 @@ FEWEST = 10
 MOST_PANELS = 5
 
 
-def length_figure(cells: Sequence[Cell]) -> Figure:
+def length_figure(cells: Sequence[AnswerCell]) -> Figure:
     """Exact answers against length with Wilson's intervals: one panel a kind of ablation, the undisturbed in each."""
     full = [cell for cell in cells if cell.kind == "as trained"]
     kinds = list(dict.fromkeys(cell.kind for cell in cells if cell.kind != "as trained"))
@@ -47,7 +47,9 @@ def length_figure(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-def _draw_curve(axes: Axes, cells: Sequence[Cell], length_of: dict[float, float], colour: str, marker: str) -> None:
+def _draw_curve(
+    axes: Axes, cells: Sequence[AnswerCell], length_of: dict[float, float], colour: str, marker: str
+) -> None:
     if not cells:
         return
     x = [length_of[cell.multiple] for cell in cells]  # of the undisturbed, so that points stand above each other
@@ -114,7 +116,7 @@ def _range(values: np.ndarray) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def error_figure(cells: Sequence[Cell]) -> Figure:
+def error_figure(cells: Sequence[AnswerCell]) -> Figure:
     """What was answered: right, or which kind of wrong token first. By length, and by condition at the shortest one."""
     full = [cell for cell in cells if cell.kind == "as trained"]
     shortest = min((cell.multiple for cell in cells if cell.kind != "as trained"), default=None)
@@ -131,7 +133,7 @@ def error_figure(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-def _draw_bars(axes: Axes, cells: Sequence[Cell], names: Sequence[str]) -> None:
+def _draw_bars(axes: Axes, cells: Sequence[AnswerCell], names: Sequence[str]) -> None:
     left = np.zeros(len(cells))
     parts = ("right", *ERRORS)
     shares = np.array([[c.exact, c.in_target, c.in_prompt, c.outside] for c in cells]).T

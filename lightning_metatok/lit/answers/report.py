@@ -24,7 +24,7 @@ from lightning_metatok.analysis.statistics import mcnemar, paired_bootstrap, wil
 from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.examples import ANSWER, CLOSES_TARGET, META, OPENS_TARGET, Examples
 from lightning_metatok.lit.answers.ask import Answers
-from lightning_metatok.lit.answers.conditions import Condition
+from lightning_metatok.lit.answers.conditions import MarkCondition
 
 DECIDES = (0.2, 0.95)
 """Between these accuracies a comparison can show something; beyond, nearly all answers are wrong, or right."""
@@ -35,7 +35,7 @@ TABLE_WIDTH = 120
 
 
 @dataclass(frozen=True)
-class Cell:
+class AnswerCell:
     """One condition at one length.
 
     `exact` is the share of prompts whose whole answer is right, with Wilson's interval. `token_accuracy` is the share
@@ -93,8 +93,12 @@ class Slice:
 
 
 def make_cell(
-    condition: Condition, multiple: float, examples: Examples, answers: Answers, full: Answers | None = None
-) -> Cell:
+    condition: MarkCondition,
+    multiple: float,
+    examples: Examples,
+    answers: Answers,
+    full: Answers | None = None,
+) -> AnswerCell:
     """Return the cell of a condition.
 
     Args:
@@ -110,7 +114,7 @@ def make_cell(
     compared = [exact] if full is None else [exact, float(full.exact.mean())]
     smallest, largest = DECIDES
     decides = not (max(compared) < smallest or min(compared) > largest)
-    cell = Cell(
+    cell = AnswerCell(
         condition=condition.name,
         label=condition.label,
         kind=condition.kind,
@@ -137,7 +141,7 @@ def make_cell(
         "diff_high": difference.high,
         "mcnemar_p": mcnemar(answers.exact, full.exact),
     }
-    return Cell(**{**asdict(cell), **compared_with_full})
+    return AnswerCell(**{**asdict(cell), **compared_with_full})
 
 
 def error_kinds(examples: Examples, answers: Answers) -> IntArray:
@@ -161,7 +165,12 @@ def error_kinds(examples: Examples, answers: Answers) -> IntArray:
     return kinds
 
 
-def make_slices(condition: Condition, multiple: float, examples: Examples, answers: Answers) -> list[Slice]:
+def make_slices(
+    condition: MarkCondition,
+    multiple: float,
+    examples: Examples,
+    answers: Answers,
+) -> list[Slice]:
     """Return the accuracy of every group of every slice of `examples`, the UNDISTURBED prompts of the items.
 
     So a group holds the same items under all conditions.
@@ -210,7 +219,7 @@ def groups(values_n: IntArray, most: int = MOST_GROUPS) -> list[NDArray[np.bool_
 # -- the table
 
 
-def print_answers(console: Console, cells: Sequence[Cell]) -> None:
+def print_answers(console: Console, cells: Sequence[AnswerCell]) -> None:
     """Print the cells, rows conditions, columns lengths; in several tables where one would be too wide."""
     if not cells:
         return
@@ -224,7 +233,7 @@ def print_answers(console: Console, cells: Sequence[Cell]) -> None:
         console.print(Text(note), soft_wrap=True)
 
 
-def _tables(cells: Sequence[Cell], width: int) -> list[Table]:
+def _tables(cells: Sequence[AnswerCell], width: int) -> list[Table]:
     """As few tables as the width allows."""
     multiples = sorted({cell.multiple for cell in cells})
     wide = Console(width=10 * TABLE_WIDTH)
@@ -238,7 +247,7 @@ def _tables(cells: Sequence[Cell], width: int) -> list[Table]:
     return tables
 
 
-def _table(cells: Sequence[Cell]) -> Table:
+def _table(cells: Sequence[AnswerCell]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 1))
     table.add_column("marks", no_wrap=True)
     multiples = sorted({cell.multiple for cell in cells})
@@ -254,13 +263,13 @@ def _table(cells: Sequence[Cell]) -> Table:
     return table
 
 
-def _estimate(cell: Cell | None) -> str:
+def _estimate(cell: AnswerCell | None) -> str:
     if cell is None:
         return ""
     return f"{'' if cell.informative else '~'}{cell.exact:.2f} [{cell.low:.2f}, {cell.high:.2f}]"
 
 
-def _difference(cell: Cell | None) -> str:
+def _difference(cell: AnswerCell | None) -> str:
     if cell is None or cell.difference is None:
         return ""
     # Adding 0 turns -0.00 into 0.00.
@@ -271,7 +280,7 @@ def _difference(cell: Cell | None) -> str:
 # -- CSV
 
 
-def to_csv(rows: Iterable[Cell] | Iterable[Slice], kind: type[Cell] | type[Slice]) -> str:
+def to_csv(rows: Iterable[AnswerCell] | Iterable[Slice], kind: type[AnswerCell] | type[Slice]) -> str:
     """Return a header and one line a row; None is empty, shares keep six digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -10,7 +10,7 @@
 without meta-tokens, so that arms whose numbers may be compared have the same.
 
 Arms are compared at equal SOURCE tokens: marks are a means, not text, and what they cost belongs to the tokens beside
-them. Source: reference sections 7 and 8, the controls that the paper lacks.
+them. Source: arXiv 2509.16278, figure 1, whose baselines lack the controls above.
 """
 
 import json
@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_metatok.data import Batch
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.callbacks.offers import Facts, offered
+from lightning_metatok.lit.callbacks.offers import CardFacts, offered
 from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.micro_steps import micro_step
 from lightning_metatok.lit.run.loggers import log_folder
@@ -54,16 +54,27 @@ class ArmCard(Callback):
         if (folder := log_folder(trainer)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
             card = arm_card(pl_module.model, data_of(trainer))  # type: ignore[arg-type]
-            for callback in offered(trainer, Facts):
+            for callback in offered(trainer, CardFacts):
                 card |= callback.facts(pl_module.model.config)  # type: ignore[union-attr, arg-type]
             write_atomically(folder / ARM, json.dumps(card, indent=2) + "\n")
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         """Remember which micro-step this is: the optimiser may have stepped when the batch ends."""
         self._micro_step = micro_step(trainer, batch_idx)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Count, and log when it is time."""
         data = data_of(trainer)

@@ -108,7 +108,13 @@ class RunCheckpoint(Checkpoint):
         prune(path.parent, keep_last=self.keep_last, keep_best=self.keep_best)
 
 
-def stop(number: int, step: int, *, lost: str = "", requeues: bool = True) -> NoReturn:
+def stop(
+    number: int,
+    step: int,
+    *,
+    lost: str = "",
+    requeues: bool = True,
+) -> NoReturn:
     """End the run as the signal `number` asks, at `step`; its job comes back on SIGUSR1 and where it is preempted.
 
     `lost` says what is done again.

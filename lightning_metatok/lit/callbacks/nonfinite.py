@@ -39,7 +39,13 @@ class NonFinite(Callback):
         self._inputs: list[tuple[Batch, int | None]] = []
         self._losses: list[Tensor] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         """Keep what this micro-batch starts from."""
         self._inputs.append((batch, pl_module.dropout_seed(batch_idx)))  # type: ignore[operator]
 
@@ -48,7 +54,11 @@ class NonFinite(Callback):
         self._losses.append(pl_module.loss_of_micro_batch)  # type: ignore[arg-type]
 
     def on_gradient_norm(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer, norm: Tensor
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        optimizer: torch.optim.Optimizer,
+        norm: Tensor,
     ) -> None:
         """Look, before the optimiser steps.
 

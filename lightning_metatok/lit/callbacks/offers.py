@@ -50,7 +50,7 @@ class Panels(Protocol):
 
 
 @runtime_checkable
-class Facts(Protocol):
+class CardFacts(Protocol):
     """Knows what readers of the run folder need to know."""
 
     def facts(self, config: TransformerConfig) -> dict[str, Any]:

@@ -73,12 +73,23 @@ class TokenProgress(ProgressBar):
         """Open the bar at the step that training starts from."""
         self._start(trainer, "train", trainer.max_steps if trainer.max_steps > 0 else None, trainer.global_step)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         """Note which batch this is; the optimiser may have stepped when it ends."""
         self._micro_step = micro_step(trainer, batch_idx)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Move on by one step."""
         self._tokens += data_of(trainer).counts(self._micro_step).tokens

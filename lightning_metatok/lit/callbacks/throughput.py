@@ -47,7 +47,13 @@ class Throughput(Callback):
                 getattr(self._rates, name).extend(values)
             self._window = {}
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         """Start the clock, the first time and after a validation; between steps it runs on, waits for data included."""
         self._micro_step = micro_step(trainer, batch_idx)
         if self._running_since is None:
@@ -58,7 +64,12 @@ class Throughput(Callback):
         self._running_since = None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Read the clock, count, and log when it is time."""
         logs_now = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]

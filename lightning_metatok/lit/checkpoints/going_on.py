@@ -39,7 +39,12 @@ def newest_to_go_on_from(run_dir: Path, warn: Callable[[str], object]) -> Path |
     return found
 
 
-def go_back(folder: Path, step: int, saved: Mapping[str, Any], warn: Callable[[str], object]) -> tuple[int, list[str]]:
+def go_back(
+    folder: Path,
+    step: int,
+    saved: Mapping[str, Any],
+    warn: Callable[[str], object],
+) -> tuple[int, list[str]]:
     """Leave nothing in a run folder that is younger than the checkpoint of `step`, which a run goes on from.
 
     Args:

@@ -57,7 +57,12 @@ def free_options(axis: Axis[Any], parts: Sequence[str], saved: Mapping[str, Any]
 
 
 def load_weights(
-    model: MetaTransformer, weights: Mapping[str, Tensor], parts: Sequence[str], *, source: str, meta_id: int | None
+    model: MetaTransformer,
+    weights: Mapping[str, Tensor],
+    parts: Sequence[str],
+    *,
+    source: str,
+    meta_id: int | None,
 ) -> dict[str, Tensor]:
     """Load `weights` of the checkpoint `source` into `model`, but for the parts that start fresh.
 

@@ -134,7 +134,13 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_state(path: Path, *, key: str, assemble: bool = True, verify: bool = True) -> dict[str, Any]:
+def read_state(
+    path: Path,
+    *,
+    key: str,
+    assemble: bool = True,
+    verify: bool = True,
+) -> dict[str, Any]:
     """Load a checkpoint on the CPU with weights_only=True; where it has a manifest, that must fit.
 
     Args:

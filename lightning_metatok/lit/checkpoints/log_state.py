@@ -62,7 +62,10 @@ class LogState:
 
 
 def mend_logs(
-    folder: Path, saved: Mapping[str, Any], step: int, warn: Callable[[str], object]
+    folder: Path,
+    saved: Mapping[str, Any],
+    step: int,
+    warn: Callable[[str], object],
 ) -> tuple[int, list[str]]:
     """Bring the logs of `folder` to what they were at a checkpoint.
 

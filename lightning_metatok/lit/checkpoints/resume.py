@@ -36,7 +36,10 @@ def flat_config(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same_run(
-    saved: Mapping[str, Any], mine: Mapping[str, Any], trainer: Mapping[str, Any], allowed: Iterable[str]
+    saved: Mapping[str, Any],
+    mine: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    allowed: Iterable[str],
 ) -> None:
     """Refuse to go on with a run under another configuration.
 

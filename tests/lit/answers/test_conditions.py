@@ -5,7 +5,7 @@ import pytest
 
 from lightning_metatok import tasks
 from lightning_metatok.data.examples import BODY, CLOSES, CLOSES_TARGET, META, OPENS_TARGET, Examples
-from lightning_metatok.lit.answers.conditions import FULL, Condition, Marks
+from lightning_metatok.lit.answers.conditions import FULL, MarkCondition, Marks
 from lightning_metatok.tasks.marks import marks_before, marks_of_question, remove_marks
 
 SIZES = {"n_lists": (2, 4), "list_length": (2, 5), "pool": 12}
@@ -17,7 +17,7 @@ def prompts(placement: str = "hint") -> tuple[Examples, int]:
 
 
 def changed(examples: Examples, meta_id: int, marks: Marks) -> Examples:
-    return Condition("x", "x", "marks", marks=marks).change(examples, meta_id)
+    return MarkCondition("x", "x", "marks", marks=marks).change(examples, meta_id)
 
 
 def n_marks(examples: Examples) -> np.ndarray:

@@ -14,10 +14,10 @@ from lightning_metatok import tasks
 from lightning_metatok.analysis.statistics import mcnemar, paired_bootstrap, wilson_interval
 from lightning_metatok.data.examples import ANSWER, Examples
 from lightning_metatok.lit.answers.ask import Answers
-from lightning_metatok.lit.answers.conditions import FULL, Condition
+from lightning_metatok.lit.answers.conditions import FULL, MarkCondition
 from lightning_metatok.lit.answers.figures import PLACES, error_figure, length_figure, place_figure
 from lightning_metatok.lit.answers.report import (
-    Cell,
+    AnswerCell,
     Slice,
     error_kinds,
     groups,
@@ -29,8 +29,8 @@ from lightning_metatok.lit.answers.report import (
 
 TASK = tasks.build("list_recall", n_lists=(2, 4), list_length=(2, 5), pool=12)
 EXAMPLES = TASK.examples(400, seed=0, split="test")
-REMOVED = Condition("marks_removed", "marks removed", "marks", marks="removed")
-ZEROED = Condition("no_embedding", "embedding zeroed", "embedding", zero_meta_embedding=True)
+REMOVED = MarkCondition("marks_removed", "marks removed", "marks", marks="removed")
+ZEROED = MarkCondition("no_embedding", "embedding zeroed", "embedding", zero_meta_embedding=True)
 
 
 def answers(share: float, seed: int = 0, examples: Examples = EXAMPLES) -> Answers:
@@ -43,7 +43,9 @@ def answers(share: float, seed: int = 0, examples: Examples = EXAMPLES) -> Answe
     return Answers(right.astype(np.int64), np.ones(n, dtype=np.int64), np.where(right, -1, given))
 
 
-def grid(multiples: tuple[float, ...] = (1, 2), conditions: tuple[Condition, ...] = (REMOVED, ZEROED)) -> list[Cell]:
+def grid(
+    multiples: tuple[float, ...] = (1, 2), conditions: tuple[MarkCondition, ...] = (REMOVED, ZEROED)
+) -> list[AnswerCell]:
     cells = []
     for multiple in multiples:
         full = answers(0.8 / multiple)
@@ -138,7 +140,7 @@ def test_many_values_become_groups_of_about_equal_size() -> None:
 
 def test_csv_reads_back_as_the_cells() -> None:
     cells = grid()
-    rows = list(csv.DictReader(io.StringIO(to_csv(cells, Cell))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(cells, AnswerCell))))
     assert [row["condition"] for row in rows] == [cell.condition for cell in cells]
     for row, cell in zip(rows, cells, strict=True):
         assert float(row["exact"]) == pytest.approx(cell.exact, rel=1e-5)
