@@ -241,7 +241,9 @@ def open_corpus(config: CorpusConfig) -> Corpus:
         train, note = _without(train, test, config, "test")
         notes.append(note)
         if validation and not (validation := _others(validation, test)):
-            raise UserError(f"data.test_corpus={config.test_corpus!r}: holds all of the validation text; expected other")
+            raise UserError(
+                f"data.test_corpus={config.test_corpus!r}: holds all of the validation text; expected other"
+            )
     notes.append(_unread(config.corpus, option))
     sources = [Files(paths, config.text_field, config.text_documents) for paths in (train, validation, test)]
     return Corpus(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_metatok.data.batch import NOT_SCORED, Batch
-from lightning_metatok.data.examples import ANSWER, META, Examples
+from lightning_metatok.data.examples import META, Examples
 
 Ids = NDArray[np.integer]
 

@@ -194,7 +194,9 @@ def test_within_reads_other_text(store: TokenStore) -> None:
 
 def test_the_end_of_a_document_is_not_scored_on_the_next_unseen_one(store: TokenStore) -> None:
     for rule in (ARMS["plain"], ARMS["half"]):
-        batch = builder(store, rule=rule, separate_documents=True, batch_size=len(PackedBlocks(store, "train", T))).batch(0)
+        batch = builder(
+            store, rule=rule, separate_documents=True, batch_size=len(PackedBlocks(store, "train", T))
+        ).batch(0)
         ends_BT = batch.tokens_BT == store.eos_id
         assert ends_BT.any()
         assert (batch.targets_BT[ends_BT] == NOT_SCORED).all()

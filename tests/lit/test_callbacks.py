@@ -82,7 +82,9 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
     tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ablation = PositionAblation(multiples=[1, 2], windows=2)
-    _trainer(tmp_path, ablation).fit(make_model(position="learned", max_positions=40), datamodule=make_data(meta_length="within"))
+    _trainer(tmp_path, ablation).fit(
+        make_model(position="learned", max_positions=40), datamodule=make_data(meta_length="within")
+    )
     assert {cell.multiple for cell in ablation.cells} == {1}
     assert capsys.readouterr().out.count("context 80 is left out: model.max_positions=40") == 1
 

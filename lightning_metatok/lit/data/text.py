@@ -157,7 +157,9 @@ class MetaTokenDataModule(LightningDataModule):
         self.prepare_data()
         PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))
         if stage == "test" and self._split("test") != "test":
-            say_of_data("warning: there is no text to test on (data.test_fraction, data.test_corpus): it is validated on")
+            say_of_data(
+                "warning: there is no text to test on (data.test_fraction, data.test_corpus): it is validated on"
+            )
         self._builder(self._evaluation("test" if stage == "test" else "validation"), shuffle=False).batch(0)
 
     # -- loaders
