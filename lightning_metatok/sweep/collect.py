@@ -72,7 +72,7 @@ def write_table(table: "pd.DataFrame", path: Path) -> None:
 
 def _one_type_a_column(table: "pd.DataFrame") -> "pd.DataFrame":
     """Return the table with text in place of columns that hold what a column of parquet cannot: 3 and "none"."""
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     made = table.copy()
     for name in table.columns:
