@@ -41,13 +41,13 @@ def test_what_is_added_is_missed_and_then_written(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     n = len(positions.FAMILIES)
-    monkeypatch.setitem(positions.FAMILIES, "toy", Toy)
+    monkeypatch.setitem(positions.FAMILIES, "of_a_test", Toy)
     arm = (
         (copied / "conf" / "arm" / "meta.yaml")
         .read_text()
         .replace(tables.ASKS + "the method", tables.ASKS + "why not?")
     )
-    (copied / "conf" / "arm" / "toy.yaml").write_text(arm.replace("{}", "{layers: [1]}"))
+    (copied / "conf" / "arm" / "of-a-test.yaml").write_text(arm.replace("{}", "{layers: [1]}"))
     assert tables.main(check=True) == 1
     missed = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in missed] == ["README.md", "docs/positions.md"]
@@ -56,13 +56,15 @@ def test_what_is_added_is_missed_and_then_written(
     assert tables.main(check=True) == 0
     readme = (copied / "README.md").read_text()
     assert f"| {n + 1} [positional encodings](docs/positions.md) |" in readme
-    assert "| [toy](conf/arm/toy.yaml) |  | `causal` | `meta` | `layers: [1]` | why not? |" in readme
+    assert "| [of-a-test](conf/arm/of-a-test.yaml) |  | `causal` | `meta` | `layers: [1]` | why not? |" in readme
     page = (copied / "docs" / "positions.md").read_text()
-    assert r"| `toy` | q, k | turns pairs the other way \| for a test | no | no, but for context extension |" in page
+    assert (
+        r"| `of_a_test` | q, k | turns pairs the other way \| for a test | no | no, but for context extension |" in page
+    )
 
 
 def test_every_arm_and_class_says_what_its_row_shows(repository: Path) -> None:
     for path in (repository / "conf" / "arm").glob("*.yaml"):
         assert path.read_text().startswith(tables.ASKS), path.name
     for table in (tables.encodings(), tables.probes(), tables.of_axis(tables.mechanisms.AXIS.known.own)):
-        assert all(row.split(" | ")[1].strip() for row in table.splitlines()), table
+        assert all(row.split("|")[2].strip() for row in table.splitlines()), table

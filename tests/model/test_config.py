@@ -11,6 +11,7 @@ from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanis
 from lightning_metatok.model.attention import patterns
 from tests.model.test_transformer import DistanceBias
 
+MECHANISMS, PATTERNS = (", ".join(known) for known in (mechanisms.MECHANISMS, patterns.PATTERNS))
 SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size": 50}
 
 
@@ -31,9 +32,9 @@ SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size
         ({"position_options": {"bas": 1.0}}, "did you mean 'base'?"),
         ({"position": "none", "position_options": {"base": 2.0}}, "expected no options for model.position='none'"),
         ({"norm": "mid"}, "model.norm='mid': expected one of pre, post"),
-        ({"mechanism": "mta"}, "model.mechanism='mta': expected one of none, meta, matched"),
+        ({"mechanism": "mta"}, f"model.mechanism='mta': expected one of {MECHANISMS}; did you mean 'meta'?"),
         ({"mechanism": "mta"}, "did you mean 'meta'?"),
-        ({"pattern": "casual"}, "model.pattern='casual': expected one of causal, window; did you mean 'causal'?"),
+        ({"pattern": "casual"}, f"model.pattern='casual': expected one of {PATTERNS}; did you mean 'causal'?"),
         ({"pattern": "window", "pattern_options": {"w": 0}}, "model.pattern_options.w=0: expected 1 or more"),
         ({"pattern_options": {"w": 4}}, "model.pattern_options.w=4: expected no options for model.pattern='causal'"),
         (
@@ -111,7 +112,8 @@ def test_what_a_family_cannot_do_is_refused_with_the_families_that_can(monkeypat
     monkeypatch.setattr(mechanisms.MECHANISMS["matched"], "cannot", {"cache": "it looks again"})
     monkeypatch.setattr(patterns.PATTERNS["window"], "cannot", {"compile": "it moves"})
     TransformerConfig(**SHAPE).check_can("cache")
-    with pytest.raises(UserError, match=r"mechanism='matched' cannot generate.*: it looks again; .* of none, meta"):
+    able = ", ".join(name for name in mechanisms.MECHANISMS if name != "matched")
+    with pytest.raises(UserError, match=rf"mechanism='matched' cannot generate.*: it looks again; .* of {able}"):
         TransformerConfig(**SHAPE, mechanism="matched").check_can("cache")
     with pytest.raises(UserError, match=r"model.pattern='window' cannot be compiled: it moves; expected one of causal"):
         TransformerConfig(**SHAPE, pattern="window").check_can("compile")
