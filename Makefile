@@ -18,10 +18,10 @@ STAMP := $(VENV)/.installed
 TEST_MARKERS := not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture fuzz mutate lint format bench clean
+.PHONY: help install demo test torture fuzz mutate lint format docs-tables options bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@sed -n '/^# PYTHON/,/^PYTHON/{/^#/s/^# /  /p}' $(firstword $(MAKEFILE_LIST))
 
@@ -51,15 +51,22 @@ mutate: $(STAMP)  ## put N one-line faults into ROOM of the package, in a copy: 
 	@$(BIN)/python -c 'import cosmic_ray' 2>/dev/null || $(BIN)/pip install --quiet --constraint constraints.txt cosmic-ray
 	$(BIN)/python -m tests.mutate $(ROOM) --n $(N) --seed $(SEED) --tests '$(TESTS)'
 
-lint: $(STAMP)  ## check style, format, types and who imports whom
+lint: $(STAMP)  ## check style, format, types, who imports whom, and generated tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/tables.py --check
 
 format: $(STAMP)  ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs-tables: $(STAMP)  ## write the tables of README and docs from what classes and files say
+	$(BIN)/python docs/tables.py
+
+options: $(STAMP)  ## write tests/cli/option_surface.txt: all options of fit with their types and defaults
+	$(BIN)/python -m tests.cli.option_surface
 
 bench: $(STAMP)  ## measure training speed on this CPU
 	$(BIN)/python -m benchmarks.cpu_speed

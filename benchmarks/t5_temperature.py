@@ -28,7 +28,7 @@ def measure(run: Path, windows: int) -> list[list[float]]:
     checkpoint = run / "checkpoints" / "last.ckpt"
     hyperparameters = read_state(checkpoint, key="checkpoint")["hyper_parameters"]
     config = yaml.safe_load((run / "config.yaml").read_text())
-    names = ("corpus", "vocab_size", "block_size", "batch_size", "meta_fraction", "seed")
+    names = ("corpus", "vocab_size", "block_size", "batch_size", "meta_fraction", "meta_length", "seed")
     data = MetaTokenDataModule(**{name: config["data"][name] for name in names})
     data.setup("validate")
     losses = []

@@ -76,6 +76,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         """How many names there are."""
         return len(set(self._classes) | set(self._installed))
 
+    @property
+    def own(self) -> Mapping[str, type[T]]:
+        """This package's own classes."""
+        return self._classes
+
     def resolve(self, name: str) -> type[T]:
         """Return the class that a name or a dotted path stands for.
 

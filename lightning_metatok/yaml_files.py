@@ -35,6 +35,9 @@ _NUMBER = re.compile(
 
 
 _REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_]\w*(?:\.\w+)*)\}")
+WITH_MARKS = "with_marks"
+"""``${with_marks:${data.block_size}}``: see `with_marks`."""
+_WITH_MARKS = re.compile(rf"\$\{{{WITH_MARKS}:\s*(.+?)\s*\}}")
 
 
 class Reader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -102,11 +105,20 @@ def read_text(text: str, where: str) -> Mapping[str, Any]:
     return content
 
 
+def with_marks(source_tokens: int) -> int:
+    """Return the positions of a block of `source_tokens` with as many meta-tokens as there may be: half as many again.
+
+    A table of positions of that size holds the blocks of every arm, and is equally large in all of them.
+    """
+    return source_tokens + source_tokens // 2
+
+
 def followed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return `content` with each value ``${a.b}`` or ``${.b}`` replaced by the one that it points at.
 
-    What is no such reference stays as it is: ``${oc.env:KEY}``, a reference inside other text or to nothing. For what
-    reads many configurations that `fit` has parsed; OmegaConf, which knows all of it, is slow.
+    ``${with_marks:...}`` is followed, too. What is no such reference stays as it is: ``${oc.env:KEY}``, a reference
+    inside other text or to nothing. For what reads many configurations that `fit` has parsed; OmegaConf, which knows
+    all of it, is slow.
     """
 
     def at(path: Sequence[str]) -> Any:
@@ -120,6 +132,10 @@ def followed(content: Mapping[str, Any]) -> dict[str, Any]:
     def follow(value: Any, path: tuple[str, ...], seen: tuple[str, ...] = ()) -> Any:
         if isinstance(value, Mapping):
             return {key: follow(one, (*path, key), seen) for key, one in value.items()}
+        if isinstance(value, str) and (room := _WITH_MARKS.fullmatch(value)) and value not in seen:
+            size = follow(room[1], path, (*seen, value))
+            size = int(size) if isinstance(size, str) and size.isdigit() else size
+            return with_marks(size) if isinstance(size, int) else value
         pointer = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
         if pointer is None or value in seen:
             return value

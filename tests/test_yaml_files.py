@@ -89,6 +89,9 @@ def test_references_are_followed() -> None:
         "missing": "${c.m}",
         "circle": "${back}",
         "back": "${circle}",
+        "room": "${with_marks:${c.d}}",
+        "room_of_text": "${with_marks:${env}}",
+        "room_of_itself": "${with_marks:${room_of_itself}}",
     }
     assert followed(content) == {
         "a": {"b": 3, "e": 3, "f": {"d": 3, "n": None}, "g": "x ${c.d}", "l": ["${c.d}"]},
@@ -99,4 +102,7 @@ def test_references_are_followed() -> None:
         "missing": "${c.m}",
         "circle": "${back}",
         "back": "${circle}",
+        "room": 4,
+        "room_of_text": "${with_marks:${env}}",
+        "room_of_itself": "${with_marks:${room_of_itself}}",
     }

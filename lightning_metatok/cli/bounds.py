@@ -64,6 +64,8 @@ MOST: dict[str, float] = {
     "model.optimizer.min_lr": 1e38,
     "model.optimizer.weight_decay": 1000.0,
     "trainer.accumulate_grad_batches": 10**6,
+    "trainer.budget.source_tokens": 1e18,
+    "trainer.budget.flops": 1e30,
     "trainer.num_nodes": 10**5,
     "throughput.window": 10**6,
     "sample.max_new_tokens": 2**20,
@@ -132,7 +134,10 @@ BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-PATHS = ("run_dir", "ckpt_path", "data.corpus", "data.validation_corpus", "data.tokenizer", "data.cache_dir")
+PATHS = (
+    *("run_dir", "ckpt_path", "data.corpus", "data.validation_corpus", "data.test_corpus"),
+    *("data.tokenizer", "data.cache_dir"),
+)
 
 
 def check_bounds(config: Any) -> None:

@@ -3,7 +3,8 @@
 jsonargparse resolves ``${model.d_model}`` and ``${oc.env:KEY}`` alike before anything is built. In config.yaml both
 stand as they were given: a longer rerun's schedule follows ``${trainer.max_steps}``. What else is kept of a
 configuration, in checkpoints and TensorBoard, has values to compare, but for those that come from outside
-(``${oc.env:...}``, or any other ``${NAME:...}``), directly or by another key: these are nobody's business.
+(``${oc.env:...}``, or any other ``${NAME:...}`` but this project's own), directly or by another key: these are
+nobody's business.
 """
 
 import json
@@ -16,9 +17,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok.cli.training_parser import Parser
-from lightning_metatok.yaml_files import as_text
+from lightning_metatok.yaml_files import WITH_MARKS, as_text
 
-FROM_OUTSIDE = re.compile(r"\$\{(?=\s*[\w.]+\s*:)")
+FROM_OUTSIDE = re.compile(rf"\$\{{(?=\s*[\w.]+\s*:)(?!{WITH_MARKS}:)")
 MARK = "\ue000"
 """A character of no meaning, which no configuration holds."""
 

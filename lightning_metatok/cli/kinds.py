@@ -20,6 +20,7 @@ from lightning_metatok.lit.callbacks import (
     BigramBaseline,
     Curriculum,
     Environment,
+    HeldOutText,
     Memory,
     NonFinite,
     RunCheckpoint,
@@ -68,7 +69,7 @@ KINDS = {
             "predict": [],
             "probe": [],
         },
-        always={"fit": [ArmCard, Environment, Memory]},
+        always={"fit": [ArmCard, Environment, Memory, HeldOutText]},
     ),
     "task": Kind(
         TaskDataModule,

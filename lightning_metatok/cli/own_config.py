@@ -11,8 +11,7 @@ from lightning_metatok.cli.config_files import values_of, without_options
 from lightning_metatok.cli.layers import CONFIG_OPTIONS, last_value, read_layers
 from lightning_metatok.cli.trust import OPTION
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit.checkpoints import CHECKPOINTS
-from lightning_metatok.lit.run.folder import CONFIG
+from lightning_metatok.lit.checkpoints import CHECKPOINTS, CONFIG
 from lightning_metatok.yaml_files import value_of
 
 AUTO = "auto"

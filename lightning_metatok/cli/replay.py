@@ -91,15 +91,15 @@ def _replay(path: Path, trust: bool) -> bool:
         part.register_forward_hook(lambda _, __, output, name=name: _note(output, name, bad_outputs))
     set_random_state(record["random"])
     half = torch.autocast(device, torch.bfloat16, enabled=record["precision"] == "bf16-mixed")
-    losses = []
+    losses, scored = [], sum(int((batch.targets_BT >= 0).sum()) for batch in batches)
     for on_host, seed in zip(batches, record["seeds"], strict=True):
         if seed is not None:
             torch.manual_seed(seed)
         batch = on_host.to(device)
         with half:
-            loss = module.nll(batch).sum() / (batch.targets_BT >= 0).sum()
-        (loss / len(batches)).backward()
-        losses.append(loss.item())
+            loss = module.nll(batch).sum()
+        (loss / scored).backward()
+        losses.append((loss / (batch.targets_BT >= 0).sum()).item())
     gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
     norm = float(torch.linalg.vector_norm(torch.stack([g.float().norm() for g in gradients.values()])))
     bad_gradients = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]

@@ -36,6 +36,7 @@ from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
+from lightning_metatok.lit.budget import read_budget
 from lightning_metatok.lit.callbacks import (
     Dashboard,
     FinalTable,
@@ -54,7 +55,7 @@ from lightning_metatok.lit.checkpoints.contents import (
 )
 from lightning_metatok.lit.checkpoints.going_on import go_back, newest_to_go_on_from
 from lightning_metatok.lit.checkpoints.io import read_state
-from lightning_metatok.lit.checkpoints.resume import check_same_run, flat_config
+from lightning_metatok.lit.checkpoints.resume import check_same_run, flat_config, ranks
 from lightning_metatok.lit.data.workers import name_dead_worker
 from lightning_metatok.lit.loops import stand_at
 from lightning_metatok.lit.run.folder import Claim, check_places, claim_run_folder, write_config
@@ -63,6 +64,7 @@ from lightning_metatok.lit.run.lock import RunLock
 from lightning_metatok.lit.run.loggers import run_loggers
 from lightning_metatok.lit.run.ranks import Meeting, RankLog, rank, warn
 from lightning_metatok.lit.sharded import NAME as SHARDED
+from lightning_metatok.lit.spending import follow_budget
 
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 
@@ -176,6 +178,7 @@ class TrainingCLI(LightningCLI):
         self.datamodule.setup(self.verb)
         self.model.check_data(self.datamodule)
         self.model.tokenizer = self.datamodule.tokenizer
+        self._follow_budget()
         self.model.on_load_checkpoint(self.checkpoint)
         if self.checkpoint:
             source = f"--ckpt_path={self.config.ckpt_path}"
@@ -257,6 +260,17 @@ class TrainingCLI(LightningCLI):
         goes_on = self.auto or (given is not None and given.resolve() == folder.resolve())
         if self.verb == "fit" and goes_on and folder.is_dir() and rank() == 0:
             self.lock.take(folder)
+
+    def _follow_budget(self) -> None:
+        """Write down the steps that the budget gives: `fit` sets them, once it knows its ranks for sure."""
+        options = dict(self._get(self.config_init, "trainer"))
+        budget, n_ranks = read_budget(options.get("budget")), ranks(options)
+        if self.verb != "fit" or not budget.given or n_ranks is None:
+            return
+        steps, _ = follow_budget(budget, self.model, self.datamodule, options["accumulate_grad_batches"] * n_ranks)
+        for config in (self.config, self.config_init):
+            self._get(config, "trainer")["max_steps"] = steps
+        self.config.model.optimizer.decay_steps = steps
 
     def _go_back(self) -> None:
         """Where this run goes on in its folder, nothing there is younger than the checkpoint; run by rank 0."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 import yaml
 from jsonargparse import set_loader
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_metatok.cli.config_files import check_config_files, explain, known_keys, one_line, values_of
@@ -21,7 +22,7 @@ from lightning_metatok.cli.old_options import current, without_old_keys
 from lightning_metatok.cli.trust import check_trusted, check_trusted_names
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.old_keys import old_options
-from lightning_metatok.yaml_files import as_text, read_config, value_of
+from lightning_metatok.yaml_files import WITH_MARKS, as_text, read_config, value_of, with_marks
 
 MODE = "omegaconf+"
 """jsonargparse's name for: ${...} is followed once all files and options are laid over each other."""
@@ -38,6 +39,7 @@ def _load(text: str) -> Any:
 
 
 set_loader(MODE, _load, (yaml.YAMLError,))
+OmegaConf.register_resolver(WITH_MARKS, with_marks, replace=True, annotation_validation="error")
 NEED_PACKAGES = ("accelerator", "strategy", "precision", "profiler")
 """Options of the trainer with values that need a package of their own."""
 

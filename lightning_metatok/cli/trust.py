@@ -10,12 +10,8 @@ from lightning_metatok.cli.layers import CLASS, Layer, dotted, leaves
 from lightning_metatok.errors import UserError
 from lightning_metatok.registry import foreign_names
 
-PHASE = "task"
-"""Of a phase of `data.curriculum`: a name as in `data.task`."""
 TRUSTED = ("lightning_metatok", "lightning", "torch", "torchmetrics")
 """Packages that are imported anyway."""
-REGISTERED = ("data.task",)
-"""Options that take a name of a registry, or the dotted path of a class."""
 OPTION = "--trust"
 
 
@@ -29,9 +25,10 @@ def check_trusted(content: Mapping[str, Any], source: str, parser: ArgumentParse
     options = leaves(list(actions))
     named: list[str] = []
     for key, value in dotted(content, options):
+        named += foreign_names(key, value)
         hint = getattr(actions.get(key), "_typehint", None)
         if hint is not None:
-            named += _named(value, anywhere=key in REGISTERED or _takes_a_class(hint))
+            named += _named(value, anywhere=_takes_a_class(hint))
         elif key not in options and isinstance(value, str):  # the name of a file to read the group from
             named.append(value)
     _refuse(named, source)
@@ -64,7 +61,7 @@ def _named(value: Any, *, anywhere: bool) -> Iterator[str]:
     """Texts in a value that stand for a class of another package, or for a file that may name one."""
     if isinstance(value, Mapping):
         for key, one in value.items():
-            yield from _named(one, anywhere=anywhere or key in (CLASS, PHASE))
+            yield from _named(one, anywhere=anywhere or key == CLASS)
     elif isinstance(value, list):
         for one in value:
             yield from _named(one, anywhere=anywhere)

@@ -1,7 +1,7 @@
 """Text to batches: documents -> token ids -> packed blocks -> blocks with meta-tokens -> `Batch`.
 
-Read in this order: `corpora`, `tokenizer`, `blocks`, `injection`, `batch`, `stream`; `preparation` ties the
-first three together, `cache` keeps what they make. Nothing here knows Lightning.
+Read in this order: `corpora`, `tokenizer`, `blocks`, `injection` and `placement`, `batch`, `stream`, `scored`;
+`preparation` ties the first three together, `cache` keeps what they make. Nothing here knows Lightning.
 """
 
 from lightning_metatok.data.batch import NOT_SCORED, Batch, next_token_targets

@@ -5,7 +5,9 @@
     target      cat   ✗     sat    down  ✗        ✗ = -100, not scored
     retarget    cat   sat   sat    down  ✗        `retarget=True`: look past meta-tokens
 
-A meta-token is never a target, but its own output is scored on the source token that follows it. Position 1
+A meta-token is never a target, but its own output is scored on the source token that follows it: each source token is
+scored once, whether or not meta-tokens stand before it. The first of a row never is, nor the first of a document that
+does not see the one before it: nothing tells a model which it is. So all arms are scored on the same tokens. Position 1
 is the ambiguous one; the paper's "shifted and removed" allows both readings. Source: arXiv 2509.16278,
 pre-training; Goyal et al. 2024, "Think before you speak: training language models with pause tokens".
 """
@@ -51,19 +53,27 @@ class Batch:
         return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
 
-def next_token_targets(tokens_BT: Tensor, meta_mask_BT: Tensor, retarget: bool = False) -> Tensor:
-    """Return the targets [B, T]: the next token, -100 where that is a meta-token or there is none.
+def next_token_targets(
+    tokens_BT: Tensor, meta_mask_BT: Tensor, retarget: bool = False, document_ids_BT: Tensor | None = None
+) -> Tensor:
+    """Return the targets [B, T]: the next token, -100 where that is a meta-token, unforeseeable, or not there.
 
-    The number of scored positions in a row is T - 1 - (number of meta-tokens after position 0). With
-    `retarget` each position is scored on the next source token, over any run of meta-tokens, and only those
-    that no source token follows are left out.
+    The number of scored positions in a row is that of its source tokens, less the first of each document. With
+    `retarget` each position is scored on the next source token, over any run of meta-tokens.
+
+    Args:
+        document_ids_BT: equal where two positions may see each other; None: all of a row may.
     """
     B, T = tokens_BT.shape
-    none = tokens_BT.new_full((B, 1), NOT_SCORED)
-    if not retarget:
-        return torch.cat([tokens_BT[:, 1:].masked_fill(meta_mask_BT[:, 1:], NOT_SCORED), none], dim=1)
+    none_B1 = tokens_BT.new_full((B, 1), NOT_SCORED)
     slots_T = torch.arange(T, device=tokens_BT.device)
     source_slot_BT = torch.where(meta_mask_BT, T, slots_T)  # T stands for "none", the column appended below
-    nearest_source_BT = source_slot_BT.flip(1).cummin(dim=1).values.flip(1)
-    next_source_BT = torch.cat([nearest_source_BT[:, 1:], nearest_source_BT.new_full((B, 1), T)], dim=1)
-    return torch.cat([tokens_BT, none], dim=1).gather(1, next_source_BT)
+    if retarget:
+        source_slot_BT = source_slot_BT.flip(1).cummin(dim=1).values.flip(1)
+    next_BT = torch.cat([source_slot_BT[:, 1:], source_slot_BT.new_full((B, 1), T)], dim=1)
+    targets_BT = torch.cat([tokens_BT, none_B1], dim=1).gather(1, next_BT)
+    unforeseeable_BT = (~meta_mask_BT).cumsum(dim=1) == 0  # before the first source token
+    if document_ids_BT is not None:
+        next_document_BT = torch.cat([document_ids_BT, none_B1], dim=1).gather(1, next_BT)
+        unforeseeable_BT = unforeseeable_BT | (next_document_BT != document_ids_BT)
+    return targets_BT.masked_fill(unforeseeable_BT, NOT_SCORED)

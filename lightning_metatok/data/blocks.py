@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_metatok.data.cache import fingerprint, prepared
-from lightning_metatok.data.corpora import SPLITS, Corpus, Split
+from lightning_metatok.data.corpora import Corpus, Split
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 
@@ -46,6 +46,7 @@ class TokenStore:
     Attributes:
         folder: where the files are.
         eos_id: the last token of every document.
+        splits: those that there are; there may be no text to test on.
         notes, warnings: lines about how the corpus was split, for people to read.
     """
 
@@ -55,6 +56,7 @@ class TokenStore:
         self.eos_id: int = info["eos_id"]
         self._dtype = np.dtype(info["dtype"])
         self._n_bytes: dict[str, int] = info["n_bytes"]
+        self.splits: tuple[Split, ...] = tuple(info["n_bytes"])
         self.notes: list[str] = info["notes"]
         self.warnings: list[str] = info["warnings"]
         self._open: dict[str, Any] = {}
@@ -153,8 +155,9 @@ def prepare_tokens(
 
     def build(folder: Path) -> None:
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
-        n_bytes, digests = {}, {}
-        for split in SPLITS:
+        n_bytes: dict[Split, int] = {}
+        digests: dict[Split, NDArray[np.uint64]] = {}
+        for split in corpus.splits:
             with open(folder / f"{split}.bin", "wb") as file:
                 starts, n_bytes[split], digests[split] = write_stream(corpus, split, tokenizer, file, dtype, progress)
             np.save(folder / f"{split}.starts.npy", starts)

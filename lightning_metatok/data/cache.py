@@ -27,7 +27,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.files import CACHE_VARIABLE as ENVIRONMENT_VARIABLE
 from lightning_metatok.files import cache_folder as cache_folder
 
-DATA_VERSION = 2
+DATA_VERSION = 3
 """Part of every fingerprint; raise it when the layout of prepared files or the way they are made changes."""
 
 MANIFEST = "manifest.json"

@@ -1,6 +1,6 @@
-"""The text to train and to validate on: local files, a hub data set, or Python's own sources.
+"""The text to train, to validate and to test on: local files, a hub data set, or Python's own sources.
 
-    data.corpus                        train                           validation
+    data.corpus                        train                           held out of training
     python-stdlib                      95 % of the files               5 % of the files
     notes.txt (one document)           its first 95 %                  its last 5 %, from a line (a word) on
     docs/, docs/*.jsonl.gz, [a, b]     95 % of the documents           5 % of the documents, see `splits`
@@ -8,9 +8,10 @@
     train.jsonl + validation_corpus    train.jsonl                     validation_corpus
     allenai/c4 + corpus_subset en      its split train                 its split validation
 
-Which document validates follows from a hash of its text (of its path, for python-stdlib), so equal documents
-stay on one side and adding a document moves no other. All sources are streamed: nothing is written to disk
-here.
+Of what is held out one half validates and the other tests (`test_fraction`), where no files named test and no
+`test_corpus` do. Which document is on which side follows from a hash of its text (of its path, for python-stdlib and
+training), so equal documents stay on one side and adding a document moves no other. All sources are streamed: nothing
+is written to disk here.
 """
 
 import functools
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from lightning_metatok.data.local_files import find_files, format_of, left_out
 from lightning_metatok.data.sources import PYTHON_STDLIB, Files, HubSplit, PythonSources, Source, stdlib_names
-from lightning_metatok.data.splits import SPLITS, Division, Named, Split, by_name, divide, is_validation, near
+from lightning_metatok.data.splits import SPLITS, TESTS, Division, Named, Split, by_name, divide, is_aside, near
 from lightning_metatok.data.text_documents import TextDocuments
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.registry import Registry
@@ -51,12 +52,19 @@ class CorpusConfig:
     validation_corpus: list[str] | str | None = None
     """where the validation text comes from: a path or a list of paths, or, for a hub data set, the name of a split
     (default: validation)"""
+    test_corpus: list[str] | str | None = None
+    """where the text of `test` comes from: a path or a list of paths, or, for a hub data set, the name of a split
+    (default: files named test, else a share of what is held out of training)"""
     text_field: str = "text"
     """field that holds the text of a document, in JSON, Parquet and hub data sets"""
     text_documents: TextDocuments = "file"
     """what a document of a .txt file is: the whole file, a paragraph (up to an empty line), or a line"""
     validation_fraction: float = 0.05
-    """share of the text that validates, for local corpora whose files are not named train and validation"""
+    """share of the text that is held out of training, for local corpora whose files are not named train and
+    validation"""
+    test_fraction: float = 0.5
+    """share of what is held out of training that tests, where nothing else does; the rest validates. 0: test reads
+    the validation text"""
     streaming: bool = True
     """read a hub data set over the network as it goes, instead of downloading all of it first"""
     max_documents: int | None = None
@@ -70,6 +78,8 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"data.validation_fraction={self.validation_fraction}: expected a share between 0 and 1")
+        if not 0 <= self.test_fraction < 1:
+            raise UserError(f"data.test_fraction={self.test_fraction}: expected a share from 0 to less than 1")
         if self.max_documents is not None and self.max_documents < 1:
             raise UserError(f"data.max_documents={self.max_documents}: expected 1 or more")
         known = get_args(TextDocuments)
@@ -82,15 +92,23 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents of the splits `train` and `validation`; made by `open_corpus`.
+    """The documents of the splits `train`, `validation` and `test`; made by `open_corpus`.
 
-    Without `validation`, a share of the text of `train` validates instead. `notes` are lines that people should read.
+    Without `validation`, a share of the text of `train` is held out of it instead. Without `test`, a share of what is
+    held out tests. `notes` are lines that people should read.
     """
 
     config: CorpusConfig
     train: Source
     validation: Source | None
+    test: Source | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those that there are: all, or no text to test on, because nobody wants any or too little is held out."""
+        tests = self.test is not None or (self.config.test_fraction > 0 and any(self._documents("test")))
+        return SPLITS if tests else ("train", "validation")
 
     def documents(self, split: Split) -> Iterator[str]:
         """Yield the texts of `split` that are not empty, always in the same order.
@@ -110,14 +128,20 @@ class Corpus:
         parts = [
             self.train.fingerprint(),
             self.validation.fingerprint() if self.validation else self.config.validation_fraction,
+            self.test.fingerprint() if self.test else self.config.test_fraction,
             self.config.max_documents,
         ]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
     @functools.cached_property
     def division(self) -> Division:
-        """How the documents of `train` are divided where nothing else validates; the first use reads them all."""
+        """How the documents of `train` are divided where nothing else is held out; the first use reads them all."""
         return divide(_with_text(self.train), self.config.validation_fraction, self.config.max_documents)
+
+    @functools.cached_property
+    def held_out_division(self) -> Division:
+        """How what is held out is divided where nothing else tests; the first use reads all of it."""
+        return divide(self._held_out(), self.config.test_fraction, self.config.max_documents, TESTS)
 
     def remarks(
         self, n_bytes: Mapping[Split, int], digests: Mapping[Split, NDArray[np.uint64]]
@@ -129,8 +153,9 @@ class Corpus:
             digests: a hash of each document of each split.
         """
         notes, warnings = [], []
-        asked, share = self.config.validation_fraction, n_bytes["validation"] / sum(n_bytes.values())
         if self.validation is None:
+            held = n_bytes["validation"] + (n_bytes.get("test", 0) if self.test is None else 0)
+            asked, share = self.config.validation_fraction, held / (held + n_bytes["train"])
             if self.division.cut_above is not None:
                 size, whole = int(self.division.cut_above), self.division.whole_share
                 notes.append(
@@ -138,30 +163,52 @@ class Corpus:
                     f"as whole ones would give {whole:.1%}"
                 )
             if self.config.max_documents is None and not near(share, asked):
-                warnings.append(f"data.validation_fraction={asked}: {share:.1%} of the text validates")
-            return notes, warnings
-        shared = int(np.isin(digests["validation"], digests["train"]).sum())
-        if shared and not isinstance(self.train, PythonSources):
-            warnings.append(
-                f"{shared} of {len(digests['validation'])} documents to validate on are in the training text, too: "
-                f"their loss says nothing about new text"
-            )
+                warnings.append(f"data.validation_fraction={asked}: {share:.1%} of the text is held out of training")
+        named: tuple[tuple[Split, Source | None, str], ...] = (
+            ("validation", self.validation, "validate"), ("test", self.test or self.validation, "test"),
+        )  # fmt: skip
+        for split, source, what in named:
+            shared = int(np.isin(digests[split], digests["train"]).sum()) if source and split in digests else 0
+            if shared and not isinstance(self.train, PythonSources):
+                warnings.append(
+                    f"{shared} of {len(digests[split])} documents to {what} on are in the training text, too: "
+                    f"their loss says nothing about new text"
+                )
         return notes, warnings
 
     def _documents(self, split: Split) -> Iterator[str]:
+        if split == "test" and self.test is not None:
+            yield from _with_text(self.test)
+        elif split != "train":
+            if self.test is not None or self.config.test_fraction == 0:
+                yield from self._held_out()
+            else:
+                for document in self._held_out():
+                    yield from self.held_out_division.parts(document, split == "test")
+        elif self.validation is not None:
+            yield from _with_text(self.train)
+        else:
+            for document in _with_text(self.train):
+                yield from self.division.parts(document, False)
+
+    def _held_out(self) -> Iterator[str]:
+        """What does not train: to validate and, where nothing else does, to test."""
         if self.validation is not None:
-            yield from _with_text(self.train if split == "train" else self.validation)
+            yield from _with_text(self.validation)
             return
-        division = self.division
         for document in _with_text(self.train):
-            yield from division.parts(document, split)
+            yield from self.division.parts(document, True)
 
     def _why_empty(self, split: Split) -> str:
         config = self.config
-        if split == "validation" and self.validation is not None and isinstance(self.validation, Files):
-            if config.validation_corpus is None:
-                return f"data.corpus={config.corpus!r}: no document with text in its files named validation"
-            return f"data.validation_corpus={config.validation_corpus!r}: no document with text in it"
+        named = {
+            "validation": (self.validation, config.validation_corpus),
+            "test": (self.test, config.test_corpus),
+        }.get(split, (None, None))
+        if isinstance(named[0], Files) and not any(_with_text(named[0])):
+            if named[1] is None:
+                return f"data.corpus={config.corpus!r}: no document with text in its files named {split}"
+            return f"data.{split}_corpus={named[1]!r}: no document with text in it"
         if self.validation is None and any(_with_text(self.train)):
             return (
                 f"data.corpus={config.corpus!r}: too small to set {config.validation_fraction:.0%} aside "
@@ -188,22 +235,37 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     if isinstance(config.corpus, str) and not looks_local(config.corpus):
         return _open_hub(config, config.corpus)
     named, option = _named(config.corpus, "data.corpus"), f"data.corpus={config.corpus!r}"
-    train, validation, notes = named.train, named.validation, [f"{option}: {named.said}" if named.said else ""]
+    train, validation, test = named.train, named.validation, named.test
+    notes = [f"{option}: {named.said}" if named.said else ""]
     if config.validation_corpus is not None:
         validation = _paths(config.validation_corpus, "data.validation_corpus")
-        train, note = _without(train, validation, config)
+        train, note = _without(train, validation, config, "validation")
         notes.append(note)
+    if config.test_corpus is not None:
+        test = _paths(config.test_corpus, "data.test_corpus")
+        train, note = _without(train, test, config, "test")
+        notes.append(note)
+        if validation and not (validation := _others(validation, test)):
+            raise UserError(
+                f"data.test_corpus={config.test_corpus!r}: holds all of the validation text; expected other"
+            )
     notes.append(_unread(config.corpus, option))
-    sources = [Files(paths, config.text_field, config.text_documents) for paths in (train, validation)]
-    return Corpus(config, sources[0], sources[1] if validation else None, tuple(filter(None, notes)))
+    sources = [Files(paths, config.text_field, config.text_documents) for paths in (train, validation, test)]
+    return Corpus(
+        config,
+        sources[0],
+        sources[1] if validation else None,
+        sources[2] if test else None,
+        tuple(filter(None, notes)),
+    )
 
 
 def _open_python(config: CorpusConfig) -> Corpus:
     names = stdlib_names()
-    kept = [is_validation(name, config.validation_fraction) for name in names]
+    kept = [is_aside(name, config.validation_fraction) for name in names]
     train = PythonSources(tuple(name for name, other in zip(names, kept, strict=True) if not other))
     validation = PythonSources(tuple(name for name, own in zip(names, kept, strict=True) if own))
-    return Corpus(config, train, _validation_files(config) or validation)
+    return Corpus(config, train, _files(config, "validation") or validation, _files(config, "test"))
 
 
 def _open_class(config: CorpusConfig, name: str) -> Corpus:
@@ -212,25 +274,30 @@ def _open_class(config: CorpusConfig, name: str) -> Corpus:
         source = kind()
     except TypeError as error:
         raise UserError(f"data.corpus={name}: {error}; expected a class that is built without arguments") from error
-    return Corpus(config, source, _validation_files(config))
+    return Corpus(config, source, _files(config, "validation"), _files(config, "test"))
 
 
-def _validation_files(config: CorpusConfig) -> Files | None:
-    if config.validation_corpus is None:
+def _files(config: CorpusConfig, split: Split) -> Files | None:
+    key = f"{split}_corpus"
+    if (given := getattr(config, key)) is None:
         return None
-    return Files(_paths(config.validation_corpus, "data.validation_corpus"), config.text_field, config.text_documents)
+    return Files(_paths(given, f"data.{key}"), config.text_field, config.text_documents)
 
 
 def _open_hub(config: CorpusConfig, name: str) -> Corpus:
-    split = config.validation_corpus or "validation"
-    if split == "train" or not isinstance(split, str):
-        raise UserError(
-            f"data.validation_corpus={split!r}: expected the name of a split of {name}; train is what it trains on"
-        )
-    train, validation = (
-        HubSplit(name, config.corpus_subset, part, config.text_field, config.streaming) for part in ("train", split)
+    split, test = config.validation_corpus or "validation", config.test_corpus
+    for key, given, others in (("validation", split, ("train",)), ("test", test, ("train", split))):
+        if given is not None and (given in others or not isinstance(given, str)):
+            raise UserError(
+                f"data.{key}_corpus={given!r}: expected the name of a split of {name}; "
+                f"{'train is what it trains on' if given == 'train' else f'it validates on {split}'}"
+            )
+    train, validation, *rest = (
+        HubSplit(name, config.corpus_subset, part, config.text_field, config.streaming)
+        for part in ("train", split, test)
+        if isinstance(part, str)
     )
-    return Corpus(config, train, validation)
+    return Corpus(config, train, validation, rest[0] if rest else None)
 
 
 def looks_local(name: str) -> bool:
@@ -288,15 +355,22 @@ def _named(given: list[str] | str, option: str) -> Named:
     return by_name(list(found.values()))
 
 
-def _without(train: Sequence[Path], validation: Sequence[Path], config: CorpusConfig) -> tuple[tuple[Path, ...], str]:
-    """Return `train` without the files of `validation`, and a line about it, or ""."""
-    held = {os.path.realpath(path) for path in validation}
-    left = tuple(path for path in train if os.path.realpath(path) not in held)
-    where = f"data.validation_corpus={config.validation_corpus!r}"
+def _without(
+    train: Sequence[Path], held: Sequence[Path], config: CorpusConfig, split: str
+) -> tuple[tuple[Path, ...], str]:
+    """Return `train` without the files `held` out for `split`, and a line about it, or ""."""
+    left = _others(train, held)
+    where = f"data.{split}_corpus={getattr(config, f'{split}_corpus')!r}"
     if not left:
-        raise UserError(f"{where}: holds all of data.corpus={config.corpus!r}; expected other text to validate on")
+        purpose = "validate" if split == "validation" else split
+        raise UserError(f"{where}: holds all of data.corpus={config.corpus!r}; expected other text to {purpose} on")
     n = len(train) - len(left)
     return left, f"{where}: {n} file{'s' * (n != 1)} of data.corpus in it, left out of training" if n else ""
+
+
+def _others(paths: Sequence[Path], without: Sequence[Path]) -> tuple[Path, ...]:
+    left_out = {os.path.realpath(path) for path in without}
+    return tuple(path for path in paths if os.path.realpath(path) not in left_out)
 
 
 def _unread(given: list[str] | str, option: str) -> str:

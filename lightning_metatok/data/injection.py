@@ -4,10 +4,13 @@
     within   a b M c d e f M g h            T = 10: the block keeps its length, the source loses its end
     grow     a b M c d e f M g h i j        T = S + M = 12
 
-M = floor(fraction * block length), exactly. The paper puts 10 % of meta-tokens at uniformly random positions;
-its token count (98 B = 200 k steps of 480 blocks of 1,024) says `within`, one reviewer says `grow`: both are
-here. Source: arXiv 2509.16278, pre-training and its appendices B and C (counts, length). Which slots is the
-placement's business (`lightning_metatok.data.placement`).
+M = floor(fraction * block length), exactly. With `grow` a block holds the same source text whatever M is, so that arms
+with different meta-tokens, or none, read and are scored on the same text: that is what comparisons need, and the
+default. With `within` an arm with meta-tokens reads less text a block, at other places. The paper puts 10 % of
+meta-tokens at uniformly random positions; its token count (98 B = 200 k steps of 480 blocks of 1,024) says `within`,
+one reviewer says `grow`. Source: arXiv 2509.16278, pre-training and its
+appendices B and C (counts, length). Which slots is the placement's business
+(`lightning_metatok.data.placement`).
 
 Injection is a pure function of (block, rule, seed, index): row b depends on `index[b]` and on no other row,
 so any worker, rank or batch composition gives a sample the same meta-tokens.
@@ -112,7 +115,7 @@ class InjectionRule:
     Attributes:
         fraction: share of meta-tokens in a block, 0 to 0.5 (option `data.meta_fraction`); unused for `fixed`.
         placement: where they go, a name in `placement.PLACEMENTS` (option `data.meta_placement`).
-        length: `within` keeps the block length and crops the source; `grow` lengthens the block by M
+        length: `grow` lengthens the block by M, `within` keeps its length and crops the source
             (option `data.meta_length`).
         options: of the placement (option `data.meta_placement_options`).
 
@@ -122,7 +125,7 @@ class InjectionRule:
 
     fraction: float = 0.1
     placement: str = "random"
-    length: Length = "within"
+    length: Length = "grow"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,8 +1,11 @@
-"""Which text trains and which validates: by the names of files, by a hash of each document, or by a cut inside it.
+"""Which text trains, validates and tests: by the names of files, by a hash of each document, or by a cut inside it.
 
-    train/ valid/ test/ README.md         by name, as `datasets` does; test files and README.md are left out
+    train/ valid/ test/ README.md         by name, as `datasets` does; README.md is left out
     10,000 documents                      by hash: whole documents, whose side no other document changes
-    two files of 40 MB                    by size: the first 95 % of each train, the last 5 % validate
+    two files of 40 MB                    by size: the first 95 % of each train, the last 5 % are held out
+
+What is held out of training, by hash, by size or by name, is divided a second time in the same way, by another hash:
+one part validates, the other tests, unless files named test or `data.test_corpus` do.
 
 Documents stay whole where the share that this gives lies between half and twice what was asked for, and where all are
 small. Else those that are large for the share are cut, at a line or a blank.
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 KEYWORDS = {
     "train": ("train", "training"),
@@ -26,8 +29,10 @@ KEYWORDS = {
 BORDER = "[-._ 0-9]"
 PACKED = r"\.gz|\.zst"
 CHUNK = 1 << 20
+HELD_OUT, TESTS = b"", b"test"
+"""Names of the two hashes: which documents are held out of training, and which of these test."""
 LARGE = 8
-"""A document that holds more than this part of the share to validate is large: a hash would make it all or nothing."""
+"""A document that holds more than this part of the share to set aside is large: a hash would make it all or nothing."""
 
 
 def split_of(relative: Path) -> str | None:
@@ -47,10 +52,11 @@ def split_of(relative: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Named:
-    """Files of a corpus, told apart by name; `validation` may be empty, `said` is a line about it, or empty."""
+    """Files of a corpus, told apart by name; all but `train` may be empty, `said` is a line about it, or empty."""
 
     train: tuple[Path, ...]
-    validation: tuple[Path, ...]
+    validation: tuple[Path, ...] = ()
+    test: tuple[Path, ...] = ()
     said: str = ""
 
 
@@ -61,14 +67,13 @@ def by_name(files: Sequence[tuple[Path, Path]]) -> Named:
         sides[split_of(relative)].append(path)
     train, validation, test, other = sides.values()
     if not (validation or test) or not (train or other):
-        return Named(tuple(path for path, _ in files), ())
+        return Named(tuple(path for path, _ in files))
     if not train:
         train, other = other, []
     parts = [f"train {_listed(train)}"]
-    parts += [f"validation {_listed(validation)}"] if validation else []
-    left = [f"{_listed(paths)} {what}" for paths, what in ((test, "to test on"), (other, "of no split")) if paths]
-    said = f"splits by name: {', '.join(parts)}" + (f"; left out: {', '.join(left)}" if left else "")
-    return Named(tuple(train), tuple(validation), said)
+    parts += [f"{split} {_listed(paths)}" for split, paths in (("validation", validation), ("test", test)) if paths]
+    said = f"splits by name: {', '.join(parts)}" + (f"; left out: {_listed(other)} of no split" if other else "")
+    return Named(tuple(train), tuple(validation), tuple(test), said)
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -78,34 +83,36 @@ def _listed(paths: Sequence[Path]) -> str:
 
 @dataclass(frozen=True)
 class Division:
-    """How documents of one source are divided into two splits; made by `divide`.
+    """How documents of one source are divided into two sides; made by `divide`.
 
     Attributes:
-        fraction: share that validates.
+        fraction: share that is set aside.
         whole_share: share of the characters that whole documents would give.
         cut_above: characters; longer documents are cut. None: no document is.
+        by: which hash decides.
     """
 
     fraction: float
     whole_share: float
     cut_above: float | None = None
+    by: bytes = HELD_OUT
 
-    def parts(self, document: str, split: Split) -> Iterator[str]:
-        """Yield what of `document` belongs to `split`: all, a part, or nothing."""
+    def parts(self, document: str, aside: bool) -> Iterator[str]:
+        """Yield what of `document` is set aside, or what is not: all, a part, or nothing."""
         if self.cut_above is not None and len(document) > self.cut_above:
             cut = _cut(document, self.fraction)
-            part = document[:cut] if split == "train" else document[cut:]
+            part = document[cut:] if aside else document[:cut]
             if part and not part.isspace():
                 yield part
-        elif is_validation(document, self.fraction) == (split == "validation"):
+        elif is_aside(document, self.fraction, self.by) == aside:
             yield document
 
 
-def divide(documents: Iterable[str], fraction: float, most: int | None = None) -> Division:
-    """Measure `documents`, no more of them than give `most` to both splits, and say how to divide them."""
+def divide(documents: Iterable[str], fraction: float, most: int | None = None, by: bytes = HELD_OUT) -> Division:
+    """Measure `documents`, no more of them than give `most` to both sides, and say how to divide them."""
     sizes, counts, largest = [0, 0], [0, 0], 0
     for document in documents:
-        side = is_validation(document, fraction)
+        side = is_aside(document, fraction, by)
         sizes[side] += len(document)
         counts[side] += 1
         largest = max(largest, len(document))
@@ -113,7 +120,7 @@ def divide(documents: Iterable[str], fraction: float, most: int | None = None) -
             break
     total = max(1, sum(sizes))
     share, small = sizes[True] / total, fraction * total / LARGE
-    return Division(fraction, share, None if near(share, fraction) or largest <= small else small)
+    return Division(fraction, share, None if near(share, fraction) or largest <= small else small, by)
 
 
 def near(share: float, fraction: float) -> bool:
@@ -122,9 +129,9 @@ def near(share: float, fraction: float) -> bool:
     return all(got > 0 and asked / 2 <= got <= 2 * asked for got, asked in sides)
 
 
-def is_validation(key: str, fraction: float) -> bool:
-    """Return whether the hash of `key` falls into the share `fraction` of all hashes."""
-    digest = hashlib.blake2b(digest_size=8)
+def is_aside(key: str, fraction: float, by: bytes = HELD_OUT) -> bool:
+    """Return whether the hash `by` of `key` falls into the share `fraction` of all hashes."""
+    digest = hashlib.blake2b(digest_size=8, person=by)
     for start in range(0, len(key), CHUNK):  # a large document is not copied
         digest.update(key[start : start + CHUNK].encode(errors="surrogatepass"))
     return int.from_bytes(digest.digest(), "big") < fraction * 2**64

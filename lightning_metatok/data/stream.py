@@ -5,11 +5,13 @@
     block   permutation(seed, epoch)[g % n_blocks]                             validation: block g, in order
     metas   inject(block, rule, seed, index=g)                                 new slots in each epoch
 
+Blocks are windows of source text. Where meta-tokens lengthen them (`InjectionRule.length` grow), all arms have the same
+windows in the same rows of the same steps.
 Two ranks with batch 4 therefore see, together, what one rank with batch 8 sees, and a DataLoader yields the
 same batches with any number of workers and from any step on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -90,7 +92,7 @@ class BatchBuilder:
         assert 0 <= rank < world_size, f"rank {rank} of {world_size}"
         samples_B = step * self.batch_size * world_size + np.arange(self.batch_size) * world_size + rank
         if self.shuffle:
-            blocks_B = self._shuffled(samples_B)
+            blocks_B = self.shuffled(samples_B)
         else:
             samples_B = blocks_B = samples_B[samples_B < len(self.blocks)]
         injected = self.rule.apply(
@@ -108,14 +110,14 @@ class BatchBuilder:
             document_ids_BT = torch.zeros_like(tokens_BT)
         return Batch(
             tokens_BT=tokens_BT,
-            targets_BT=next_token_targets(tokens_BT, meta_mask_BT, self.retarget),
+            targets_BT=next_token_targets(tokens_BT, meta_mask_BT, self.retarget, document_ids_BT),
             meta_mask_BT=meta_mask_BT,
             document_ids_BT=document_ids_BT,
             position_ids_BT=self.rule.where.position_ids(document_ids_BT, meta_mask_BT),
         )
 
-    def _shuffled(self, samples_B: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the blocks of the global samples, which may lie in different epochs."""
+    def shuffled(self, samples_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the blocks of global samples, which may lie in different epochs, in training."""
         epochs_B, places_B = np.divmod(samples_B, len(self.blocks))
         blocks_B = np.empty_like(samples_B)
         for epoch in np.unique(epochs_B).tolist():
@@ -146,13 +148,21 @@ class StepDataset(Dataset[Batch]):
 
 
 class StepSampler(Sampler[int]):
-    """The steps start, start + 1, ... up to `stop`, which is left out, or without end."""
+    """The steps start, start + 1, ... up to `stop`, which is left out, or without end.
 
-    def __init__(self, start: int = 0, stop: int | None = None) -> None:
+    `start` may be a function: where an epoch begins then, is asked when it does.
+    """
+
+    def __init__(self, start: int | Callable[[], int] = 0, stop: int | None = None) -> None:
         self.start, self.stop = start, stop
 
+    @property
+    def first(self) -> int:
+        """Where it begins now."""
+        return self.start() if callable(self.start) else self.start
+
     def __iter__(self) -> Iterator[int]:
-        step = self.start
+        step = self.first
         while self.stop is None or step < self.stop:
             yield step
             step += 1
@@ -160,4 +170,4 @@ class StepSampler(Sampler[int]):
     def __len__(self) -> int:
         if self.stop is None:
             raise TypeError("an endless sampler has no length")
-        return max(0, self.stop - self.start)
+        return max(0, self.stop - self.first)

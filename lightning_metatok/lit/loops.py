@@ -51,6 +51,14 @@ class BorderedEpochLoop(_TrainingEpochLoop):
         if not self._should_accumulate():
             self._tell("on_step_border")
 
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        """A budget ends where it ends, between two validations too: the model of its last step is validated."""
+        if super()._should_check_val_fx(data_fetcher):
+            return True
+        budget = getattr(self.trainer, "budget", None)
+        ends = budget is not None and budget.given and self.global_step == self.max_steps
+        return bool(ends) and not self._should_accumulate() and self._should_check_val_epoch()
+
     def _before_validation(self) -> dict[str, Any]:
         """A checkpoint of now, if one may be asked for before the validation ends; weights are shared, not copied."""
         self.owes_validation = True

@@ -21,15 +21,19 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
+from lightning_metatok.lit.budget import Budget
+from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, weights_of
 from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weights
 from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer
 from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
+from lightning_metatok.lit.micro_steps import micro_step
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
-from lightning_metatok.lit.trainer import micro_step
+from lightning_metatok.lit.spending import follow_budget
+from lightning_metatok.lit.step_mean import StepMean
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 
 DROPOUT = 0x64726F706F7574
@@ -42,6 +46,8 @@ class MetaTokenLM(LightningModule):
     bytes_V: Tensor
     dropout_from: int | None = None
     """Seed of dropout and of random positions; None: that of the data."""
+    loss_of_micro_batch: Tensor
+    """The mean over what the micro-batch at hand scores."""
 
     def __init__(
         self,
@@ -81,6 +87,7 @@ class MetaTokenLM(LightningModule):
             self.model.compile()
         self.register_buffer("bytes_V", torch.zeros(config.vocab_size, dtype=torch.int64), persistent=False)
         self.separate_documents = self.scores_answers_only = False
+        self.step_mean = StepMean()
         self.val_metric = SourceTokenLoss()
         self.test_metric = SourceTokenLoss()
         self.val_accuracy = AnswerAccuracy()
@@ -89,9 +96,16 @@ class MetaTokenLM(LightningModule):
     # -- set-up and checkpoints
 
     def setup(self, stage: str) -> None:
-        """Take the tokenizer from the data."""
+        """Take the tokenizer from the data, and from the trainer's budget how long the schedule is."""
         data = data_of(self.trainer)
         self.check_data(data)
+        budget = getattr(self.trainer, "budget", Budget())
+        if stage == "fit" and budget.given:
+            micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
+            steps, line = follow_budget(budget, self, data, micro_batches)
+            self.trainer.fit_loop.epoch_loop.max_steps = steps
+            if self.trainer.is_global_zero:
+                print(line)
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
         self.scores_answers_only = data.scores_answers_only
         with torch.no_grad():
@@ -126,9 +140,11 @@ class MetaTokenLM(LightningModule):
             raise UserError(data.too_long(limit))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint carries its tokenizer, so that one file is enough to generate from."""
+        """A checkpoint carries its tokenizer and where marks stood, so that one file is enough to generate from."""
         if self.tokenizer is not None:
             checkpoint[TOKENIZER_KEY] = self.tokenizer.to_json()
+        if (found := marks.Marks.of(getattr(self._trainer, "datamodule", None))) is not None:
+            checkpoint[marks.KEY] = asdict(found)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another shape or another tokenizer, naming what differs.
@@ -213,33 +229,35 @@ class MetaTokenLM(LightningModule):
         return int(random_bits(seed ^ DROPOUT, micro_step(self.trainer, batch_idx), self.trainer.global_rank)[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss over the source targets of this micro-batch."""
+        """Mean loss over the source targets of this micro-batch, weighted by what it scores of its step's."""
         id_nll = None
         if self.scores_answers_only:
             nll_BT, _, id_nll = self._answers(batch)
         else:
             nll_BT = self.nll(batch)
-        loss = nll_BT.sum() / (batch.targets_BT >= 0).sum()
+        scored, sum_of_losses = (batch.targets_BT >= 0).sum(), nll_BT.sum()
+        loss = sum_of_losses / scored
         self.log("loss/train", loss, prog_bar=True)
         self._log_step(self.global_step + 1)
-        if self.scores_answers_only:
-            scored = self._of_all_ranks(nll_BT, loss, batch_idx)
-            if id_nll is None:
-                return scored
+        if id_nll is not None:
             self.log("loss/position_ids/train", id_nll)
-            return scored + id_nll
-        if self._logs_now():
+            sum_of_losses = sum_of_losses + id_nll * scored
+        elif not self.scores_answers_only and self._logs_now():
             metric = SourceTokenLoss().to(self.device)
             metric.update(nll_BT, batch.targets_BT, self.bytes_V)
             self.log("bits_per_byte/train", metric.compute()["bits_per_byte"])
-        return loss
+        whole_loss = loss if id_nll is None else loss + id_nll
+        self.loss_of_micro_batch = whole_loss.detach()
+        if not StepMean.is_needed(self.trainer):
+            return whole_loss
+        counts = self.trainer.datamodule.counts(micro_step(self.trainer, batch_idx))  # type: ignore[attr-defined]
+        shared = (counts.scored or counts.tokens) / self.trainer.world_size
+        return self.step_mean.weighted(sum_of_losses, scored, shared)
 
-    def _of_all_ranks(self, nll_BT: Tensor, loss: Tensor, batch_idx: int) -> Tensor:
-        """What DDP averages to the mean over the answers of all ranks, which have different numbers of them."""
-        if self.trainer.world_size == 1:
-            return loss
-        counts = data_of(self.trainer).counts(micro_step(self.trainer, batch_idx))
-        return nll_BT.sum() * self.trainer.world_size / counts.scored
+    def on_after_backward(self) -> None:
+        """Once the last micro-batch of a step is in, its gradient is that of the mean over all that it scores."""
+        if StepMean.is_needed(self.trainer) and not self.trainer.fit_loop._should_accumulate():
+            self.step_mean.bring_to_mean(self.trainer, self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""

@@ -7,6 +7,7 @@ import lightning
 from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.budget import Budget, read_budget
 from lightning_metatok.lit.checkpoints.io import RunCheckpointIO
 from lightning_metatok.lit.loops import install
 from lightning_metatok.lit.run.launch import check_launch
@@ -21,7 +22,13 @@ class Trainer(lightning.Trainer):
     Lightning's own sharding of the data is off: a batch is a function of (seed, step, rank) already.
     """
 
-    def __init__(self, precision: str = "auto", use_distributed_sampler: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        precision: str = "auto",
+        use_distributed_sampler: bool = False,
+        budget: Budget = Budget(),  # noqa: B008  (frozen, and the CLI reads the default)
+        **kwargs: Any,
+    ) -> None:
         """Build the trainer.
 
         Args:
@@ -29,23 +36,35 @@ class Trainer(lightning.Trainer):
                 precision that Lightning knows.
             kwargs: Lightning's, and `strategy="fsdp2"`: see `ShardedStrategy`.
             use_distributed_sampler: Leave it off; see above.
+            budget: What the run may cost, in place of max_steps.
 
         Raises:
             UserError: an unknown precision, validations (and their checkpoints) between accumulated micro-batches, or
                 a share of training batches, which have no end, or processes that nobody starts.
         """
+        self.budget = read_budget(budget)
         for name in ("val_check_interval", "limit_train_batches"):
             if isinstance(kwargs.get(name), float) and kwargs[name] != 1.0:
                 raise UserError(
                     f"trainer.{name}={kwargs[name]}: expected a whole number, as training batches have no end to take "
                     "a share of"
                 )
+        limit = kwargs.get("limit_train_batches")
+        accumulate = kwargs.get("accumulate_grad_batches") or 1
+        if isinstance(limit, int) and limit % accumulate:
+            raise UserError(
+                f"trainer.limit_train_batches={limit}: expected a multiple of "
+                f"trainer.accumulate_grad_batches={accumulate}, so that no optimiser step is cut short"
+            )
+        if isinstance(limit, int) and isinstance(kwargs.get("val_check_interval"), int):
+            # An epoch is so many batches then, and batches go on: validations are counted over all of them.
+            kwargs["check_val_every_n_epoch"] = None
         if kwargs.get("overfit_batches"):
             raise UserError(
                 f"trainer.overfit_batches={kwargs['overfit_batches']}: expected 0, as batches are a function of the "
                 "step; to learn a few by heart, give data.corpus or data.train_examples little to learn"
             )
-        interval, accumulate = kwargs.get("val_check_interval"), kwargs.get("accumulate_grad_batches") or 1
+        interval = kwargs.get("val_check_interval")
         if isinstance(interval, int) and interval % accumulate:
             raise UserError(
                 f"trainer.val_check_interval={interval}: expected a multiple of "
@@ -76,12 +95,3 @@ class Trainer(lightning.Trainer):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def micro_step(trainer: lightning.Trainer, batch_idx: int) -> int:
-    """Batches before this one, since the first step of all, resumed or not.
-
-    Ask when a training batch starts: the optimiser may have stepped when it ends.
-    """
-    every = trainer.accumulate_grad_batches
-    return trainer.global_step * every + batch_idx % every

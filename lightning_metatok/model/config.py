@@ -42,7 +42,8 @@ class TransformerConfig:
     """Number of token ids, the meta-token's included."""
 
     max_positions: int = 1024
-    """Longest sequence trained on; also the size of a learned position table."""
+    """Longest sequence trained on, meta-tokens included; also the size of a learned position table. Arms that are
+    compared need the same: ${with_marks:${data.block_size}} has room for the blocks of all of them."""
 
     position: str = "rotary"
     """Positional encoding: a name in `lightning_metatok.model.positions.FAMILIES`, or a class by its dotted path."""

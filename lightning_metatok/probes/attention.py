@@ -38,6 +38,7 @@ class Attention(Probe):
     """Attention by kind of token and by distance."""
 
     name = "attention"
+    question = "who looks at whom, how far back, against uniform attention"
 
     def __init__(self, layers: list[int] | None = None, heads: list[int] | None = None, furthest: int = 24) -> None:
         """Describe the probe.

@@ -138,6 +138,10 @@ class Probe(ABC):
     """A question to a trained model. Its constructor's arguments are the options `probe.NAME.*`."""
 
     name: ClassVar[str]
+    question: ClassVar[str] = ""
+    """For the table of probes (docs/tables.py); "": the class's first line."""
+    intervenes: ClassVar[bool] = False
+    """Whether it changes something inside, and asks again."""
     needs_meta_tokens: ClassVar[bool] = False
     needs_task: ClassVar[bool] = False
     """Whether it asks about answers, not about any text."""

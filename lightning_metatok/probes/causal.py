@@ -30,6 +30,8 @@ class Knockout(Probe):
     """Take single marks away as keys, and second attentions layer by layer."""
 
     name = "knockout"
+    question = "which mark, which second attention is needed at all?"
+    intervenes = True
     needs_task = True
 
     def __init__(self, layers: list[int] | None = None) -> None:
@@ -81,6 +83,8 @@ class Paths(Probe):
     """Block attention between groups of places."""
 
     name = "paths"
+    question = "which way does the answer come: which tokens must see which?"
+    intervenes = True
     needs_task = True
 
     def __init__(self, layers: list[int] | None = None) -> None:
@@ -134,6 +138,8 @@ class Eviction(Probe):
     """Forget parts of the prompt before its question is read, as a cache that is too small would."""
 
     name = "eviction"
+    question = "what can the question do without, if parts of the prompt are forgotten before it is read?"
+    intervenes = True
     needs_task = True
 
     def __init__(self, windows: list[int] = [4, 8]) -> None:  # noqa: B006  (the CLI reads the default)

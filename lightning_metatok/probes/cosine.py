@@ -41,6 +41,7 @@ class Cosine(Probe):
     """Cosine between marks and the source tokens before them."""
 
     name = "cosine"
+    question = "how alike are marks and the tokens before them, against two nulls?"
     needs_meta_tokens = True
 
     def __init__(self, layers: list[int] | None = None, furthest: int = 12, permutations: int = 100) -> None:

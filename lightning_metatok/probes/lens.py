@@ -30,6 +30,7 @@ class Lens(Probe):
     """KL from the end of the logit lens and of the tuned lens."""
 
     name = "lens"
+    question = "where along the layers is what the model will say?"
 
     def __init__(self, layers: list[int] | None = None, steps: int = 300) -> None:
         """Describe the probe.

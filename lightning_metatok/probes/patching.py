@@ -52,6 +52,8 @@ class Patching(Probe):
     """Swap states between two prompts that differ in one list."""
 
     name = "patching"
+    question = "whose state takes the answer along into another prompt?"
+    intervenes = True
     needs_task = True
 
     def __init__(self, layers: list[int] | None = None) -> None:

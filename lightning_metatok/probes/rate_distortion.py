@@ -40,6 +40,7 @@ class RateDistortion(Probe):
     """Rate-distortion curves of a target, told from meta-tokens and from the last source token."""
 
     name = "rate_distortion"
+    question = "how little of a state tells the answer, at a mark and beside it? (theory.md)"
 
     def __init__(
         self, layers: list[int] | None = None, width: int = 16, target: Literal["answer", "next"] = "answer"

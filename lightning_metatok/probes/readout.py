@@ -35,6 +35,7 @@ class Readout(Probe):
     """Linear probes on states of marks."""
 
     name = "readout"
+    question = "which tokens can be read off a mark, against shuffled labels?"
     needs_task = True
 
     def __init__(self, layers: list[int] | None = None, furthest: int = 4) -> None:

@@ -54,6 +54,7 @@ class Sharpening(Probe):
     """Boost, condition and entropy at meta-tokens, against nulls."""
 
     name = "sharpening"
+    question = "do meta-tokens get a boost, and does it sharpen attention? (theory.md)"
     needs_meta_tokens = True
 
     def __init__(self, layers: list[int] | None = None, heads: list[int] | None = None, queries: int = 64) -> None:

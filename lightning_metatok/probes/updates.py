@@ -33,6 +33,7 @@ class Updates(Probe):
     """Norms of updates and direct logit attribution."""
 
     name = "updates"
+    question = "how much does each branch add, and what does it say for the answer?"
 
     def check(self, subject: Subject) -> None:
         """Prompts enough."""

@@ -81,7 +81,8 @@ PATHS = [
 MORE = [
     ("--model.position=rotry", "model.position='rotry': expected one of none, learned, "),
     ("--model.position=rotry", "; did you mean 'rotary'?"),
-    ("--model.pattern=casual", "model.pattern='casual': expected one of causal, window; did you mean 'causal'?"),
+    ("--model.pattern=casual", "model.pattern='casual': expected one of causal, window"),
+    ("--model.pattern=casual", "; did you mean 'causal'?"),
     ("--model.mechanism=mta", "model.mechanism='mta': expected one of none, meta, "),
     ("--model.mechanism=mta", "; did you mean 'meta'?"),
     ("--data.corpus=no_such_lab.Text", "data.corpus=no_such_lab.Text: no_such_lab cannot be imported"),

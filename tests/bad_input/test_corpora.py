@@ -159,7 +159,7 @@ def test_validation_text_is_named_by_its_own_option(fit: list[str], refused: Ref
     (tmp_path / "folder").mkdir()
     for name, expected in (
         ("empty.txt", "data.validation_corpus='"),
-        ("short.txt", "its validation split has 5 tokens"),
+        ("short.txt", "its validation split has 3 tokens"),
         ("folder", "expected a folder with files that end in"),
         ("nowhere.txt", "no such file"),
     ):
@@ -170,9 +170,9 @@ def test_validation_text_is_named_by_its_own_option(fit: list[str], refused: Ref
 
 
 def read(path: Path, **options: object) -> list[str]:
-    """Every document, of both splits, in no order."""
-    corpus = open_corpus(CorpusConfig(str(path), **options))  # type: ignore[arg-type]
-    return sorted([*corpus.documents("train"), *corpus.documents("validation")])
+    """Every document, of all splits, in no order."""
+    corpus = open_corpus(CorpusConfig(str(path), **{"test_fraction": 0.0, **options}))  # type: ignore[arg-type]
+    return sorted(document for split in corpus.splits for document in corpus.documents(split))
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ def test_lines_without_end_are_cut_and_nothing_is_lost(
     monkeypatch.setattr(blocks, "PIECE", 100)
     (tmp_path / "x.txt").write_text(text)
     tokenizer, store = prepare(DataConfig(str(tmp_path / "x.txt"), vocab_size=300, cache_dir=str(tmp_path / "cache")))
-    parts = [tokenizer.decode(store.stream(split)[:-1].tolist()) for split in ("train", "validation")]
+    parts = [tokenizer.decode(store.stream(split)[:-1].tolist()) for split in ("train", "validation", "test")]
     assert "".join(parts) == text
-    assert 0.02 < len(parts[1]) / len(text) < 0.06
+    assert 0.02 < len(parts[1] + parts[2]) / len(text) < 0.06
     assert all(len(piece) <= 200 for piece in blocks.pieces(text, 100))
     assert "".join(blocks.pieces(text, 100)) == text
 

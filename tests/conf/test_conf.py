@@ -14,8 +14,10 @@ import torch
 
 from lightning_metatok.cli.training import TrainingCLI, quiet
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit import MetaTokenDataModule
 from lightning_metatok.lit.callbacks.arm_card import arm_name, differences
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.yaml_files import with_marks
 from tests.system.helpers import TINY_TASK, curve, run, succeed, write_corpus
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -38,7 +40,7 @@ SMALL = [
     "--model.n_heads=2",
     "--model.d_model=32",
     "--model.vocab_size=512",
-    "--model.max_positions=64",
+    "--model.max_positions=96",
     "--model.optimizer.warmup_steps=0",
     "--data.corpus_subset=null",
     "--data.tokenizer=null",
@@ -94,10 +96,10 @@ class ParseOnly(TrainingCLI):
 
 
 @cache
-def parse(*paths: Path) -> dict[str, Any]:
-    """The whole configuration that these files make, laid over each other."""
+def parse(*paths: Path, options: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The whole configuration that these files make, laid over each other, and `options` over them."""
     quiet()
-    return ParseOnly("fit", [f"--config={path}" for path in paths]).config.as_dict()
+    return ParseOnly("fit", [*(f"--config={path}" for path in paths), *options]).config.as_dict()
 
 
 def transformer(config: dict[str, Any]) -> TransformerConfig:
@@ -178,9 +180,27 @@ def test_arms_that_set_data_or_layers_can_be_laid_over_every_task(task: Path) ->
 def test_a_config_parses_and_its_parts_agree(paths: list[Path]) -> None:
     config = parse(*paths)
     assert config["model"]["vocab_size"] == config["data"]["vocab_size"]
-    assert config["model"]["max_positions"] == config["data"]["block_size"]
+    block_size, within = config["data"]["block_size"], config["data"]["meta_length"] == "within"
+    assert config["model"]["max_positions"] == (block_size if within else with_marks(block_size))
     assert config["data"]["seed"] == config["seed_everything"]
     assert config["run_dir"] == f"runs/{paths[0].stem}"
+
+
+@pytest.mark.parametrize("position", ["learned", "fope"])
+def test_arms_have_tables_of_one_size_which_hold_their_blocks(position: str) -> None:
+    """What depends on model.max_positions is the same in all arms: a comparison needs shared parameters to be equal."""
+    found = {}
+    for arm, fraction in (("plain", 0.0), ("meta", 0.5), ("matched", 0.1)):
+        options = f"--model.position={position}", f"--data.meta_fraction={fraction}"
+        config = parse(CONF / "base.yaml", CONF / "arm" / f"{arm}.yaml", options=options)
+        assert MetaTokenDataModule(**config["data"]).block_length <= config["model"]["max_positions"]
+        torch.manual_seed(1)
+        found[arm] = MetaTransformer(transformer(config)).positions.state_dict()
+    assert found["plain"], "it has a table"
+    for tables in found.values():
+        assert {name: table.shape for name, table in tables.items()} == {
+            name: table.shape for name, table in found["plain"].items()
+        }
 
 
 @pytest.mark.parametrize("paths", [pytest.param([path], id=path.stem) for path in EXPERIMENTS])

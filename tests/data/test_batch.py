@@ -24,10 +24,10 @@ def test_the_example_in_the_docstring() -> None:
 
 
 @given(rows)
-def test_all_but_meta_targets_and_the_last_position_are_scored(is_meta: list[bool]) -> None:
-    targets_BT = next_token_targets(*tokens_and_mask(is_meta))
-    assert int((targets_BT != NOT_SCORED).sum()) == len(is_meta) - 1 - sum(is_meta[1:])
-    assert META not in targets_BT
+def test_each_source_token_but_the_first_is_scored_once_wherever_meta_tokens_stand(is_meta: list[bool]) -> None:
+    tokens_BT, mask_BT = tokens_and_mask(is_meta)
+    targets_BT = next_token_targets(tokens_BT, mask_BT)
+    assert targets_BT[targets_BT != NOT_SCORED].tolist() == tokens_BT[~mask_BT].tolist()[1:]
 
 
 @given(rows)
@@ -36,8 +36,24 @@ def test_retargeting_scores_the_next_source_token_over_runs_of_metas(is_meta: li
     expected = []
     for t in range(len(is_meta)):
         later = [int(tokens_BT[0, u]) for u in range(t + 1, len(is_meta)) if not is_meta[u]]
-        expected.append(later[0] if later else NOT_SCORED)
+        foreseeable = later and not all(is_meta[: t + 1])
+        expected.append(later[0] if foreseeable else NOT_SCORED)
     assert next_token_targets(tokens_BT, mask_BT, retarget=True).tolist() == [expected]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=24), st.booleans())
+def test_the_first_token_of_a_document_that_sees_no_other_is_not_scored(
+    row: list[tuple[bool, bool]], retarget: bool
+) -> None:
+    """Nothing tells a model which it is: neither the end of the document before, nor a meta-token behind that."""
+    tokens_BT, mask_BT = tokens_and_mask([is_meta for is_meta, _ in row])
+    starts_BT = torch.tensor([[start and not is_meta for is_meta, start in row]])
+    documents_BT = starts_BT.cumsum(dim=1)
+    targets_BT = next_token_targets(tokens_BT, mask_BT, retarget, documents_BT)
+    scored = targets_BT[targets_BT != NOT_SCORED].tolist()
+    first = (~mask_BT).cumsum(dim=1) == 1
+    expected = tokens_BT[~mask_BT & ~starts_BT & ~first].tolist()
+    assert (sorted(set(scored)) if retarget else scored) == expected
 
 
 def test_a_batch_moves_as_a_whole_and_counts_its_source_tokens() -> None:

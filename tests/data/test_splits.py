@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightning_metatok.data.corpora import SPLITS, Corpus, CorpusConfig, open_corpus
 from lightning_metatok.data.preparation import DataConfig, prepare
-from lightning_metatok.data.splits import KEYWORDS, divide, is_validation, split_of
+from lightning_metatok.data.splits import KEYWORDS, divide, is_aside, split_of
 from lightning_metatok.errors import UserError
 
 
@@ -23,8 +23,9 @@ def opened(path: object, **options: object) -> Corpus:
 
 
 def share(corpus: Corpus) -> float:
-    train, validation = (sum(map(len, corpus.documents(split))) for split in SPLITS)
-    return validation / (train + validation)
+    """Of what is held out of training."""
+    train, *held = (sum(map(len, corpus.documents(split))) for split in SPLITS)
+    return sum(held) / (train + sum(held))
 
 
 # -- by size
@@ -38,8 +39,11 @@ def test_few_files_give_the_share_that_was_asked_for(n: int, fraction: float, tm
             (tmp_path / f"{i}.txt").write_text(lines(start + i))
         corpus = opened(str(tmp_path), validation_fraction=fraction)
         assert fraction / 2 <= share(corpus) <= 2 * fraction
-        train, validation = (list(corpus.documents(split)) for split in SPLITS)
-        assert len("".join(train + validation)) == sum(len(lines(start + i)) for i in range(n))
+        train, validation, test = (list(corpus.documents(split)) for split in SPLITS)
+        sizes = [sum(map(len, parts)) for parts in (validation, test)]
+        assert 1 / 4 <= sizes[0] / sum(sizes) <= 3 / 4
+        assert train == list(opened(str(tmp_path), validation_fraction=fraction, test_fraction=0).documents("train"))
+        assert len("".join(train + validation + test)) == sum(len(lines(start + i)) for i in range(n))
         assert all(part.endswith("\n") for part in train), "texts are cut at the end of a line"
 
 
@@ -47,15 +51,15 @@ def test_a_large_document_among_small_ones_is_cut_and_the_small_ones_stay_whole(
     small = [lines(i, 3) for i in range(300)]
     for big in (lines(1, 20_000), lines(2, 20_000), lines(3, 20_000), lines(4, 20_000)):
         division = divide([*small, big], 0.05)
-        if not is_validation(big, 0.05):
+        if not is_aside(big, 0.05):
             continue  # then its hash alone decides nothing bad
         assert division.cut_above is not None
-        assert [list(division.parts(text, "train")) for text in small] == [
-            [] if is_validation(text, 0.05) else [text] for text in small
+        assert [list(division.parts(text, False)) for text in small] == [
+            [] if is_aside(text, 0.05) else [text] for text in small
         ]
-    big = next(text for text in map(lines, range(5, 200), [2000] * 195) if is_validation(text, 0.05))
+    big = next(text for text in map(lines, range(5, 200), [2000] * 195) if is_aside(text, 0.05))
     division = divide([*small, big], 0.05)
-    (train,), (validation,) = (list(division.parts(big, split)) for split in SPLITS)
+    (train,), (validation,) = (list(division.parts(big, aside)) for aside in (False, True))
     assert train + validation == big
     assert len(validation) / len(big) == pytest.approx(0.05, abs=0.001)
 
@@ -65,7 +69,7 @@ def test_a_large_document_among_small_ones_is_cut_and_the_small_ones_stay_whole(
 def test_no_text_is_lost_or_on_both_sides(documents: list[str], fraction: float) -> None:
     division = divide(documents, fraction)
     for document in documents:
-        train, validation = ("".join(division.parts(document, split)) for split in SPLITS)
+        train, validation = ("".join(division.parts(document, aside)) for aside in (False, True))
         assert (train + validation).strip() == document.strip() or not (train + validation).strip()
 
 
@@ -74,15 +78,15 @@ def test_many_small_documents_are_split_by_their_hashes_alone(seed: int) -> None
     documents = [lines(1000 * seed + i, 2) for i in range(250)]
     division = divide(documents, 0.05)
     assert division.cut_above is None
-    held = [text for text in documents if list(division.parts(text, "validation"))]
-    assert held == [text for text in documents if is_validation(text, 0.05)]
+    held = [text for text in documents if list(division.parts(text, True))]
+    assert held == [text for text in documents if is_aside(text, 0.05)]
 
 
 def test_the_share_is_said_where_it_is_not_what_was_asked(tmp_path: Path) -> None:
     """Each of 300 documents is too small to be cut, so that the hash alone decides."""
     texts = [lines(i, 2).strip() for i in range(600)]
-    documents = [text for text in texts if not is_validation(text, 0.05)][:300]
-    documents.append(next(text for text in texts if is_validation(text, 0.05)))
+    documents = [text for text in texts if not is_aside(text, 0.05)][:300]
+    documents.append(next(text for text in texts if is_aside(text, 0.05)))
     (tmp_path / "x.txt").write_text("\n\n".join(documents))
     said: list[str] = []
     options = {"text_documents": "paragraph", "vocab_size": 300, "cache_dir": str(tmp_path / "cache")}
@@ -90,7 +94,7 @@ def test_the_share_is_said_where_it_is_not_what_was_asked(tmp_path: Path) -> Non
     for _ in range(2):  # the second time out of the cache
         said.clear()
         prepare(config, said.append)
-        assert said == ["warning: data.validation_fraction=0.05: 0.3% of the text validates"]
+        assert said == ["warning: data.validation_fraction=0.05: 0.3% of the text is held out of training"]
 
 
 def test_a_cut_is_said(tmp_path: Path) -> None:
@@ -161,19 +165,53 @@ NAMED = {
 @pytest.mark.parametrize("name", NAMED)
 def test_files_named_for_a_split_are_in_it_and_a_line_says_so(name: str, pattern: str, tmp_path: Path) -> None:
     names, train, validation = NAMED[name]
-    corpus = opened(str(corpus_of(tmp_path, *names) / pattern))
+    corpus = opened(str(corpus_of(tmp_path, *names) / pattern), test_fraction=0)
     assert list(corpus.documents("train")) == [f"text of {name}" for name in train]
     assert list(corpus.documents("validation")) == [f"text of {name}" for name in validation]
     (line,) = corpus.notes
     assert "splits by name: train " in line
-    left = {Path(name).name for name in names} - {Path(name).name for name in train + validation}
+    test = [name for name in names if "test" in name]
+    assert corpus.splits == (SPLITS if test else ("train", "validation"))
+    if test:
+        assert list(corpus.documents("test")) == [f"text of {name}" for name in test]
+        assert ", test 1 file (" in line
+    left = {Path(name).name for name in names} - {Path(name).name for name in train + validation + test}
     assert all(name in line.partition("left out")[2] for name in left)
 
 
-def test_test_files_do_not_train_where_a_share_validates(tmp_path: Path) -> None:
+def test_test_files_test_where_a_share_validates(tmp_path: Path) -> None:
     corpus = opened(str(corpus_of(tmp_path, "train.txt", "test.txt")), validation_fraction=0.3)
-    assert "".join("".join(corpus.documents(split)) for split in SPLITS) == "text of train.txt"
-    assert "left out: 1 file (test.txt) to test on" in corpus.notes[0]
+    train, validation, test = ("".join(corpus.documents(split)) for split in SPLITS)
+    assert (train + validation, test) == ("text of train.txt", "text of test.txt")
+    assert "test 1 file (test.txt)" in corpus.notes[0]
+
+
+def test_what_is_held_out_by_name_is_divided_where_nothing_is_named_test(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("\n\n".join(lines(i, 1) for i in range(300)))
+    (tmp_path / "dev.txt").write_text("\n\n".join(lines(i, 1) for i in range(300, 400)))
+    corpus = opened(str(tmp_path), text_documents="paragraph")
+    whole = list(opened(str(tmp_path), text_documents="paragraph", test_fraction=0).documents("validation"))
+    validation, test = (list(corpus.documents(split)) for split in SPLITS[1:])
+    assert sorted(validation + test) == sorted(whole)
+    assert not set(validation) & set(test)
+    assert len(validation) == pytest.approx(50, abs=15)
+    quarter = opened(str(tmp_path), text_documents="paragraph", test_fraction=0.25)
+    assert len(list(quarter.documents("test"))) == pytest.approx(25, abs=12)
+    assert set(quarter.documents("test")) < set(test), "a smaller share tests fewer documents, and no other"
+
+
+def test_test_text_may_be_named(tmp_path: Path) -> None:
+    corpus_of(tmp_path, "a.txt", "b.txt", "dev.txt", "c/d.txt")
+    corpus = opened(str(tmp_path), test_corpus=str(tmp_path / "c"))
+    assert list(corpus.documents("train")) == ["text of a.txt", "text of b.txt"]
+    assert list(corpus.documents("validation")) == ["text of dev.txt"]
+    assert list(corpus.documents("test")) == ["text of c/d.txt"]
+    with pytest.raises(UserError, match=r"data\.test_corpus=.*: holds all of data\.corpus=.* other text to test on"):
+        opened(str(tmp_path / "a.txt"), test_corpus=str(tmp_path / "a.txt"))
+    with pytest.raises(UserError, match=r"data\.test_corpus='validation': .* it validates on validation"):
+        opened("nobody/nothing", test_corpus="validation")
+    with pytest.raises(UserError, match=r"data\.test_corpus=.*: holds all of the validation text"):
+        opened(str(tmp_path), test_corpus=str(tmp_path / "dev.txt"))
 
 
 @pytest.mark.parametrize("names", [("train.txt", "a.txt"), ("test.txt", "test2.txt"), ("a.txt", "b.txt")])
@@ -222,7 +260,7 @@ def test_equal_documents_on_both_sides_are_warned_about(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(lines(i, 1) for i in range(50)))
     (tmp_path / "v.txt").write_text("".join(lines(i, 1) for i in range(40, 60)))
     options = {"text_documents": "line", "vocab_size": 300, "cache_dir": str(tmp_path / "cache")}
-    config = DataConfig(str(tmp_path / "a.txt"), validation_corpus=str(tmp_path / "v.txt"), **options)  # type: ignore[arg-type]
+    config = DataConfig(str(tmp_path / "a.txt"), validation_corpus=str(tmp_path / "v.txt"), test_fraction=0, **options)  # type: ignore[arg-type]
     for _ in range(2):
         said: list[str] = []
         prepare(config, said.append)

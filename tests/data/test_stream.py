@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_metatok.data.batch import Batch
+from lightning_metatok.data.batch import NOT_SCORED, Batch
 from lightning_metatok.data.blocks import PackedBlocks, TokenStore, prepare_tokens
 from lightning_metatok.data.corpora import Corpus, Split
 from lightning_metatok.data.injection import InjectionRule, remove_meta
 from lightning_metatok.data.placement import positions_within
+from lightning_metatok.data.scored import windows_of_batches
 from lightning_metatok.data.stream import BatchBuilder, StepDataset, StepSampler
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 
 T = 20
-RULE = InjectionRule(fraction=0.2)
+RULE = InjectionRule(fraction=0.2, length="within")
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +157,47 @@ def test_too_few_blocks_for_one_step_say_so(store: TokenStore) -> None:
         builder(store, batch_size=n + 1).n_steps()
     with pytest.raises(UserError, match="one step needs 1000"):
         builder(store, "validation", shuffle=False).n_steps(world_size=1000)
+
+
+ARMS = {
+    "plain": InjectionRule(fraction=0.0),
+    "a tenth": InjectionRule(fraction=0.1),
+    "half": InjectionRule(fraction=0.5),
+    "periodic": InjectionRule(fraction=0.2, placement="periodic"),
+    "punctuation": InjectionRule(fraction=0.2, placement="punctuation"),
+    "fixed": InjectionRule(placement="fixed", options={"slots": [0, 1, 9]}),
+}
+
+
+def text_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
+    return [(source.tolist(), scored.tolist()) for source, scored in windows_of_batches([batch])]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_reads_the_same_text_in_the_same_rows_and_is_scored_on_the_same(
+    store: TokenStore, tokenizer: MetaTokenizer, arm: str, separate: bool, shuffle: bool
+) -> None:
+    def text(rule: InjectionRule) -> list[list[tuple[list[int], list[int]]]]:
+        options = {"after_ids": tokenizer.punctuation_ids, "separate_documents": separate, "shuffle": shuffle}
+        build = builder(store, rule=rule, **options)
+        return [text_of(build.batch(step, rank, 2)) for step in (0, 1, 7) for rank in range(2)]
+
+    assert text(ARMS[arm]) == text(ARMS["plain"])
+
+
+def test_within_reads_other_text(store: TokenStore) -> None:
+    within = builder(store, rule=InjectionRule(fraction=0.1, length="within")).batch(0)
+    assert text_of(within) != text_of(builder(store, rule=ARMS["plain"]).batch(0))
+
+
+def test_the_end_of_a_document_is_not_scored_on_the_next_unseen_one(store: TokenStore) -> None:
+    for rule in (ARMS["plain"], ARMS["half"]):
+        batch = builder(
+            store, rule=rule, separate_documents=True, batch_size=len(PackedBlocks(store, "train", T))
+        ).batch(0)
+        ends_BT = batch.tokens_BT == store.eos_id
+        assert ends_BT.any()
+        assert (batch.targets_BT[ends_BT] == NOT_SCORED).all()
+        assert (batch.targets_BT == store.eos_id).any(), "the end itself can be foreseen"

@@ -10,8 +10,9 @@ import pytest
 from lightning_metatok.data import Batch
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule
 from lightning_metatok.lit.ablations import PositionAblation
-from lightning_metatok.lit.callbacks.arm_card import ArmCard, arm_card, arm_name, differences, training_flops
+from lightning_metatok.lit.callbacks.arm_card import ArmCard, arm_card, arm_name, differences
 from lightning_metatok.lit.run.loggers import run_loggers
+from lightning_metatok.lit.spending import training_flops
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.tasks import symbol_tokenizer
 
@@ -78,7 +79,7 @@ def budgets(folder: Path) -> list[tuple[int, float, float]]:
 def test_text_spends_source_tokens_and_the_flops_of_all_positions(
     tmp_path: Path, make_data: Any, make_model: Any
 ) -> None:
-    data, model = make_data(), make_model()
+    data, model = make_data(meta_length="within"), make_model()
     fit(tmp_path, model, data)
     card = json.loads((tmp_path / "arm.json").read_text())
     assert (card["arm"], card["meta_share"], card["marks_per_prompt"], card["mean_length"]) == ("meta", 0.1, 4, 40)
@@ -185,3 +186,32 @@ def test_the_flops_of_the_arms_are_ordered_as_their_files_say() -> None:
     plain = MetaTransformer(TransformerConfig(**SHAPE, mechanism="none"))
     unmarked = training_flops(plain, tokens=90, source_tokens=90, scored=90, length=45)
     assert unmarked < pause, "the same source tokens without marks cost less"
+
+
+ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "pause": ({"mechanism": "none"}, {}),
+    "meta": ({}, {}),
+    "matched": ({"mechanism": "matched"}, {}),
+    "meta (much, behind punctuation)": ({}, {"meta_fraction": 0.4, "meta_placement": "punctuation"}),
+}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_says_that_it_is_scored_on_the_text_of_the_plain_one(make_data: Any, arm: str) -> None:
+    model, marks = ARMS[arm]
+    plain = arm_card(MetaTransformer(TransformerConfig(**SHAPE, mechanism="none")), make_data(meta_fraction=0.0))
+    other = arm_card(MetaTransformer(TransformerConfig(**SHAPE, **model)), make_data(**marks))
+    within = arm_card(MetaTransformer(TransformerConfig(**SHAPE, **model)), make_data(**marks, meta_length="within"))
+    assert set(plain["scored_text"]) == {"fingerprint", "targets", "bytes_per_target"}
+    for key in ("scored_text", "trained_text"):
+        assert other[key] == plain[key]
+        assert within[key]["fingerprint"] != plain[key]["fingerprint"]
+
+
+@pytest.mark.parametrize("placement", ["hint", "every", "random"])
+def test_prompts_without_marks_are_the_same_in_every_arm(tmp_path: Path, placement: str) -> None:
+    plain, other = prompts(tmp_path, meta_placement="none"), prompts(tmp_path, meta_placement=placement)
+    assert other.scored_text() == plain.scored_text()
+    assert other.trained_text(64) == plain.trained_text(64)
+    assert prompts(tmp_path, validation_examples=9).scored_text() != plain.scored_text()
+    assert prompts(tmp_path, task_options={"n_lists": [2, 5]}).scored_text() != plain.scored_text()

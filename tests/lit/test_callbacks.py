@@ -17,7 +17,7 @@ from lightning_metatok.lit.ablations import PositionAblation
 from lightning_metatok.lit.ablations.by_length import TAG, write_by_length
 from lightning_metatok.lit.ablations.figures import readings_table
 from lightning_metatok.lit.ablations.readings import Dropped, Kept, ReadingLoss
-from lightning_metatok.lit.callbacks import BigramBaseline, RunCheckpoint, Throughput
+from lightning_metatok.lit.callbacks import BigramBaseline, HeldOutText, RunCheckpoint, Throughput
 from lightning_metatok.lit.callbacks.dashboard import Dashboard, flatten
 from lightning_metatok.lit.callbacks.progress import short
 from lightning_metatok.lit.checkpoints.folder import checkpoints
@@ -44,7 +44,7 @@ def _trainer(tmp_path: Path, *callbacks: lightning.Callback, **options: Any) -> 
 
 
 def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make_data: Any, make_model: Any) -> None:
-    data, model = make_data(), make_model()
+    data, model = make_data(meta_length="within"), make_model()
     ablation = PositionAblation(multiples=[1, 2], windows=2)
     _trainer(tmp_path, ablation).fit(model, datamodule=data)
     assert [(c.multiple, c.reading, c.length) for c in ablation.losses] == [
@@ -88,7 +88,9 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
     tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ablation = PositionAblation(multiples=[1, 2], windows=2)
-    _trainer(tmp_path, ablation).fit(make_model(position="learned", max_positions=40), datamodule=make_data())
+    _trainer(tmp_path, ablation).fit(
+        make_model(position="learned", max_positions=40), datamodule=make_data(meta_length="within")
+    )
     assert {cell.multiple for cell in ablation.losses} == {1}
     assert capsys.readouterr().out.count("context 80 is left out: model.max_positions=40") == 1
 
@@ -96,7 +98,7 @@ def test_ablation_leaves_out_lengths_beyond_a_learned_table_and_says_so(
 def test_throughput_counts_tokens_with_and_without_meta_tokens(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     speed = Throughput(window=2)
     trainer = _trainer(tmp_path, speed, accumulate_grad_batches=2)
-    trainer.fit(make_model(), datamodule=make_data())
+    trainer.fit(make_model(), datamodule=make_data(meta_length="within"))
     assert speed.tokens == 4 * 2 * 4 * 40
     assert speed.source_tokens == 4 * 2 * 4 * 36
     assert speed.tokens_per_s > 0
@@ -145,6 +147,30 @@ def test_the_table_of_the_ablation_says_that_its_text_is_other_text() -> None:
     assert caption == "Text of 2.440 bytes a target, other text than the validation's: compare within this table."
     # The validation's: nats = bits per byte * ln 2 * bytes a target.
     assert bytes_per_target(3.0, 3.0 / math.log(2) / 2.562) == pytest.approx(2.562)
+
+
+def test_the_end_of_a_fit_measures_test_text_as_the_verb_test_does(
+    tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, model = make_data(), make_model()
+    _trainer(tmp_path, HeldOutText()).fit(model, datamodule=data)
+    printed = capsys.readouterr().out
+    (result,) = _trainer(tmp_path).test(model, datamodule=data, verbose=False)
+    assert f"test loss {result['loss/test']:.4f} nats" in printed
+    (validated,) = _trainer(tmp_path).validate(model, datamodule=data, verbose=False)
+    assert validated["loss/val"] != result["loss/test"]
+    _trainer(tmp_path, HeldOutText()).fit(make_model(), datamodule=make_data(test_fraction=0.0))
+    assert "test loss" not in capsys.readouterr().out
+
+
+def test_contexts_of_the_verb_test_hold_test_text(tmp_path: Path, make_data: Any, make_model: Any) -> None:
+    data, model = make_data(), make_model()
+    ablation = PositionAblation(multiples=[1], windows=2)
+    found = {}
+    for verb in ("validate", "test"):
+        getattr(_trainer(tmp_path, ablation), verb)(model, datamodule=data, verbose=False)
+        found[verb] = ablation.losses[0].nats
+    assert found["validate"] != found["test"]
 
 
 def test_flags_and_lists_become_text_for_the_hparams_tab() -> None:

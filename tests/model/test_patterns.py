@@ -36,6 +36,7 @@ DRAWN: list[Pattern] = [
 ]
 RULES: list[Pattern] = [
     *DRAWN,
+    *(patterns.build(name) for name in patterns.PATTERNS if name not in ("causal", "window")),  # those stand in DRAWN
     Window(w=1),
     Window(w=100),
     Sinks(n=0),

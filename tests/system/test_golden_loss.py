@@ -34,6 +34,7 @@ OPTIONS = [
     "--data.batch_size=4",
     "--data.meta_fraction=0.1",
     "--data.meta_placement=random",
+    "--data.meta_length=grow",
     "--data.seed=11",
     "--data.num_workers=0",
     "--trainer.precision=32-true",

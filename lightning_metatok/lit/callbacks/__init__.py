@@ -7,6 +7,7 @@ from lightning_metatok.lit.callbacks.curriculum import Curriculum
 from lightning_metatok.lit.callbacks.dashboard import Dashboard
 from lightning_metatok.lit.callbacks.environment import Environment
 from lightning_metatok.lit.callbacks.final_table import FinalTable
+from lightning_metatok.lit.callbacks.held_out import HeldOutText
 from lightning_metatok.lit.callbacks.memory import Memory
 from lightning_metatok.lit.callbacks.nonfinite import NonFinite
 from lightning_metatok.lit.callbacks.predictions import PredictionWriter
@@ -22,6 +23,7 @@ __all__ = [
     "Dashboard",
     "Environment",
     "FinalTable",
+    "HeldOutText",
     "Memory",
     "NonFinite",
     "PredictionWriter",

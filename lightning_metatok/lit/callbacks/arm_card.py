@@ -6,11 +6,15 @@
     meta        yes      among marks                 -
     matched     yes      causal, over all tokens     the same parameters, more FLOPs
 
+`scored_text` says what the validation loss is measured on, and `trained_text` what is read first: each is a fingerprint
+without meta-tokens, so that arms whose numbers may be compared have the same.
+
 Arms are compared at equal SOURCE tokens: marks are a means, not text, and what they cost belongs to the tokens beside
 them. Source: arXiv 2509.16278, figure 1, whose baselines lack the controls above.
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,13 +24,16 @@ from lightning_metatok.data import Batch
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.callbacks.offers import CardFacts, offered
 from lightning_metatok.lit.data.protocol import Data, data_of
+from lightning_metatok.lit.micro_steps import micro_step
 from lightning_metatok.lit.run.loggers import log_folder
-from lightning_metatok.lit.trainer import micro_step
+from lightning_metatok.lit.spending import flops_per_prompt, training_flops
 from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
 from lightning_metatok.model.attention import patterns
 
 ARM = "arm.json"
 USUAL_PATTERN = "causal"
+FIRST = 64
+"""Windows of text, or prompts, that stand for the order of the training text."""
 
 
 class ArmCard(Callback):
@@ -111,27 +118,6 @@ class ArmCard(Callback):
         self._logged = state_dict.get("logged", 0)
 
 
-def training_flops(
-    model: MetaTransformer,
-    *,
-    tokens: float,
-    source_tokens: float,
-    scored: float,
-    length: float,
-) -> float:
-    """Return the FLOPs, forward and backward, of training on prompts of the mean `length`.
-
-    Args:
-        model: whose `flops_per_token` counts, with the head at every position.
-        tokens: tokens, marks included and filling not. source_tokens: those that are no marks.
-        scored: positions that logits are computed at; the head costs nothing elsewhere.
-        length: tokens of a prompt, on average.
-    """
-    each = model.flops_per_token(round(length), 1 - source_tokens / tokens)
-    head = 6 * model.config.vocab_size * model.config.d_model
-    return each * tokens - head * (tokens - scored)
-
-
 def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     """Return the contents of `arm.json`.
 
@@ -139,9 +125,7 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     """
     length, marks = data.mean_length, data.marks_per_prompt
     differs = differences(model.config, data.placement if marks else "none")
-    flops = training_flops(
-        model, tokens=length, source_tokens=length - marks, scored=data.scored_per_prompt, length=length
-    )
+    flops = flops_per_prompt(model, data)
     return {
         "arm": arm_name(differs, data.usual_placement),
         "differs": differs,
@@ -154,6 +138,8 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
         "marks_per_prompt": marks,
         "mean_length": length,
         "longest": data.block_length,
+        "scored_text": asdict(data.scored_text()),
+        "trained_text": {"fingerprint": data.trained_text(FIRST).fingerprint, "windows": FIRST},
     }
 
 

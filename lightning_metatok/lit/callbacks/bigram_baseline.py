@@ -1,6 +1,6 @@
 """The bar that a language model must clear: a bigram model counted on the same training tokens.
 
-Its validation loss is drawn as a flat line beside the model's, over the same validation text.
+Its validation loss is drawn as a flat line beside the model's, over the same tokens: those that the model is scored on.
 """
 
 import math
@@ -36,11 +36,11 @@ class BigramBaseline(Callback):
         tokens = np.asarray(data.store.stream("train")[: self.max_tokens])
         bigram = fit_bigram(tokens, data.tokenizer.vocab_size, lambda: heed(trainer, LOST))
         nll, n_targets, n_bytes = 0.0, 0, 0
-        for source in data.validation_source():
+        for before, target in data.scored_pairs():
             heed(trainer, LOST)
-            nll += float(bigram.nll(source[:-1], source[1:]).sum())
-            n_targets += len(source) - 1
-            n_bytes += int(data.tokenizer.bytes_V[source[1:]].sum())
+            nll += float(bigram.nll(before, target).sum())
+            n_targets += len(target)
+            n_bytes += int(data.tokenizer.bytes_V[target].sum())
         self.values = {"loss/bigram": nll / n_targets, "bits_per_byte/bigram": nll / math.log(2) / n_bytes}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -51,7 +51,7 @@ class NonFinite(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Keep the loss, on its device."""
-        self._losses.append(loss.detach() * trainer.accumulate_grad_batches)
+        self._losses.append(pl_module.loss_of_micro_batch)  # type: ignore[arg-type]
 
     def on_gradient_norm(
         self,

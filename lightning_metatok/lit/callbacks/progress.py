@@ -23,7 +23,7 @@ from rich.progress import (
 
 from lightning_metatok.data import Batch
 from lightning_metatok.lit.data.protocol import data_of
-from lightning_metatok.lit.trainer import micro_step
+from lightning_metatok.lit.micro_steps import micro_step
 
 
 def _bar(text: str, console: Console) -> Progress:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.data import Batch
 from lightning_metatok.lit.data.protocol import data_of
-from lightning_metatok.lit.trainer import micro_step
+from lightning_metatok.lit.micro_steps import micro_step
 
 WINDOWS = ("_time", "_batches", "_samples", "_lengths", "_flops")
 """Where Lightning keeps a window, which it cannot save."""

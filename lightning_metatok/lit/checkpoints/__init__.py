@@ -2,3 +2,5 @@
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run that they lie in."""
+CONFIG = "config.yaml"
+"""Beside that folder: what the run was told."""

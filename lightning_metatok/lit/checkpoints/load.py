@@ -4,13 +4,19 @@ from pathlib import Path
 
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, config_of, tokenizer_of, weights_of
 from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.model import MetaTransformer
 
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, MetaTokenizer]:
-    """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries.
+    """The transformer of a checkpoint, ready to evaluate, and the tokenizer that it carries. As `load_trained`."""
+    return load_trained(path, trust=trust)[:2]
+
+
+def load_trained(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, MetaTokenizer, marks.Marks | None]:
+    """What `load_model` returns, and where marks stood in training, as far as something says it.
 
     Args:
         path: Of the checkpoint.
@@ -29,6 +35,7 @@ def load_model(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, Met
         raise UserError(
             f"{source}: its tokenizer has {n_ids} ids, its model {config.vocab_size}; expected at least as many"
         )
+    found = marks.marks_of(checkpoint, path, source)
     model = MetaTransformer(config)
     model.load_state_dict(weights_of(checkpoint))
-    return model.eval(), tokenizer
+    return model.eval(), tokenizer, found

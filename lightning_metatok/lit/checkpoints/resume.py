@@ -65,16 +65,16 @@ def check_same_run(
         if theirs.get(key) != mine.get(key) and not any(fnmatch(key, pattern) for pattern in free)
     ]
     if theirs.get("data.batch_size") != mine.get("data.batch_size") and "data.batch_size" not in allowed:
-        ranks = _ranks(trainer)
-        if ranks is not None and saved["world_size"] * theirs["data.batch_size"] != ranks * mine["data.batch_size"]:
+        n = ranks(trainer)
+        if n is not None and saved["world_size"] * theirs["data.batch_size"] != n * mine["data.batch_size"]:
             was = f"was {theirs['data.batch_size']} on {saved['world_size']} ranks"
-            changed.append(f"data.batch_size={mine['data.batch_size']} on {ranks} ranks ({was})")
+            changed.append(f"data.batch_size={mine['data.batch_size']} on {n} ranks ({was})")
     if changed:
         keys = ",".join(part.split("=")[0] for part in changed)
         raise UserError(f"{'; '.join(changed)}: expected the values of the run; --allow_changed=[{keys}] allows these")
 
 
-def _ranks(trainer: Mapping[str, Any]) -> int | None:
+def ranks(trainer: Mapping[str, Any]) -> int | None:
     """Processes that the trainer will use, where its options say so."""
     devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes") or 1
     if devices in ("auto", None) and trainer.get("accelerator") in ("auto", "cpu", None):

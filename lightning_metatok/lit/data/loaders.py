@@ -4,7 +4,7 @@ step     0   1   2  ...  15 | 16  ...            a worker makes a window of 16 s
 window   0                  | 1                  and the batches are cut and filled up here
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,23 @@ class StepLoader:
         self,
         windows: list[Windows],
         schedule: Schedule,
-        first: int,
+        first: int | Callable[[], int],
         every: int,
         num_workers: int,
         counts: dict[int, Counts],
     ) -> None:
-        """`windows` of each phase; `every` micro-steps are an optimiser step; `counts` is told what batches hold."""
+        """Take what the batches are made of.
+
+        Args:
+            windows: of each phase. schedule: of the phases. first: a micro-step, or a function that is asked for it
+                whenever batches begin. every: micro-steps of an optimiser step. num_workers: processes.
+            counts: told what batches hold.
+        """
         self.windows, self.schedule, self.first, self.every = windows, schedule, first, every
         self.num_workers, self.counts = num_workers, counts
 
     def __iter__(self) -> Iterator[Batch]:
-        step, phase = self.first, -1
+        step, phase = self.first() if callable(self.first) else self.first, -1
         window: Window | None = None
         while True:
             number, row = divmod(step, STEPS)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_metatok.data import Batch, InjectionRule, MetaTokenizer, TokenStore
 from lightning_metatok.data.examples import Examples
+from lightning_metatok.data.scored import ScoredText
 from lightning_metatok.tasks import Task
 from lightning_metatok.tasks.curriculum import Schedule
 from lightning_metatok.tasks.stream import Counts
@@ -81,6 +82,12 @@ class Data(Protocol):
 
     def too_long(self, limit: int) -> str:
         """Return what to say of samples longer than a table of `limit` positions."""
+
+    def scored_text(self) -> ScoredText:
+        """Return what the validation loss is measured on, whatever meta-tokens stand between."""
+
+    def trained_text(self, windows: int) -> ScoredText:
+        """Return what the first `windows` samples of training are scored on, in their order."""
 
 
 class TextData(Data, Protocol):

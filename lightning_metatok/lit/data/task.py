@@ -8,7 +8,7 @@ A batch is a pure function of (seed, step, rank, phase), and the phase of a step
 that any number of workers gives the same batches and a run may go on at any step.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +20,14 @@ from lightning_metatok.data.blocks import prepare_tokens
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.examples import ANSWER, META, Examples
 from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
+from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_examples
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.data.held_out import APART, HeldOut, counting_bar
 from lightning_metatok.lit.data.loaders import OnceEach, StepLoader, once_each
 from lightning_metatok.lit.data.phases import rendering_of, task_of_phase
 from lightning_metatok.lit.data.protocol import TaskData
 from lightning_metatok.lit.data.text import say_of_data
+from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks import TASKS, Task, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
 from lightning_metatok.tasks.sets import prepared_examples
@@ -275,6 +277,15 @@ class TaskDataModule(LightningDataModule):
             return self._sources[-1].samples(np.arange(SAMPLE))
         return self.target.examples(SAMPLE, self.seed)
 
+    def scored_text(self) -> ScoredText:
+        """What the validation loss is measured on: the held-out prompts without marks, and their answers."""
+        return scored_text(windows_of_examples(self._validation()), self.tokenizer.bytes_V)
+
+    def trained_text(self, windows: int) -> ScoredText:
+        """The first `windows` training prompts of the target, without marks."""
+        some = self._sample.take(np.arange(min(windows, len(self._sample))))
+        return scored_text(windows_of_examples(some), self.tokenizer.bytes_V)
+
     def too_long(self, limit: int) -> str:
         """What to say of prompts longer than a table of `limit` positions."""
         if self.coupled:
@@ -320,7 +331,8 @@ class TaskDataModule(LightningDataModule):
             Windows(source, self.seed, self.batch_size, trainer.global_rank, trainer.world_size)
             for source in self._sources
         ]
-        return StepLoader(windows, self.schedule, trainer.global_step * every, every, self.num_workers, self._counts)
+        first = partial(next_micro_step, trainer)
+        return StepLoader(windows, self.schedule, first, every, self.num_workers, self._counts)
 
     def val_dataloader(self) -> DataLoader:
         """The validation prompts, each once."""

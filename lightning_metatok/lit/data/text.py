@@ -6,6 +6,7 @@ workers gives the same batches.
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,11 +28,13 @@ from lightning_metatok.data import (
     TokenStore,
     prepare,
 )
-from lightning_metatok.data.corpora import SPLITS
+from lightning_metatok.data.corpora import Split
 from lightning_metatok.data.injection import Length
+from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_batches
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.data.protocol import TextData
 from lightning_metatok.lit.data.workers import make_loader
+from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks.stream import Counts
 
 
@@ -50,7 +53,7 @@ class MetaTokenDataModule(LightningDataModule):
         meta_fraction: float = 0.1,
         meta_placement: str = "random",
         meta_placement_options: dict[str, Any] = {},  # noqa: B006  (never changed; the CLI reads the default)
-        meta_length: Length = "within",
+        meta_length: Length = "grow",
         retarget: bool = False,
         separate_documents: bool = False,
         seed: int = 1337,
@@ -61,12 +64,13 @@ class MetaTokenDataModule(LightningDataModule):
         """Describe the data; nothing is read yet.
 
         Args:
-            block_size: Tokens in a block, T; meta-tokens included unless meta_length=grow.
+            block_size: Source tokens in a block, S; with meta_length=within meta-tokens are among them.
             batch_size: Blocks in a micro-batch on one device.
-            meta_fraction: Share of meta-tokens in a block, 0 to 0.5; M = floor(fraction * T).
+            meta_fraction: Meta-tokens in a block, as a share of block_size, 0 to 0.5; M = floor(fraction * block_size).
             meta_placement: Where meta-tokens go: random, periodic, punctuation (behind it), fixed, or a dotted path.
             meta_placement_options: Options of the placement, such as the slots of fixed; its file lists them.
-            meta_length: within keeps the block at block_size and crops the source; grow lengthens the block by M.
+            meta_length: grow lengthens the block by M, so that every arm reads and is scored on the same text; within
+                keeps the block at block_size and crops the source, so that arms are not comparable.
             retarget: Score a source token before a meta-token on the next SOURCE token, instead of not at all.
             separate_documents: Documents packed into one block do not see each other, and positions restart.
             seed: Seed of the order of blocks and of the places of meta-tokens.
@@ -151,11 +155,9 @@ class MetaTokenDataModule(LightningDataModule):
     def summary(self) -> str:
         """The data in one line."""
         added = f" ({' and '.join(self.tokenizer.added)} added)" if self.tokenizer.added else ""
-        train, validation = (self.store.n_tokens(split) for split in SPLITS)
-        return (
-            f"{self.config.name}, {train:,} train and {validation:,} validation tokens "
-            f"({validation / (train + validation):.1%}), {self.tokenizer.vocab_size:,} ids{added}"
-        )
+        counts = {split: self.store.n_tokens(split) for split in self.store.splits}
+        shares = [f"{n:,} {split} ({n / sum(counts.values()):.1%})" for split, n in counts.items()]
+        return f"{self.config.name}, {', '.join(shares)} tokens, {self.tokenizer.vocab_size:,} ids{added}"
 
     # -- preparation
 
@@ -173,7 +175,11 @@ class MetaTokenDataModule(LightningDataModule):
         """
         self.prepare_data()
         PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))
-        self._builder(self._validation(), shuffle=False).batch(0)
+        if stage == "test" and self._split("test") != "test":
+            say_of_data(
+                "warning: there is no text to test on (data.test_fraction, data.test_corpus): it is validated on"
+            )
+        self._builder(self._evaluation("test" if stage == "test" else "validation"), shuffle=False).batch(0)
 
     # -- loaders
 
@@ -182,39 +188,68 @@ class MetaTokenDataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         builder = self._builder(PackedBlocks(self.store, "train", self.rule.source_length(self.block_size)))
-        first = trainer.global_step * trainer.accumulate_grad_batches
+        first = partial(next_micro_step, trainer)
         return self._loader(StepDataset(builder, trainer.global_rank, trainer.world_size), StepSampler(first, None))
 
     def val_dataloader(self) -> DataLoader:
         """`validation_blocks` blocks, spread evenly over the validation text, always with the same meta-tokens."""
-        builder = self._builder(self._validation(), shuffle=False)
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(StepDataset(builder, rank, world_size), StepSampler(0, builder.n_steps(world_size)))
+        return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> DataLoader:
-        """The same text as validation: the corpora here have two splits."""
-        return self.val_dataloader()
+        """As many blocks of the test text; of the validation text, where there is none to test on."""
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
         """The same blocks as validation."""
         return self.val_dataloader()
 
+    def _evaluation_loader(self, split: Split) -> DataLoader:
+        builder = self._builder(self._evaluation(split), shuffle=False)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self._loader(StepDataset(builder, rank, world_size), StepSampler(0, builder.n_steps(world_size)))
+
     def validation_source(self) -> Iterator[NDArray[np.int64]]:
-        """Source tokens of every validation block, without meta-tokens; for baselines on the same text."""
-        blocks = self._validation()
+        """Source tokens of every validation block, without meta-tokens."""
+        blocks = self._evaluation("validation")
         for index in range(len(blocks)):
             yield blocks.tokens(np.array([index]))[0].numpy()
 
+    def scored_pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Of every validation block the source tokens that models are scored on, and the one before each.
+
+        For baselines on the same text.
+        """
+        blocks = self._evaluation("validation")
+        for index in range(len(blocks)):
+            here = np.array([index])
+            source_S, scored_S = blocks.tokens(here)[0].numpy(), np.ones(blocks.length - 1, dtype=np.bool_)
+            if self.separate_documents:
+                scored_S &= np.diff(blocks.document_ids(here)[0].numpy()) == 0
+            yield source_S[:-1][scored_S], source_S[1:][scored_S]
+
+    def scored_text(self) -> ScoredText:
+        """What the validation loss is measured on, with all blocks on one rank."""
+        builder = self._builder(self._evaluation("validation"), shuffle=False)
+        batches = (builder.batch(step) for step in range(builder.n_steps()))
+        return scored_text(windows_of_batches(batches), self.tokenizer.bytes_V)
+
+    def trained_text(self, windows: int) -> ScoredText:
+        """The first `windows` blocks of source text that are trained on, on all ranks together."""
+        blocks = PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))
+        order = self._builder(blocks).shuffled(np.arange(windows))
+        return scored_text(((ids, ids[:0]) for ids in blocks.tokens(order).numpy()), self.tokenizer.bytes_V)
+
     def context_batches(self, multiple: int, *, windows: int, largest: int) -> list[Batch]:
-        """Validation batches of blocks `multiple` times as long as in training.
+        """Batches of blocks `multiple` times as long as in training: of test text in `test`, else of validation text.
 
         For every `multiple` up to `largest` they cover the same `windows` stretches of text (up to rounding: a stretch
         of `largest` training blocks), so that losses at different lengths can be compared.
 
         Returns:
-            Batches of about as many tokens as in training; none if the validation text is shorter than one window.
+            Batches of about as many tokens as in training; none if the text is shorter than one window.
         """
-        n_tokens = self.store.n_tokens("validation")
+        split = self._split("test" if self.trainer and self.trainer.state.fn == "test" else "validation")
+        n_tokens = self.store.n_tokens(split)
         window = largest * self.rule.source_length(self.block_size)
         windows = min(windows, n_tokens // window)
         if windows == 0:
@@ -222,17 +257,29 @@ class MetaTokenDataModule(LightningDataModule):
         length = self.rule.source_length(multiple * self.block_size)
         parts = np.arange(largest // multiple) * length
         starts = (_spread(windows, n_tokens - window)[:, None] + parts).reshape(-1)
-        blocks = PackedBlocks(self.store, "validation", length, starts)
+        blocks = PackedBlocks(self.store, split, length, starts)
         builder = self._builder(blocks, shuffle=False, multiple=multiple)
         return [builder.batch(step) for step in range(builder.n_steps())]
 
-    def _validation(self) -> PackedBlocks:
-        length = self.rule.source_length(self.block_size)
-        every = PackedBlocks(self.store, "validation", length)
+    @property
+    def can_test(self) -> bool:
+        """Whether there is text to test on: a block of it on each rank."""
+        if "test" not in self.store.splits:
+            return False
+        ranks = self.trainer.world_size if self.trainer else 1
+        return self.store.n_tokens("test") >= ranks * self.rule.source_length(self.block_size)
+
+    def _split(self, wanted: Split) -> Split:
+        return wanted if wanted in self.store.splits else "validation"
+
+    def _evaluation(self, wanted: Split) -> PackedBlocks:
+        """`validation_blocks` windows of source text, spread evenly."""
+        split, length = self._split(wanted), self.rule.source_length(self.block_size)
+        every = PackedBlocks(self.store, split, length)
         if self.validation_blocks is None or self.validation_blocks >= len(every):
             return every
-        starts = _spread(self.validation_blocks, self.store.n_tokens("validation") - length)
-        return PackedBlocks(self.store, "validation", length, starts)
+        starts = _spread(self.validation_blocks, self.store.n_tokens(split) - length)
+        return PackedBlocks(self.store, split, length, starts)
 
     def _builder(self, blocks: PackedBlocks, *, shuffle: bool = True, multiple: int = 1) -> BatchBuilder:
         return BatchBuilder(

@@ -9,10 +9,9 @@ from types import TracebackType
 from lightning_metatok.errors import UserError
 from lightning_metatok.event_file import PATTERN
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.checkpoints import CHECKPOINTS
+from lightning_metatok.lit.checkpoints import CHECKPOINTS, CONFIG
 from lightning_metatok.yaml_files import as_text, read_text
 
-CONFIG = "config.yaml"
 FILES = (CONFIG, "tokenizer.json", "metrics.jsonl", "arm.json", "environment.json", "run.lock", "run.png",
          "ablation.png")  # fmt: skip
 FOLDERS = (CHECKPOINTS, "nonfinite", "logs", "put-aside")

@@ -1,0 +1,62 @@
+"""Which text a run is scored on, in a few numbers: what two runs must share before their losses are compared.
+
+    arm        window of the block              scored, in order
+    plain      the cat sat down                 cat sat down
+    pause      the M cat sat M down             cat sat down
+    within     the M cat sat                    cat sat                 another fingerprint: less text
+
+Meta-tokens are left out, so that every arm of the same windows has the same fingerprint, wherever they stand and
+however many there are. What is scored twice (`data.retarget`) counts twice.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_metatok.data.batch import NOT_SCORED, Batch
+from lightning_metatok.data.examples import META, Examples
+
+Ids = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """`fingerprint`: hex digits; `targets`: scored tokens; `bytes_per_target`: UTF-8 bytes of one, on average."""
+
+    fingerprint: str
+    targets: int
+    bytes_per_target: float
+
+
+def scored_text(windows: Iterable[tuple[Ids, Ids]], bytes_V: Tensor) -> ScoredText:
+    """Return what stands for the text of `windows`: (source tokens, scored tokens in order) of each.
+
+    Args:
+        bytes_V: UTF-8 bytes of each token id.
+    """
+    digest, targets, n_bytes, sizes = xxhash.xxh3_128(), 0, 0, bytes_V.numpy()
+    for source, scored in windows:
+        for ids in (source, scored):
+            digest.update(np.array([len(ids)], dtype="<i8").tobytes() + np.asarray(ids).astype("<i8").tobytes())
+        targets += len(scored)
+        n_bytes += int(sizes[scored].sum())
+    return ScoredText(digest.hexdigest(), targets, n_bytes / max(1, targets))
+
+
+def windows_of_batches(batches: Iterable[Batch]) -> Iterable[tuple[Ids, Ids]]:
+    """Yield (source tokens, scored tokens) of every row."""
+    for batch in batches:
+        rows = zip(batch.tokens_BT.numpy(), batch.meta_mask_BT.numpy(), batch.targets_BT.numpy(), strict=True)
+        for tokens_T, meta_T, targets_T in rows:
+            yield tokens_T[~meta_T], targets_T[targets_T != NOT_SCORED]
+
+
+def windows_of_examples(examples: Examples) -> Iterable[tuple[Ids, Ids]]:
+    """Yield (prompt and answer without marks, answer) of every example."""
+    for i in range(len(examples)):
+        example = examples[i]
+        yield example.tokens[(example.flags & META) == 0], example.answer
