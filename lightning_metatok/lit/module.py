@@ -250,7 +250,7 @@ class MetaTokenLM(LightningModule):
         self.loss_of_micro_batch = whole_loss.detach()
         if not StepMean.is_needed(self.trainer):
             return whole_loss
-        counts = self.trainer.datamodule.counts(micro_step(self.trainer, batch_idx))  # type: ignore[attr-defined]
+        counts = data_of(self.trainer).counts(micro_step(self.trainer, batch_idx))
         shared = (counts.scored or counts.tokens) / self.trainer.world_size
         return self.step_mean.weighted(sum_of_losses, scored, shared)
 

@@ -4,6 +4,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metatok.console import printer
+from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
 
 
@@ -16,7 +17,7 @@ class HeldOutText(Callback):
     @torch.no_grad()
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, on all ranks together."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = text_of(trainer)
         if not data.can_test:
             return
         metric = SourceTokenLoss().to(pl_module.device)

@@ -1,6 +1,7 @@
 """The folder of a run's checkpoints: which there are, which of them counts, and which stay."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from lightning_metatok.lit.checkpoints.io import NAME, TEMPORARY, RunCheckpointI
 
 LAST = "last.ckpt"
 """A link to the newest that is complete."""
+LEFT = re.compile(rf"{re.escape(TEMPORARY)}.*|\.tmp\w{{6}}")
+"""What a kill leaves: files of `checkpoints.io`, and the temporary one that safetensors makes for itself."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def forget_after(folder: Path, step: int) -> None:
                 if NAME.fullmatch(name) and name.partition(".")[0] == path.stem:
                     put_aside(folder / name)
     for name in _names(folder):
-        if name.startswith(TEMPORARY):
+        if LEFT.fullmatch(name):
             if (folder / name).is_dir():  # shards
                 shutil.rmtree(folder / name)
             else:

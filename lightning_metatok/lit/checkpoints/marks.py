@@ -62,7 +62,7 @@ def rule_for(marks: Marks | None, fraction: float | None, placement: str | None)
             )
     usual = marks.placement if marks.placement in FREE else "random"
     share = marks.fraction if fraction is None else fraction
-    return InjectionRule(fraction=share, placement=placement or usual), ""  # type: ignore[arg-type]
+    return InjectionRule(fraction=share, placement=placement or usual), ""
 
 
 def marks_of(checkpoint: Mapping[str, Any], path: Path, source: str) -> Marks | None:
@@ -91,7 +91,7 @@ def _checked(found: Any, source: str) -> Marks:
     fraction, placement = (
         found.get(name) if isinstance(found, Mapping) else None for name in ("fraction", "placement")
     )
-    share = isinstance(fraction, int | float) and not isinstance(fraction, bool) and 0 <= fraction <= 0.5
-    if not share or not isinstance(placement, str):
-        raise UserError(f"{source} holds {found!r}; expected a share of meta-tokens from 0 to 0.5 and their placement")
-    return Marks(float(fraction), placement)
+    is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if is_number and 0 <= float(fraction or 0) <= 0.5 and isinstance(placement, str):
+        return Marks(float(fraction or 0), placement)
+    raise UserError(f"{source} holds {found!r}; expected a share of meta-tokens from 0 to 0.5 and their placement")

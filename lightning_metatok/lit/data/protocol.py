@@ -11,6 +11,7 @@ from typing import Protocol, cast
 import numpy as np
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
 from lightning_metatok.data import Batch, InjectionRule, MetaTokenizer, TokenStore
 from lightning_metatok.data.examples import Examples
@@ -103,8 +104,15 @@ class TextData(Data, Protocol):
     rule: InjectionRule
     store: TokenStore
 
-    def validation_source(self) -> Iterator[NDArray[np.int64]]:
-        """Source tokens of every validation block, without meta-tokens."""
+    @property
+    def can_test(self) -> bool:
+        """Whether there is text that nothing is chosen by."""
+
+    def test_dataloader(self) -> DataLoader:
+        """Blocks of that text."""
+
+    def scored_pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Of every validation block the source tokens that models are scored on, and the one before each."""
 
     def context_batches(self, multiple: int, *, windows: int, largest: int) -> list[Batch]:
         """Validation batches of blocks `multiple` times as long, over the same text for every `multiple`."""

@@ -15,18 +15,16 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_corpus
-from lightning_metatok.data.blocks import prepare_tokens
+from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.examples import ANSWER, META, Examples
-from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
 from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_examples
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.data.held_out import APART, HeldOut, counting_bar
 from lightning_metatok.lit.data.loaders import OnceEach, StepLoader, once_each
 from lightning_metatok.lit.data.phases import rendering_of, task_of_phase
 from lightning_metatok.lit.data.protocol import TaskData
-from lightning_metatok.lit.data.text import say_of_data
+from lightning_metatok.lit.data.wording import read_text
 from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks import TASKS, Task, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
@@ -129,7 +127,8 @@ class TaskDataModule(LightningDataModule):
         if self.tasks:
             return
         if self.rendering == "text":
-            self.tokenizer = self._text_tokenizer()
+            needs_text = TASKS.resolve(self.task_name).needs_haystack
+            self.tokenizer, self._store = read_text(self.config, self.carried, needs_text=needs_text)
         else:
             self.tokenizer = symbol_tokenizer(*read_symbols(self.options.get("symbols")))
         self.tasks = tuple(
@@ -145,23 +144,6 @@ class TaskDataModule(LightningDataModule):
             )
             for number, phase in enumerate(self.schedule.phases)
         )
-
-    def _text_tokenizer(self) -> MetaTokenizer:
-        cache = cache_folder(self.config.cache_dir)
-        needs_text = TASKS.resolve(self.task_name).needs_haystack
-        if self.carried is not None and self.config.tokenizer is None and not needs_text:
-            return self.carried
-        corpus = open_corpus(self.config)
-        with progress_bar() as progress:
-            if self.carried is not None and self.config.tokenizer is None:
-                tokenizer = self.carried
-            else:
-                tokenizer = get_tokenizer(self.config, corpus, cache, progress)
-            if needs_text:
-                self._store = prepare_tokens(corpus, tokenizer, cache, progress)
-        if self._store is not None:
-            tell(corpus, self._store, say_of_data)
-        return tokenizer
 
     def setup(self, stage: str) -> None:
         """Make what `stage` needs, and a window of each phase: what cannot work comes to light now.

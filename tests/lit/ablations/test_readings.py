@@ -102,7 +102,7 @@ def test_every_reading_is_measured_in_its_order_and_as_it_says(tmp_path: Path, m
 @pytest.mark.parametrize("position", [name for name, family in FAMILIES.items() if not family.needs_task_ids])
 def test_every_encoding_reads_shuffled_positions(position: str, make_data: Any, make_model: Any) -> None:
     """Which may stand behind the query that reads them: a distance may be negative."""
-    model = make_model(position=position, max_positions=80).eval()
+    model = make_model(position=position, max_positions=128).eval()
     batch = batches(make_data)[0]
     read, drop = READINGS["shuffled"]().change(batch, "both")
     with torch.no_grad():

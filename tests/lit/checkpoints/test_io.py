@@ -79,6 +79,15 @@ def test_a_kill_at_any_moment_of_a_write_leaves_a_valid_checkpoint(tmp_path: Pat
         assert not list(tmp_path.glob(".tmp-*"))
 
 
+@pytest.mark.parametrize(("left", "goes"), [(".tmp-step-8", True), (".tmpEnDttu", True), (".tmpfiles.d", False)])
+def test_what_a_kill_leaves_goes_whoever_was_writing(tmp_path: Path, left: str, goes: bool) -> None:
+    """safetensors writes into a temporary file of its own, beside the target."""
+    save(tmp_path, 7)
+    (tmp_path / left).write_bytes(b"half")
+    forget_after(tmp_path, 7)
+    assert (tmp_path / left).exists() is not goes
+
+
 def test_a_kill_during_the_very_first_write_lets_a_run_begin_again(tmp_path: Path) -> None:
     """What a kill left half done is no damage: nothing was ever saved."""
     begun = 0
