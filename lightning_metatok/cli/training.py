@@ -36,6 +36,7 @@ from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.lit import MetaTokenLM, TaskDataModule, Trainer
+from lightning_metatok.lit.budget import read_budget
 from lightning_metatok.lit.callbacks import (
     Dashboard,
     FinalTable,
@@ -44,7 +45,6 @@ from lightning_metatok.lit.callbacks import (
     TokenProgress,
 )
 from lightning_metatok.lit.callbacks.checkpoint import stop, stops_at
-from lightning_metatok.lit.budget import read_budget
 from lightning_metatok.lit.checkpoints.contents import (
     TOKENIZER_KEY,
     check_resumable,
