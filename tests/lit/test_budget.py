@@ -111,12 +111,12 @@ def test_arms_of_one_budget_end_at_steps_of_their_own(text: list[str], tmp_path:
     steps = {}
     for arm in ("plain", "meta"):
         folder = tmp_path / arm
-        budget = ["--trainer.budget.flops=7e8", f"--run_dir={folder}"]
+        budget = ["--trainer.budget.source_tokens=3000", f"--run_dir={folder}"]
         out = succeed("fit", *text, f"--config={CONF / 'arm' / f'{arm}.yaml'}", *budget)
-        steps[arm], spent = curve(folder, "budget/flops")[-1]
+        steps[arm], spent = curve(folder, "budget/source_tokens")[-1]
         (said,) = [line for line in out.splitlines() if line.startswith("budget: ")]
-        assert f"FLOPs 7e+08 give {steps[arm]} steps of " in said
-        assert spent <= 7e8 < spent * (1 + 1 / steps[arm])
+        assert f"source tokens 3000 give {steps[arm]} steps of " in said
+        assert spent <= 3000 < spent * (1 + 1 / steps[arm])
         assert curve(folder, "loss/val")[-1][0] == steps[arm]
         checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert checkpoint["global_step"] == checkpoint["hyper_parameters"]["optimizer"]["decay_steps"] == steps[arm]
@@ -128,7 +128,7 @@ def test_arms_of_one_budget_end_at_steps_of_their_own(text: list[str], tmp_path:
 
 def test_a_run_goes_on_to_the_same_end(text: list[str], tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    budget = ["--trainer.budget.source_tokens=3000", "--checkpoint.every_n_steps=4"]
+    budget = ["--trainer.budget.source_tokens=3000", "--checkpoint.every_n_steps=4", "--checkpoint.keep_last=9"]
     succeed("fit", *text, *budget, f"--run_dir={whole}")
     first = whole / "checkpoints" / "step-4.ckpt"
     succeed("fit", *text, *budget, f"--run_dir={parts}", f"--ckpt_path={first}")

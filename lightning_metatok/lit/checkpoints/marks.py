@@ -91,7 +91,7 @@ def _checked(found: Any, source: str) -> Marks:
     fraction, placement = (
         found.get(name) if isinstance(found, Mapping) else None for name in ("fraction", "placement")
     )
-    share = isinstance(fraction, int | float) and not isinstance(fraction, bool) and 0 <= fraction <= 0.5
-    if not share or not isinstance(placement, str):
+    is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if not is_number or not 0 <= fraction <= 0.5 or not isinstance(placement, str):
         raise UserError(f"{source} holds {found!r}; expected a share of meta-tokens from 0 to 0.5 and their placement")
     return Marks(float(fraction), placement)
