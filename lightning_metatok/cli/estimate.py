@@ -151,6 +151,8 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     from lightning_metatok.cli.training import TrainingCLI
     from lightning_metatok.cli.training_parser import quiet
     from lightning_metatok.lit import MetaTokenDataModule
+    from lightning_metatok.lit.budget import read_budget
+    from lightning_metatok.lit.callbacks.arm_card import step_cost
     from lightning_metatok.model import MetaTransformer, TransformerConfig
 
     class Reader(TrainingCLI):
@@ -167,7 +169,8 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
         raise UserError(f"data.task={config['data']['task']}: expected a run on text; prompts of a task vary in length")
     trainer, known = config["trainer"], {field.name for field in fields(TransformerConfig)}
     form = format_of(str(trainer["precision"]))
-    if trainer["max_steps"] < 1:
+    budget = read_budget(trainer["budget"])
+    if trainer["max_steps"] < 1 and not budget.given:
         raise UserError(
             f"trainer.max_steps={trainer['max_steps']}: expected a number of steps: a run without end has no cost"
         )
@@ -198,6 +201,9 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
             f"model.position={config['model']['position']} transforms attention scores: that work, and the memory for "
             "it, is not counted, and may be a multiple of attention's own"
         )
+    steps = trainer["max_steps"]
+    if budget.given:
+        steps = budget.steps(step_cost(model, data, global_batch / data.batch_size))
     job = cost_model.job(
         model,
         form,
@@ -205,6 +211,6 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
         meta_share=data.meta_share,
         micro_batch=data.batch_size,
         global_batch=global_batch,
-        steps=trainer["max_steps"],
+        steps=steps,
     )
     return Planned(Path(config["run_dir"]).name, job, cost_model.parts(model), data.meta_share, notes)

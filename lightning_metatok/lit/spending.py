@@ -55,7 +55,7 @@ def training_flops(
     return each * tokens - head * (tokens - scored)
 
 
-def step_cost(model: MetaTransformer, data: Data, micro_batches: int) -> Cost:
+def step_cost(model: MetaTransformer, data: Data, micro_batches: float) -> Cost:
     """Return what an optimiser step of `micro_batches`, on all ranks together, costs on average.
 
     Exact for text; for a task, of training prompts of the target, the last phase of a curriculum.

@@ -49,7 +49,11 @@ NO_MATTER = {
 OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length", "data.meta_placement_options"}
 """Settings under `data` that may differ between conditions; all others say what is learned, and must not."""
 OF_THE_TRAINER = {
-    f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes")
+    f"trainer.{key}"
+    for key in (
+        *("accumulate_grad_batches", "gradient_clip_val", "precision", "devices", "num_nodes"),
+        *("budget.source_tokens", "budget.flops"),
+    )
 }
 
 WHOLE = ("task_options", "position_options", "pattern_options", "mechanism_options", "meta_placement_options")

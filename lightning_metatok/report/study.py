@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.report.runs import PLAIN, Condition, Run, conditions, read_run
+from lightning_metatok.report.runs import PLAIN, SEEDS, Condition, Run, conditions, read_run
 from lightning_metatok.report.scored_text import check_text
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def of_sweep(
     Args:
         table: a row a run, with its `name`, `state`, `seconds` and a column an axis.
         folders: of the runs, in the order of the rows.
-        axes: names of columns, `seed` among them: the axis whose values are the same condition.
+        axes: names of columns, `seed` among them: the axis whose values are the same condition. So are those of SEEDS.
 
     Raises:
         UserError: no run is finished, a folder is damaged, or runs are on different tasks or text.
@@ -92,7 +92,7 @@ def of_sweep(
     if DONE not in states:
         shown = ", ".join(f"{count} {state}" for state, count in left_out.items())
         raise UserError(f"{title}: expected at least one finished run, there are {shown or 'none'}")
-    others = [axis for axis in axes if axis != seed]
+    others = [axis for axis in axes if axis != seed and axis not in SEEDS]
     done = table["state"] == DONE
     varying = tuple(axis for axis in others if table.loc[done, axis].nunique(dropna=False) > 1)
     groups: dict[tuple[Any, ...], list[Run]] = {}

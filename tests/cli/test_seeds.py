@@ -8,6 +8,7 @@ import torch
 from lightning_metatok.cli.training import TrainingCLI, quiet
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM
+from tests.system.helpers import run, succeed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 BASES = ["debug.yaml", "task/list_recall_nano.yaml"]
@@ -72,3 +73,15 @@ def test_two_seeds_of_the_data_are_refused() -> None:
 def test_a_seed_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"^seed\.{name}=-1: expected a seed from 0 to 2\^63 - 1$"):
         built("debug.yaml", "meta", f"--seed.{name}=-1")
+
+
+def test_a_sweep_crosses_seeds_of_weights_and_data(tmp_path: Path) -> None:
+    axes = "grid: {seed.weights: [1, 2], seed.data: [1, 2, 3]}"
+    file = tmp_path / "seeds.yaml"
+    file.write_text(f"configs: [{CONF / 'debug.yaml'}]\n{axes}\nseeds: [7]\n", encoding="utf-8")
+    out = succeed("sweep", "plan", file)
+    assert "6 runs" in out
+    file.write_text(f"configs: [{CONF / 'debug.yaml'}]\ngrid: {{seed.weight: [1, 2]}}\nseeds: [7]\n", encoding="utf-8")
+    refused = run("sweep", "plan", file)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "seed.weights" in refused.err

@@ -15,7 +15,9 @@ import torch
 from lightning_metatok.cli.training import TrainingCLI, quiet
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenDataModule
+from lightning_metatok.lit.budget import Budget, Cost, read_budget
 from lightning_metatok.lit.callbacks.arm_card import arm_name, differences
+from lightning_metatok.lit.spending import step_cost
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.yaml_files import with_marks
 from tests.system.helpers import TINY_TASK, curve, run, succeed, write_corpus
@@ -80,8 +82,16 @@ NAMES = {
     "meta-finite-fill": "meta (fill -1e+09)",
     "shared": "meta (shared)",
     "some-layers": "meta (layers 1 3)",
+    "wider-plain": "plain",
+    "flops-plain": "plain",
 }
 """Files under conf/arm, and how a run with them is called."""
+PLAIN = {"plain", "wider-plain", "flops-plain"}
+"""Arms without marks."""
+OWN = {"wider-plain": {("model", "d_ff")}, "flops-plain": {("trainer", "budget")}}
+"""What an arm sets beside its point on the axes."""
+NO_BUDGET = "--trainer.budget.flops=null"
+"""For an arm that trains as long as a whole run costs."""
 OF_DATA = {"meta_fraction", "meta_placement"}
 """Keys under `data` that an arm may set."""
 ANY_DEPTH = "--model.mechanism_options.layers=[1]"
@@ -135,19 +145,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("paths", CASES)
 def test_a_config_trains_two_steps(paths: list[Path], corpus: Path, tmp_path: Path) -> None:
     configs = [f"--config={path}" for path in paths]
-    layers = [ANY_DEPTH] if paths[-1].stem == "some-layers" else []
+    layers = [ANY_DEPTH] if paths[-1].stem == "some-layers" else [NO_BUDGET] if paths[-1].stem == "flops-plain" else []
     succeed("fit", *configs, *SMALL, *layers, f"--data.corpus={corpus}", f"--run_dir={tmp_path}/run")
     assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
     assert len(curve(tmp_path / "run", "loss/val")) == 1
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     kept, dropped = (curve(tmp_path / "run", f"ablation/{name}_1x") for name in ("kept", "dropped"))
     assert len(kept) == 1
-    assert len(dropped) == (0 if "plain.yaml" in [path.name for path in paths] else 1)
+    assert len(dropped) == (0 if paths[-1].stem in PLAIN else 1)
 
 
 @pytest.mark.parametrize("arm", [pytest.param(path, id=path.stem) for path in ARMS])
 def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
-    layers = [ANY_DEPTH] if arm.stem == "some-layers" else []
+    layers = [ANY_DEPTH] if arm.stem == "some-layers" else [NO_BUDGET] if arm.stem == "flops-plain" else []
     succeed("fit", f"--config={NANO}", f"--config={arm}", *SMALL_TASK, *layers, f"--run_dir={tmp_path}/run")
     assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
     assert len(curve(tmp_path / "run", "accuracy/exact/val")) == 1
@@ -156,7 +166,7 @@ def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
     if arm.stem == "meta-every":
         assert marks_a_prompt > 2
     else:
-        assert marks_a_prompt == (0 if arm.stem == "plain" else 2)
+        assert marks_a_prompt == (0 if arm.stem in PLAIN else 2)
 
 
 def test_an_arm_for_tasks_is_refused_with_text_in_one_line(tmp_path: Path) -> None:
@@ -247,6 +257,29 @@ def test_the_arms_have_the_parameters_that_their_files_say() -> None:
     assert sizes["shared"] - sizes["pause"] == n_layers * d
 
 
+def test_wider_plain_has_the_parameters_of_meta_but_for_the_gains_of_its_norms() -> None:
+    meta, wider = (n_parameters(CONF / "base.yaml", CONF / "arm" / f"{name}.yaml") for name in ("meta", "wider-plain"))
+    assert (meta, wider) == (1_181_312, 1_180_800)
+    model = parse(CONF / "base.yaml")["model"]
+    assert meta - wider == model["n_layers"] * model["d_model"]
+
+
+def cost_of_a_step(name: str) -> Cost:
+    """What a step of an arm of base.yaml costs."""
+    config = of_arm(name, CONF / "base.yaml")
+    with torch.device("meta"):
+        model = MetaTransformer(transformer(config))
+    return step_cost(model, MetaTokenDataModule(**config["data"]), 1)
+
+
+def test_flops_plain_takes_the_flops_of_meta_to_within_a_step() -> None:
+    budget = read_budget(of_arm("flops-plain", CONF / "base.yaml")["trainer"]["budget"])
+    of_meta = parse(CONF / "base.yaml")["trainer"]["max_steps"] * cost_of_a_step("meta").flops
+    assert budget == Budget(flops=of_meta)
+    plain = cost_of_a_step("plain")
+    assert of_meta - plain.flops < budget.steps(plain) * plain.flops <= of_meta
+
+
 @pytest.mark.parametrize("base", [pytest.param(CONF / "base.yaml", id="text"), pytest.param(NANO, id="task")])
 def test_the_arms_differ_in_what_they_name_and_nothing_else(base: Path) -> None:
     named = {("data", key) for key in OF_DATA} | {("model", "attention_backend")}
@@ -260,7 +293,7 @@ def test_the_arms_differ_in_what_they_name_and_nothing_else(base: Path) -> None:
             (group, key) for group in ("data", "model", "trainer") for key in alone[group]
             if arm[group][key] != alone[group][key]
         }  # fmt: skip
-        assert differing <= named
+        assert differing <= named | OWN.get(path.stem, set())
     assert of_arm("meta", base) | {"config": None} == alone | {"config": None}
 
 

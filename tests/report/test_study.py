@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.report.lengths import question
-from lightning_metatok.report.study import of_runs
+from lightning_metatok.report.study import of_runs, of_sweep
 from tests.report.studies import ablation, answers, sweep
 from tests.written_runs import write_run
 
@@ -75,3 +76,23 @@ def test_what_was_logged_says_what_is_asked(
 ) -> None:
     asked = question(sweep(tmp_path, ["arm"], {("meta",): {1: last}}, metrics=metrics))
     assert (asked.names, asked.multiples, asked.higher_is_better) == (names, multiples, higher)
+
+
+def test_crossed_seeds_of_weights_and_data_are_runs_of_one_condition(tmp_path: Path) -> None:
+    rows, folders = [], []
+    for arm in ("meta", "plain"):
+        for weights, data in ((1, 1), (1, 2), (2, 1), (2, 2)):
+            folder = write_run(tmp_path / f"{arm}-{weights}-{data}", arm, seed=7, values=[0.2, 0.4])
+            with (folder / "config.yaml").open("a") as file:
+                file.write(f"seed: {{weights: {weights}, data: {data}}}\n")
+            row = {"name": folder.name, "state": "done", "seconds": 1.0, "arm": arm, "seed_everything": 7}
+            rows.append({**row, "seed.weights": weights, "seed.data": data})
+            folders.append(folder)
+    axes = ["arm", "seed.weights", "seed.data", "seed_everything"]
+    study = of_sweep(pd.DataFrame(rows), folders, axes, "seed_everything", title="crossed")
+    assert [(c.label, len(c.runs), len({run.seed for run in c.runs})) for c in study.conditions] == [
+        ("meta", 4, 4),
+        ("plain", 4, 4),
+    ]
+    meta, plain = ([run.seed for run in c.runs] for c in study.conditions)
+    assert meta == plain, "they pair"
