@@ -116,8 +116,9 @@ def with_marks(source_tokens: int) -> int:
 def followed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return `content` with each value ``${a.b}`` or ``${.b}`` replaced by the one that it points at.
 
-    ``${with_marks:...}`` is followed, too. What is no such reference stays as it is: ``${oc.env:KEY}``, a reference inside other text or to nothing. For what
-    reads many configurations that `fit` has parsed; OmegaConf, which knows all of it, is slow.
+    ``${with_marks:...}`` is followed, too. What is no such reference stays as it is: ``${oc.env:KEY}``, a reference
+    inside other text or to nothing. For what reads many configurations that `fit` has parsed; OmegaConf, which knows
+    all of it, is slow.
     """
 
     def at(path: Sequence[str]) -> Any:

@@ -10,8 +10,8 @@
 
 Of what is held out one half validates and the other tests (`test_fraction`), where no files named test and no
 `test_corpus` do. Which document is on which side follows from a hash of its text (of its path, for python-stdlib and
-training), so equal documents stay on one side and adding a document moves no other. All sources are streamed: nothing is written to disk
-here.
+training), so equal documents stay on one side and adding a document moves no other. All sources are streamed: nothing
+is written to disk here.
 """
 
 import functools
