@@ -152,7 +152,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     from lightning_metatok.cli.training_parser import quiet
     from lightning_metatok.lit import MetaTokenDataModule
     from lightning_metatok.lit.budget import read_budget
-    from lightning_metatok.lit.callbacks.arm_card import step_cost
+    from lightning_metatok.lit.spending import step_cost
     from lightning_metatok.model import MetaTransformer, TransformerConfig
 
     class Reader(TrainingCLI):

@@ -3,8 +3,8 @@
 jsonargparse resolves ``${model.d_model}`` and ``${oc.env:KEY}`` alike before anything is built. In config.yaml both
 stand as they were given: a longer rerun's schedule follows ``${trainer.max_steps}``. What else is kept of a
 configuration, in checkpoints and TensorBoard, has values to compare, but for those that come from outside
-(``${oc.env:...}``, or any other ``${NAME:...}`` but this project's own), directly or by another key: these are
-nobody's business.
+(``${oc.env:...}``, or any other ``${NAME:...}`` but this project's own), directly or by another key: these are nobody's
+business.
 """
 
 import json

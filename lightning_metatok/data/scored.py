@@ -25,7 +25,7 @@ Ids = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class ScoredText:
-    """`fingerprint`: hex digits; `targets`: scored tokens; `bytes_per_target`: UTF-8 bytes of one, on average."""
+    """`fingerprint`: hex digits; `targets`: how many tokens are scored; `bytes_per_target`: of UTF-8, on average."""
 
     fingerprint: str
     targets: int

@@ -15,6 +15,8 @@ from lightning_metatok.lit import MetaTokenLM
 from lightning_metatok.yaml_files import followed
 from tests.system.helpers import curve, lines, losses, succeed
 
+ARMS = Path(__file__).parents[2] / "conf" / "arm"
+
 ABLATION = [f"ablation/{positions}_{multiple}x" for multiple in (1, 2, 4) for positions in ("kept", "dropped")]
 
 
@@ -74,9 +76,9 @@ def test_metrics_hold_losses_ablation_speed_and_learning_rate(fitted: Path) -> N
 
 
 def test_tokens_are_counted_with_and_without_meta_tokens(fitted: Path) -> None:
-    n_blocks = 20 * 4  # steps, blocks a step; 6 of the 64 tokens of a block are meta-tokens
-    assert curve(fitted, "throughput/tokens")[-1][1] == n_blocks * 64
-    assert curve(fitted, "throughput/source_tokens")[-1][1] == n_blocks * (64 - 6)
+    n_blocks = 20 * 4  # steps, blocks a step; 6 meta-tokens beside the 64 source tokens of a block
+    assert curve(fitted, "throughput/tokens")[-1][1] == n_blocks * (64 + 6)
+    assert curve(fitted, "throughput/source_tokens")[-1][1] == n_blocks * 64
 
 
 def test_tensorboard_shows_the_same_numbers_as_metrics(fitted: Path, events: EventAccumulator) -> None:
@@ -153,7 +155,7 @@ def test_interpolation_follows_overrides_and_the_last_config_wins(quick: list[st
     assert last["hyper_parameters"]["d_ff"] == 48
     assert config["model"]["optimizer"]["decay_steps"] == 6
     assert config["data"]["batch_size"] == 2
-    assert curve(tmp_path / "run", "throughput/tokens")[-1] == (5, 5 * 2 * 64)
+    assert curve(tmp_path / "run", "throughput/tokens")[-1] == (5, 5 * 2 * 70)
 
 
 # -- the same again, and on
@@ -190,7 +192,7 @@ def test_accumulated_batches_count_and_resume_at_the_right_block(quick: list[str
     succeed("fit", *options, "--trainer.max_steps=5", f"--run_dir={tmp_path}/parts")
     last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
     succeed("fit", "--ckpt_path", last, "--trainer.max_steps=10")
-    assert torch.load(last, weights_only=True)["callbacks"]["Throughput"]["tokens"] == 10 * 2 * 4 * 64
+    assert torch.load(last, weights_only=True)["callbacks"]["Throughput"]["tokens"] == 10 * 2 * 4 * 70
     assert_bit_equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
 
 
@@ -210,11 +212,37 @@ def test_validate_finds_the_loss_of_the_fit(fitted: Path, checkpoint: Path) -> N
     assert f"val loss {curve(fitted, 'loss/val')[-1][1]:.4f}" in out
 
 
-def test_test_finds_the_ablation_of_the_fit(fitted: Path, checkpoint: Path) -> None:
+def test_validate_finds_the_ablation_of_the_fit_and_test_that_of_test_text(fitted: Path, checkpoint: Path) -> None:
+    succeed("validate", "--ckpt_path", checkpoint)
     succeed("test", "--ckpt_path", checkpoint)
     for name in ABLATION:
-        assert curve(fitted / "test", name)[-1][1] == curve(fitted, name)[-1][1]
+        assert curve(fitted / "validate", name)[-1][1] == curve(fitted, name)[-1][1]
+        assert curve(fitted / "test", name)[-1][1] != curve(fitted, name)[-1][1]
     assert (fitted / "test" / "ablation.png").is_file()
+
+
+def test_test_finds_the_loss_on_test_text_at_the_end_of_the_fit(fitted: Path, checkpoint: Path) -> None:
+    succeed("test", "--ckpt_path", checkpoint)
+    (at_end,) = curve(fitted, "loss/test")
+    assert at_end == curve(fitted / "test", "loss/test")[-1]
+    assert at_end[1] != curve(fitted, "loss/val")[-1][1]
+
+
+def test_arms_are_scored_on_the_same_text_and_within_says_that_it_is_not(quick: list[str], tmp_path: Path) -> None:
+    options = [*quick, "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--sample.max_new_tokens=1"]
+    arms = {
+        **{name: [f"--config={ARMS / name}.yaml"] for name in ("plain", "pause", "matched")},
+        "much": ["--data.meta_fraction=0.5", "--data.meta_placement=punctuation"],
+        "within": ["--data.meta_length=within"],
+    }
+    cards = {}
+    for name, arm in arms.items():
+        succeed("fit", *options, *arm, f"--run_dir={tmp_path / name}")
+        cards[name] = json.loads((tmp_path / name / "arm.json").read_text())
+    for key in ("scored_text", "trained_text"):
+        within = cards["within"][key].pop("fingerprint")
+        (same,) = {card[key]["fingerprint"] for name, card in cards.items() if name != "within"}
+        assert within != same
 
 
 def test_predictions_average_to_the_validation_loss(fitted: Path, checkpoint: Path) -> None:
@@ -222,7 +250,7 @@ def test_predictions_average_to_the_validation_loss(fitted: Path, checkpoint: Pa
     text = (fitted / "predict" / "predictions-0.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     assert [row["block"] for row in rows] == list(range(8))
-    assert all(len(row["tokens"]) == len(row["meta"]) == len(row["nll"]) == 64 for row in rows)
+    assert all(len(row["tokens"]) == len(row["meta"]) == len(row["nll"]) == 70 for row in rows)
     assert all(sum(row["meta"]) == 6 for row in rows)
     scored = [value for row in rows for value in row["nll"] if value is not None]
     # Values are written with five digits.

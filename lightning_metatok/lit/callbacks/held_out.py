@@ -29,7 +29,8 @@ class HeldOutText(Callback):
                 nll_BT = pl_module.nll(on_device)  # type: ignore[operator]
             metric.update(nll_BT, on_device.targets_BT, pl_module.bytes_V)  # type: ignore[arg-type]
         pl_module.train(was_training)
-        values = {name: value.item() for name, value in metric.compute().items()}
+        # As exact as Lightning logs what `test` measures.
+        values = {name: value.float().item() for name, value in metric.compute().items()}
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:

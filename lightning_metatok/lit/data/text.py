@@ -208,12 +208,6 @@ class MetaTokenDataModule(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self._loader(StepDataset(builder, rank, world_size), StepSampler(0, builder.n_steps(world_size)))
 
-    def validation_source(self) -> Iterator[NDArray[np.int64]]:
-        """Source tokens of every validation block, without meta-tokens."""
-        blocks = self._evaluation("validation")
-        for index in range(len(blocks)):
-            yield blocks.tokens(np.array([index]))[0].numpy()
-
     def scored_pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Of every validation block the source tokens that models are scored on, and the one before each.
 

@@ -12,8 +12,8 @@ scaling   how a trained model reads more than it was trained on (`extension`), w
 Where keep is False the angle is 0, and q and k stay as they are. That is position 0, not no position: to a token at t
 it seems to stand t away, so part of what dropping costs in a long context is a wrong distance. Nothing is learned.
 Costs O(B T R) for the angles, once a forward pass, and O(B N T R) a layer to turn q and k; scaling=dynamic is dearer,
-see there. Angles are float32 whatever the model's dtype: in bfloat16 neighbouring positions beyond 256 would
-coincide. No table is kept, so positions may be as large and as irregular as the caller likes.
+see there. Angles are float32 whatever the model's dtype: in bfloat16 neighbouring positions beyond 256 would coincide.
+No table is kept, so positions may be as large and as irregular as the caller likes.
 """
 
 from collections.abc import Mapping

@@ -47,12 +47,6 @@ def test_validation_is_spread_over_the_text_and_always_the_same(make_data: Any) 
     assert torch.equal(last_block, stream[-len(last_block) :])
 
 
-def test_validation_source_is_the_validation_text_without_meta_tokens(make_data: Any) -> None:
-    data = make_data(validation_blocks=5)
-    expected = _source(list(data.val_dataloader()))
-    assert torch.equal(torch.cat([torch.from_numpy(s) for s in data.validation_source()]), expected)
-
-
 def test_blocks_grow_by_their_meta_tokens(make_data: Any) -> None:
     data = make_data()
     batch = next(iter(data.val_dataloader()))
