@@ -114,14 +114,14 @@ def config_of(checkpoint: Mapping[str, Any], source: str, *, trust: bool = False
     names = {field.name for field in fields(TransformerConfig)}
     try:
         saved = old_keys.translated(checkpoint["hyper_parameters"])
+        n_layers, weights = saved.get("n_layers"), weights_of(checkpoint)
+        if isinstance(n_layers, int) and n_layers > len(weights):  # before so many are asked what they have
+            raise UserError(f"model.n_layers={n_layers}, but there are {len(weights)} weights")
         config = TransformerConfig(**{k: v for k, v in saved.items() if k in names})
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     except TypeError as error:
         raise UserError(f"{source}: hyper_parameters describe no transformer ({error})") from error
-    weights = weights_of(checkpoint)
-    if config.n_layers > len(weights):  # before so many are built
-        raise UserError(f"{source}: model.n_layers={config.n_layers}, but there are {len(weights)} weights")
     try:
         with torch.device("meta"):
             shapes = MetaTransformer(config).state_dict()
