@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,6 +22,7 @@ from lightning_metatok.cli.interpolations import config_text, kept_config
 from lightning_metatok.cli.kinds import KINDS
 from lightning_metatok.cli.memory import check_memory
 from lightning_metatok.cli.own_config import AUTO, going_on, names_a_task, run_folder_of, with_own_config
+from lightning_metatok.cli.seeds import add_seeds, seed_data, seed_weights
 from lightning_metatok.cli.training_parser import (
     MODE,
     Parser,
@@ -69,12 +69,6 @@ DESCRIPTION = (
     "Every option is a key of a YAML file, too: --config FILE, repeated, the last one wins. --trust: the configuration "
     "beside a checkpoint may name classes of other packages, which are imported."
 )
-SEEDS = {
-    "weights": "the weights at the start; null: seed_everything",
-    "data": "the training data and their order, and of marks; null: data.seed, which files set to seed_everything",
-    "dropout": "dropout and random positions; null: that of the data",
-}
-"""What can be drawn apart."""
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 
 
@@ -140,8 +134,7 @@ class TrainingCLI(LightningCLI):
             default=[],
             help="Keys that may differ from those of the run that fit goes on with, such as model.optimizer.lr.",
         )
-        for name, what in SEEDS.items():
-            parser.add_argument(f"--seed.{name}", type=int | None, default=None, help=f"Seed of {what}.")
+        add_seeds(parser)
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
@@ -153,24 +146,13 @@ class TrainingCLI(LightningCLI):
         """Parse, and check what no class checks before a seed is set or a folder is made."""
         super().parse_arguments(parser, args)
         check_bounds(self.config)
-        data, own = self.config.data, self.config.seed.data
-        if own is not None:
-            usual = (own, self.config.seed_everything, self.kind.seed)
-            if data.seed not in usual:
-                raise UserError(f"data.seed={data.seed}, seed.data={own}: expected one of them alone, or the same")
-            data.seed = own
+        seed_data(self.config, self.kind.seed)
 
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
         check_machine(self.config)
         check_memory(self.config.as_dict(), trains=self.verb == "fit")
-        weights = self.config.seed.weights
-        if weights is None and not isinstance(self.config.seed_everything, bool):
-            weights = self.config.seed_everything
-        if weights is not None:
-            torch.manual_seed(
-                weights
-            )  # whatever has drawn since it was set first, the model's start is that of the seed
+        seed_weights(self.config)
         with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
             super().instantiate_classes()
 
