@@ -65,7 +65,7 @@ MOST: dict[str, float] = {
     "model.optimizer.weight_decay": 1000.0,
     "trainer.accumulate_grad_batches": 10**6,
     "trainer.budget.source_tokens": 1e18,
-    "trainer.budget.flops": 1e30,
+    "trainer.budget.flops": 1e27,
     "trainer.num_nodes": 10**5,
     "throughput.window": 10**6,
     "sample.max_new_tokens": 2**20,

@@ -22,7 +22,8 @@ from lightning_metatok.cli.interpolations import config_text, kept_config
 from lightning_metatok.cli.kinds import KINDS
 from lightning_metatok.cli.memory import check_memory
 from lightning_metatok.cli.own_config import AUTO, going_on, names_a_task, run_folder_of, with_own_config
-from lightning_metatok.cli.run_options import DESCRIPTION, add_options, follow_seed_of_data, seed_weights
+from lightning_metatok.cli.run_options import DESCRIPTION, add_options
+from lightning_metatok.cli.seeds import add_seeds, seed_data, seed_weights
 from lightning_metatok.cli.training_parser import (
     MODE,
     Parser,
@@ -113,6 +114,7 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside model, data and trainer."""
         add_options(parser)
+        add_seeds(parser)
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
@@ -124,7 +126,7 @@ class TrainingCLI(LightningCLI):
         """Parse, and check what no class checks before a seed is set or a folder is made."""
         super().parse_arguments(parser, args)
         check_bounds(self.config)
-        follow_seed_of_data(self.config, self.kind.seed)
+        seed_data(self.config, self.kind.seed)
 
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""

@@ -72,6 +72,13 @@ def test_the_batch_of_a_step_is_said_or_taken_from_one_gpu() -> None:
     assert "trainer.devices=auto" not in text
 
 
+def test_a_budget_says_how_many_steps_there_are() -> None:
+    plain = [f"--config={CONF / 'base.yaml'}", f"--config={CONF / 'arm' / 'plain.yaml'}", "--gpus=1"]
+    by_steps = succeed("estimate", *plain, "--trainer.max_steps=307")
+    assert succeed("estimate", *plain, "--trainer.budget.flops=7933044326400") == by_steps
+    assert succeed("estimate", *plain, "--trainer.budget.flops=9e12") != by_steps
+
+
 def test_encodings_whose_work_is_not_counted_are_named() -> None:
     text = succeed("estimate", "--config", LARGE, "--model.position=t5", "--model.position_options={}", "--gpus=1")
     assert "model.position=t5 transforms attention scores" in text

@@ -88,10 +88,10 @@ def marks_of(checkpoint: Mapping[str, Any], path: Path, source: str) -> Marks | 
 
 
 def _checked(found: Any, source: str) -> Marks:
-    fraction, placement = (
-        found.get(name) if isinstance(found, Mapping) else None for name in ("fraction", "placement")
-    )
+    held: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    fraction, placement = held.get("fraction"), held.get("placement")
     is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-    if is_number and 0 <= float(fraction or 0) <= 0.5 and isinstance(placement, str):
-        return Marks(float(fraction or 0), placement)
-    raise UserError(f"{source} holds {found!r}; expected a share of meta-tokens from 0 to 0.5 and their placement")
+    share = float(fraction) if is_number else -1.0  # type: ignore[arg-type]
+    if not 0 <= share <= 0.5 or not isinstance(placement, str):
+        raise UserError(f"{source} holds {found!r}; expected a share of meta-tokens from 0 to 0.5 and their placement")
+    return Marks(share, placement)
