@@ -59,6 +59,7 @@ class Block(nn.Module):
         for branch, module in parts:
             self.add_module(branch.norm, nn.LayerNorm(config.d_model, bias=config.bias))
             self.add_module(branch.module, module)
+            self.add_module(branch.behind, nn.Identity())
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, plans: Plans, memories: Memories | None = None) -> Tensor:
@@ -69,6 +70,7 @@ class Block(nn.Module):
                 memory = None if memories is None else memories.of(branch)
                 x_BTD = self._add(branch, x_BTD, plan, memory, fresh)
                 fresh = True
+            x_BTD = getattr(self, branch.behind)(x_BTD)
         return x_BTD
 
     def _add(self, branch: Branch, x_BTD: Tensor, plan: Plan, memory: KeysValues | None, fresh: bool) -> Tensor:

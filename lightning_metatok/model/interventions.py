@@ -1,6 +1,7 @@
 """Change one thing inside a forward pass and leave the rest: what answers then changes depended on it.
 
-    patch      the residual stream that enters a layer is another one at some rows      what a place HOLDS
+    patch      at some rows the residual stream is another one, as it enters a layer,   what a place HOLDS
+               or behind one of its branches; or the value vectors of an attention are
     allowed    attention may use only some (query, key) pairs, in some layers           which PATHS carry
     silent     what the mechanism adds to some layers adds nothing                      what it is FOR
 
@@ -12,6 +13,7 @@ same numbers there.
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -22,17 +24,26 @@ from lightning_metatok.model.attention import masks
 from lightning_metatok.model.attention.layers import Attention, AttentionPlan
 from lightning_metatok.model.attention.meta import MetaBlocks
 from lightning_metatok.model.block import Block
-from lightning_metatok.model.branch import EVERYWHERE
+from lightning_metatok.model.branch import BEFORE, EVERYWHERE, Branch, Place
 from lightning_metatok.model.positions.base import Rows
 from lightning_metatok.model.transformer import MetaTransformer
 
 
 @dataclass(frozen=True)
 class Patch:
-    """States [B, T, D] that stand in for those that enter a layer, at the rows where `rows_BT` is True."""
+    """States [B, T, D] that stand in for the model's own at the rows where `rows_BT` is True.
+
+    What a layer reads and hands on within itself never enters a layer: patch every `place` before you say that a row
+    holds nothing.
+    """
 
     rows_BT: Tensor
     states_BTD: Tensor
+    place: Place = BEFORE
+
+    def put(self, own_BTD: Tensor) -> Tensor:
+        """The model's own states with these in their place."""
+        return torch.where(self.rows_BT.unsqueeze(-1), self.states_BTD.to(own_BTD.dtype), own_BTD)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Intervention:
     """What is changed; the default: nothing.
 
     Attributes:
-        patches: by the layer that they enter, from 0.
+        patches: by their layer, from 0.
         allowed_BTT: bool, True where a query (row) may use a key (column); a place always sees itself. None: all may.
         where: the branch that `allowed_BTT` holds for, by name; EVERYWHERE: all attentions.
         layers: layers it holds in; None: all.
@@ -79,13 +90,25 @@ def intervened(model: MetaTransformer, intervention: Intervention) -> Iterator[N
 class _Hooks:
     def __init__(self, intervention: Intervention, n_layers: int) -> None:
         self.change, self.layer = intervention, -1
+        self.values: tuple[Patch, MetaBlocks | None] | None = None
         self.masked_layers = range(n_layers) if intervention.layers is None else intervention.layers
 
     def register(self, block: Block) -> list[RemovableHandle]:
         change = self.change
         handles = [block.register_forward_pre_hook(self.enter)]
+        patched = {patch.place for patch in change.patches.values()}
         for branch in block.branches:
             module = getattr(block, branch.module)
+            if Place(branch.name) in patched:
+                behind = getattr(block, branch.behind)
+                handles.append(behind.register_forward_hook(partial(self.behind, branch)))
+            if Place(branch.name, values=True) in patched:
+                assert isinstance(module, Attention), f"{branch.name} is no attention: it has no values"
+                handles += [
+                    module.register_forward_pre_hook(partial(self.attend, branch), with_kwargs=True),
+                    module.weights.qkv.register_forward_hook(self.project),
+                    module.register_forward_hook(self.attended),
+                ]
             masked = change.allowed_BTT is not None and change.where in (EVERYWHERE, branch.name)
             if masked and isinstance(module, Attention):
                 handles.append(module.register_forward_pre_hook(self.mask, with_kwargs=True))
@@ -99,10 +122,35 @@ class _Hooks:
     def enter(self, _: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """A block that all layers share is entered several times."""
         self.layer += 1
+        patch = self.patch(BEFORE)
+        return None if patch is None else (patch.put(args[0]), *args[1:])
+
+    def patch(self, place: Place) -> Patch | None:
+        """The patch of this layer, where it is one of this place."""
         patch = self.change.patches.get(self.layer)
-        if patch is None:
+        return patch if patch is not None and patch.place == place else None
+
+    def behind(self, branch: Branch, _: Any, __: Any, stream_BTD: Tensor) -> Tensor | None:
+        patch = self.patch(Place(branch.name))
+        return None if patch is None else patch.put(stream_BTD)
+
+    def attend(self, branch: Branch, _: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        """Weights may be lent to another attention: only this one's values are patched."""
+        patch = self.patch(Place(branch.name, values=True))
+        self.values = None if patch is None else (patch, kwargs["plan"].blocks)
+
+    def project(self, _: Any, __: Any, qkv: Tensor) -> Tensor | None:
+        if self.values is None:
             return None
-        return torch.where(patch.rows_BT.unsqueeze(-1), patch.states_BTD, args[0]), *args[1:]
+        patch, blocks = self.values
+        rows, states = patch.rows_BT.unsqueeze(-1), patch.states_BTD.to(qkv.dtype)
+        if blocks is not None:
+            rows, states = blocks.gather(rows), blocks.gather(states)
+        q, k, v = qkv.chunk(3, dim=-1)
+        return torch.cat((q, k, torch.where(rows, states, v)), dim=-1)
+
+    def attended(self, *_: Any) -> None:
+        self.values = None
 
     def mask(
         self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -25,7 +25,7 @@ from lightning_metatok.model.attention import reference
 from lightning_metatok.model.attention.layers import Attention, Plan
 from lightning_metatok.model.attention.meta import MetaBlocks
 from lightning_metatok.model.block import Block
-from lightning_metatok.model.branch import Branch
+from lightning_metatok.model.branch import Branch, Place
 from lightning_metatok.model.transformer import MetaTransformer
 
 
@@ -58,15 +58,25 @@ class BranchRecord:
 class LayerRecord:
     """One layer of one forward pass: the residual stream that enters and leaves, and its branches by name, in order.
 
-    A branch that had nothing to work on, because the batch has no meta-tokens, is not among them.
+    A branch that had nothing to work on, because the batch has no meta-tokens, is not among them; the stream behind it
+    is that behind the branch before it.
     """
 
     before_BTD: Tensor
     branches: Mapping[str, BranchRecord]
+    behind: Mapping[str, Tensor]
     after_BTD: Tensor
 
     def __getitem__(self, name: str) -> BranchRecord:
         return self.branches[name]
+
+    def at(self, place: Place) -> Tensor | None:
+        """States [B, T, D] at a place; None: values of an attention that had nothing to work on."""
+        if place.branch is None:
+            return self.before_BTD
+        if not place.values:
+            return self.behind[place.branch]
+        return self.branches[place.branch].values_BTD if place.branch in self.branches else None
 
 
 @dataclass
@@ -108,19 +118,19 @@ class _LayerHooks:
         block = self.block
         handles = [block.register_forward_pre_hook(self._begin, with_kwargs=True)]
         for branch in block.branches:
-            module, norm = getattr(block, branch.module), getattr(block, branch.norm)
+            module = getattr(block, branch.module)
             handles += [
                 module.register_forward_pre_hook(self._before, with_kwargs=True),
-                module.register_forward_hook(partial(self._after, branch), with_kwargs=True),
+                module.register_forward_hook(partial(self._updated, branch), with_kwargs=True),
+                getattr(block, branch.behind).register_forward_hook(partial(self._behind, branch)),
             ]
-            if not block.pre_norm:
-                handles.append(norm.register_forward_hook(self._normed))
         return [*handles, block.register_forward_hook(self._end)]
 
     def _begin(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         assert kwargs.get("memories") is None, "a pass with a cache has no whole attention to record"
         self.before_BTD = self.stream_BTD = cast(Tensor, args[0])
         self.found: dict[str, BranchRecord] = {}
+        self.behind: dict[str, Tensor] = {}
         self.looked: dict[str, Tensor] = {}
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -134,27 +144,19 @@ class _LayerHooks:
             scores = None if scores is None else dense_scores(scores, plan.blocks, *self.stream_BTD.shape[:2])
         self.looked = {"values_BTD": values, **({} if scores is None else {"scores_BNTT": scores})}
 
-    def _after(self, branch: Branch, _: Any, __: Any, kwargs: dict[str, Any], update: Tensor) -> None:
+    def _updated(self, branch: Branch, _: Any, __: Any, kwargs: dict[str, Any], update: Tensor) -> None:
         blocks = kwargs["plan"].blocks
-        self.blocks, self.name = blocks, branch.name
         update_BTD = update if blocks is None else _scattered(update, blocks, self.stream_BTD)
-        # The same sum as in the block, which may add in place; with norm="post" the norm that follows puts it right.
-        after_BTD = self.stream_BTD + update_BTD if self.block.pre_norm else self.stream_BTD
-        self._keep(BranchRecord(self.stream_BTD, update_BTD, after_BTD, **self.looked))
+        self.found[branch.name] = BranchRecord(self.stream_BTD, update_BTD, self.stream_BTD, **self.looked)
 
-    def _normed(self, _: Any, __: Any, out: Tensor) -> None:
-        """Of norm="post", the stream behind a branch."""
-        if self.blocks is not None:
-            flat = self.stream_BTD.flatten(0, 1)
-            out = flat.index_copy(0, self.blocks.rows_R, out.to(flat.dtype)).view_as(self.stream_BTD)
-        self._keep(replace(self.found[self.name], after_BTD=out))
-
-    def _keep(self, record: BranchRecord) -> None:
-        self.found[self.name], self.stream_BTD = record, record.after_BTD
+    def _behind(self, branch: Branch, _: Any, __: Any, after_BTD: Tensor) -> None:
+        # The block may add to this very tensor in place when its next branch has its turn.
+        self.behind[branch.name] = self.stream_BTD = after_BTD.clone()
+        if branch.name in self.found:
+            self.found[branch.name] = replace(self.found[branch.name], after_BTD=self.stream_BTD)
 
     def _end(self, _: Any, __: Any, after_BTD: Tensor) -> None:
-        self.found[self.name] = replace(self.found[self.name], after_BTD=after_BTD)
-        self.recording.layers.append(LayerRecord(self.before_BTD, self.found, after_BTD))
+        self.recording.layers.append(LayerRecord(self.before_BTD, self.found, self.behind, after_BTD))
 
 
 def _scattered(x_RD: Tensor, blocks: MetaBlocks, like_BTD: Tensor) -> Tensor:

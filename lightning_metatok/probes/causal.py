@@ -200,7 +200,7 @@ class _LastTokens:
     def __call__(self, places: Places) -> Tensor:
         behind_BT = places.body_BT.flip(1).cumsum(dim=1).flip(1)
         last_BT = places.body_BT & (behind_BT <= self.w)
-        return last_BT | places.meta_BT if self.marks else last_BT
+        return last_BT | places.marks_BT if self.marks else last_BT
 
 
 class _RandomTokens:
@@ -213,7 +213,7 @@ class _RandomTokens:
         key_BT = torch.from_numpy(self.generator.random(tuple(places.body_BT.shape))).to(places.body_BT.device)
         key_BT = key_BT.masked_fill(~places.body_BT | places.meta_BT, 2.0)
         rank_BT = key_BT.argsort(dim=1).argsort(dim=1)
-        return (rank_BT < places.meta_BT.sum(dim=1, keepdim=True)) & (key_BT < 2.0)
+        return (rank_BT < places.marks_BT.sum(dim=1, keepdim=True)) & (key_BT < 2.0)
 
 
 def _with_second(subject: Subject) -> bool:
@@ -245,7 +245,7 @@ def _last(p: Places) -> Tensor:
 
 
 def _meta(p: Places) -> Tensor:
-    return p.meta_BT
+    return p.marks_BT
 
 
 def _target(p: Places) -> Tensor:
@@ -257,7 +257,7 @@ def _target_marks(p: Places) -> Tensor:
 
 
 def _target_and_marks(p: Places) -> Tensor:
-    return p.target_BT | p.meta_BT
+    return p.target_BT | p.marks_BT
 
 
 def _rest(p: Places) -> Tensor:

@@ -1,34 +1,44 @@
 """Patching: put what the model holds at some places of one prompt into another that differs in one list only.
 
-    donor      L0 M a4 a7 M  L9 M a3 a0 M  ? L9 2   a0          the state that enters layer 2 at the closing mark
+    donor      L0 M a4 a7 M  L9 M a3 a0 M  ? L9 2   a0          the state at the closing mark, as it enters layer 2
     receiver   L0 M a4 a7 M  L9 M a1 a5 M  ? L9 2   a5          ... goes here: is the answer a0 now?
                                          ^
 
-Places that HOLD the list make the answer follow the donor. At layer 0 only the list itself can: nothing has been read
-yet. Where the answer follows from the marks in some layer, they hold it there; where it follows the question's own
-places, it has arrived. Source: Meng et al. 2022, arXiv 2202.05262; Zhang & Nanda 2024, arXiv 2309.16042 (on measuring
+Tokens that HOLD the list make the answer follow the donor. Each layer is asked at every place of its own: what enters
+it, the stream behind each of its branches, the values of each of its attentions.
+
+    before layer 0       of the list's own tokens: they ARE the other prompt. By construction this is how often the
+                         model answers it right: the ceiling, no finding. All other tokens are the same in both prompts
+    before layer 1, ...  what was handed on from layer to layer
+    after a branch       what is handed on within a layer: a mark that reads its list in self-attention and is read in
+                         the meta-attention behind it holds it there and nowhere else
+    values               what others get from a token in one attention, whatever the token keeps
+
+Where the answer follows from the marks at some place, they hold it there; where it follows from the question's own
+tokens, it has arrived. Source: Meng et al. 2022, arXiv 2202.05262; Zhang & Nanda 2024, arXiv 2309.16042 (on measuring
 log-probability differences beside accuracy).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from pandas import DataFrame
 from torch import Tensor
 
 from lightning_metatok.analysis.statistics import paired_bootstrap, wilson_interval
 from lightning_metatok.data import Batch
-from lightning_metatok.lit.answers.figures import GREEN, PINK, YELLOW
 from lightning_metatok.model import MetaTransformer
+from lightning_metatok.model.attention.layers import Attention
+from lightning_metatok.model.block import Block
+from lightning_metatok.model.branch import BEFORE, Place
 from lightning_metatok.model.interventions import Intervention, Patch, intervened
 from lightning_metatok.model.recording import recorded
-from lightning_metatok.palette import BLUE, GREY, ORANGE, SKY
 from lightning_metatok.probes.base import Finding, Probe, Subject
-from lightning_metatok.probes.drawing import put_title
+from lightning_metatok.probes.patching_figure import patching_figure
 from lightning_metatok.probes.places import Places, located
 from lightning_metatok.probes.subject import ROWS
 from lightning_metatok.probes.trials import LEAST
@@ -36,15 +46,15 @@ from lightning_metatok.tasks.pairs import make_pairs, why_no_pairs
 
 Pick = Callable[[Places], Tensor]
 
-GROUPS: dict[str, tuple[str, Pick, bool, str, str]] = {
-    # name: (label, places, whether they are marks, colour, marker)
-    "opening": ("opening mark of the list", lambda p: p.opening_BT, True, YELLOW, "^"),
-    "closing": ("closing mark of the list", lambda p: p.closing_BT, True, ORANGE, "v"),
-    "marks": ("all marks", lambda p: p.meta_BT, True, PINK, "D"),
-    "list": ("the list's own tokens", lambda p: p.target_BT, False, BLUE, "o"),
-    "rest": ("the rest of the prompt", lambda p: p.body_BT & ~p.target_BT & ~p.meta_BT, False, GREY, "X"),
-    "question": ("the question", lambda p: p.question_BT & ~p.last_BT, False, SKY, "P"),
-    "last": ("where the answer is predicted", lambda p: p.last_BT, False, GREEN, "s"),
+GROUPS: dict[str, tuple[str, Pick, bool]] = {
+    # name: (label, tokens, whether they are marks)
+    "opening": ("opening mark of the list", lambda p: p.opening_BT, True),
+    "closing": ("closing mark of the list", lambda p: p.closing_BT, True),
+    "marks": ("all marks of the body", lambda p: p.marks_BT, True),
+    "list": ("the list's own tokens", lambda p: p.target_BT, False),
+    "rest": ("the rest of the prompt", lambda p: p.body_BT & ~p.target_BT & ~p.meta_BT, False),
+    "question": ("the question", lambda p: p.question_BT & ~p.last_BT, False),
+    "last": ("where the answer is predicted", lambda p: p.last_BT, False),
 }
 
 
@@ -60,7 +70,7 @@ class Patching(Probe):
         """Describe the probe.
 
         Args:
-            layers: Layers whose entering states are swapped; null: all.
+            layers: Layers whose states are swapped; null: all.
         """
         self.layers = layers
 
@@ -75,30 +85,58 @@ class Patching(Probe):
         subject.need_examples(self.name, LEAST)
 
     def run(self, subject: Subject) -> list[Finding]:
-        """Swap, one group of places and one layer at a time."""
-        layers = subject.need_layers(self.name, self.layers)
+        """Swap, one group of tokens and one place at a time."""
         groups = {name: g for name, g in GROUPS.items() if subject.has_meta_tokens or not g[2]}
-        gaps, says = _swap(subject, groups, layers)
+        sites = sites_of(subject, subject.need_layers(self.name, self.layers))
+        gaps, says = _swap(subject, groups, sites)
         table = DataFrame(
             [
-                _row(group, groups[group][0], layer, gaps[group, layer], says[group, layer], gaps[_NONE], says[_NONE])
+                _row(group, groups[group][0], site, gaps[group, site], says[group, site], gaps[_NONE], says[_NONE])
                 for group in groups
-                for layer in layers
+                for site in sites
             ]
         )
         line = _finding(table)
         left_out = "" if subject.has_meta_tokens else "; there are no marks to patch"
-        return [Finding(self.name, table, _figure(table, f"{subject.label}: {line}"), line + left_out)]
+        return [Finding(self.name, table, patching_figure(table, f"{subject.label}: {line}"), line + left_out)]
 
 
-_NONE = ("none", -1)
-Key = tuple[str, int]
+@dataclass(frozen=True)
+class Site:
+    """A place in a layer, and how tables call it."""
+
+    layer: int
+    place: Place
+    label: str
+
+    @property
+    def is_start(self) -> bool:
+        """Whether nothing has been read yet."""
+        return self.layer == 0 and self.place == BEFORE
+
+
+def sites_of(subject: Subject, layers: Sequence[int]) -> list[Site]:
+    """All places of `layers` in their order; behind the last branch of a layer is before the next one."""
+    model, sites = subject.model, []
+    works = subject.has_meta_tokens or subject.config.built_mechanism.share(0.0) > 0
+    for layer in layers:
+        block = cast(Block, model.blocks[layer % len(model.blocks)])
+        branches = [branch for branch in block.branches if works or not branch.added]
+        attentions = [branch for branch in branches if isinstance(getattr(block, branch.module), Attention)]
+        sites.append(Site(layer, BEFORE, "before"))
+        sites += [Site(layer, Place(branch.name), f"after {branch.label}") for branch in branches[:-1]]
+        sites += [Site(layer, Place(b.name, values=True), f"values of {b.label}") for b in attentions]
+    return sites
+
+
+_NONE = ("none", None)
+Key = tuple[str, Site | None]
 
 
 def _swap(
-    subject: Subject, groups: dict[str, Any], layers: list[int]
+    subject: Subject, groups: dict[str, Any], sites: Sequence[Site]
 ) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
-    """For each group and layer, of each receiver: log p(donor's answer) - log p(its own), and whether it says the
+    """For each group and site, of each receiver: log p(donor's answer) - log p(its own), and whether it says the
     donor's answer; under `_NONE` those of the receivers as they are."""
     task = subject.data.evaluation_task()  # type: ignore[union-attr]
     receivers, donors = make_pairs(task, subject.n_examples, subject.seed)
@@ -113,8 +151,10 @@ def _swap(
         trials: dict[Key, Intervention | None] = {_NONE: None}
         for name, group in groups.items():
             rows_BT = group[1](places)
-            for layer in layers:
-                trials[name, layer] = Intervention({layer: Patch(rows_BT, recording.layers[layer].before_BTD)})
+            for site in sites:
+                states_BTD = recording.layers[site.layer].at(site.place)
+                patch = None if states_BTD is None else Patch(rows_BT, states_BTD, site.place)
+                trials[name, site] = None if patch is None else Intervention({site.layer: patch})
         for key, intervention in trials.items():
             gap, said = preference(subject.model, receiver, donor, intervention)
             gaps.setdefault(key, []).append(gap)
@@ -143,14 +183,17 @@ def preference(
 
 
 def _row(
-    group: str, label: str, layer: int, gap: np.ndarray, says: np.ndarray, gap0: np.ndarray, says0: np.ndarray
+    group: str, label: str, site: Site, gap: np.ndarray, says: np.ndarray, gap0: np.ndarray, says0: np.ndarray
 ) -> dict[str, Any]:
     low, high = wilson_interval(int(says.sum()), len(says))
     followed, moved = paired_bootstrap(says, says0), paired_bootstrap(gap, gap0)
     return {
         "group": group,
         "label": label,
-        "layer": layer,
+        "layer": site.layer,
+        "place": str(site.place),
+        "where": f"layer {site.layer}, {site.label}",
+        "ceiling": group == "list" and site.is_start,
         "n": len(says),
         "follows": float(says.mean()),
         "follows_low": float(low),
@@ -163,31 +206,12 @@ def _row(
 
 
 def _finding(table: DataFrame) -> str:
-    most = {group: f"{100 * rows.follows.max():.0f} %" for group, rows in table.groupby("group")}
-    line = f"swapped in some layer, the list's own tokens take the answer along in {most['list']} of pairs"
-    return f"{line}, its marks in {most['marks']}" if "marks" in most else line
-
-
-def _figure(table: DataFrame, title: str) -> Figure:
-    figure = Figure(figsize=(8.4, 3.9), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for group, rows in table.groupby("group", sort=False):
-        label, _, _, colour, marker = GROUPS[str(group)]
-        for axes, column in ((left, "follows"), (right, "gap_change")):
-            axes.fill_between(rows.layer, rows[f"{column}_low"], rows[f"{column}_high"], color=colour, alpha=0.2, lw=0)
-            axes.plot(rows.layer, rows[column], color=colour, marker=marker, fillstyle="none", label=label)
-    left.axhline(float(table.follows_unpatched.iloc[0]), color=GREY, linestyle=":", label="nothing patched")
-    left.set_ylim(-0.03, 1.03)
-    left.set_ylabel("answers that follow the donor (share of pairs)", fontsize=8)
-    right.axhline(0, color=GREY, linestyle=":")
-    right.set_ylabel("change of log p(donor's) - log p(own) (nats)", fontsize=8)
-    for axes in (left, right):
-        axes.set_xticks(sorted(set(table.layer)))
-        axes.set_xlabel("layer that the swapped state enters", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(axis="y", color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
-    put_title(figure, title, f"{int(table.n.iloc[0])} pairs of prompts; bands: 95 % intervals")
-    return figure
+    """Best places of the list's own tokens and of the marks; what follows by construction is no such place."""
+    found = table[~table.ceiling]
+    best = {str(group): rows.loc[rows.follows.idxmax()] for group, rows in found.groupby("group")}
+    said = {group: f"{100 * row.follows:.0f} % of pairs ({row['where']})" for group, row in best.items()}
+    line = f"swapped at its best place, the list's own tokens take the answer along in {said['list']}"
+    if "marks" in said:
+        line += f", its marks in {said['marks']}"
+    top = table[table.ceiling]
+    return line if top.empty else f"{line}; ceiling {100 * float(top.follows.iloc[0]):.0f} %"

@@ -38,6 +38,11 @@ class Places:
     last_BT: Tensor
 
     @property
+    def marks_BT(self) -> Tensor:
+        """Marks of the body. Those of a question belong to it: they read what the body's marks may hold."""
+        return self.meta_BT & self.body_BT
+
+    @property
     def other_meta_BT(self) -> Tensor:
         """Marks of other segments, those of the question not among them."""
         return self.meta_BT & self.body_BT & ~self.opening_BT & ~self.closing_BT

@@ -121,7 +121,7 @@ class Run:
             for key, value in self.config.items()
             if (key.startswith(groups) and key not in OF_THE_ARM | NO_MATTER) or key in OF_THE_TRAINER
         }
-        if self.arm["differs"]["placement"] not in ("none", "hint", "every", "fixed"):
+        if self.arm["differs"]["placement"] not in ("none", "hint", "every", "after", "fixed"):
             found["data.meta_fraction"] = self.config.get("data.meta_fraction")
         found["model.init_from"] = self.config.get("model.init_from") is not None
         return found

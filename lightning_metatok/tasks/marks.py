@@ -1,8 +1,9 @@
-"""Where meta-tokens stand in a prompt: four placements, and the ways to disturb them afterwards.
+"""Where meta-tokens stand in a prompt: five placements, and the ways to disturb them afterwards.
 
     none     Fruits : orange , peach . Tools : hammer , wrench . Q: item 2 of Tools ?
     hint     Fruits : orange , peach . Tools : M hammer , wrench M . Q: ...       the paper: at the target
     every    Fruits : M orange , peach M . Tools : M hammer , wrench M . Q: ...   reveals nothing
+    after    Fruits : orange , peach M . Tools : hammer , wrench M . Q: ...       one that has seen the whole segment
     random   Fruits : orange M , peach . Tools : hammer , M wrench . Q: ...       as in pre-training
 
 A question may have a mark of its own, in every placement but none:
@@ -23,7 +24,7 @@ from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.data.examples import ANSWER, BODY, CLOSES, CLOSES_TARGET, META, OPENS, OPENS_TARGET, Examples
 
-MarkPlacement = Literal["hint", "every", "random", "none"]
+MarkPlacement = Literal["hint", "every", "after", "random", "none"]
 QuestionMark = Literal["none", "before_answer", "after_key"]
 """Which place in each question has a mark too, where the placement puts any: see `docs/recall.md`."""
 
@@ -85,6 +86,11 @@ def at_slots(examples: Examples, *, target_only: bool) -> IntArray:
     """Marks of the placements `every`, and `hint` with `target_only`: one at each start and end of a segment."""
     opens, closes = (OPENS_TARGET, CLOSES_TARGET) if target_only else (OPENS, CLOSES)
     return ((examples.flags & opens) > 0).astype(np.int64) + ((examples.flags & closes) > 0)
+
+
+def behind_segments(examples: Examples) -> IntArray:
+    """Marks of the placement `after`: one at each end of a segment."""
+    return ((examples.flags & CLOSES) > 0).astype(np.int64)
 
 
 def at_random(examples: Examples, count_n: IntArray, seed: int, index_n: IntArray) -> IntArray:
@@ -171,6 +177,8 @@ def place(
         body_n = np.add.reduceat((examples.flags & BODY) > 0, examples.offsets[:-1], dtype=np.int64)
         count_n = np.floor(body_n * fraction / (1 - fraction)).astype(np.int64)
         before = at_random(examples, count_n, seed, index_n)
+    elif placement == "after":
+        before = behind_segments(examples)
     else:
         before = at_slots(examples, target_only=placement == "hint")
     if question is not None:

@@ -61,7 +61,7 @@ class Options(ABC):
     """Token ids of real text by split, for tasks that hide something in it."""
     _: KW_ONLY
     placement: MarkPlacement = "hint"
-    """Where marks go: hint, every, random or none."""
+    """Where marks go: hint, every, after, random or none."""
     question_mark: QuestionMark = "none"
     """A mark in each question, too: none, before_answer or after_key; with placement none there is none."""
     mark_fraction: float = 0.1

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.model import MetaTransformer
+from lightning_metatok.model.branch import Place
 from lightning_metatok.model.interventions import Intervention, Patch, intervened
-from lightning_metatok.model.recording import recorded
+from lightning_metatok.model.recording import Recording, recorded
 from tests.model.handmade import Kind, hand_made, tokenizer
-from tests.model.test_recording import ARMS, META, SELF, make, prompts
+from tests.model.test_recording import ARMS, META, SELF, make, prompts, updated
 
 
 def everything(tokens_BT: Tensor) -> Tensor:
@@ -36,6 +37,111 @@ def test_what_changes_nothing_gives_the_same_bits_and_leaves_no_hook(arm: str) -
             assert torch.equal(model(*batch), before)
     assert torch.equal(model(*batch), before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+# -- patches, at every place of a layer
+
+
+def places_of(model: MetaTransformer, layer: int) -> list[Place]:
+    branches = model.blocks[layer % len(model.blocks)].branches
+    return [Place(), *(Place(b.name) for b in branches), *(Place(b.name, values=True) for b in branches if b.remembers)]
+
+
+def donor_and_receiver(model: MetaTransformer) -> tuple[tuple[Tensor, Tensor], Recording, Tensor]:
+    """The receiver's batch; the recording and the outputs of a donor with other tokens at the same places."""
+    tokens_BT, meta_mask_BT = prompts()
+    with recorded(model) as recording:
+        out = model(torch.where(meta_mask_BT, tokens_BT, (tokens_BT + 7) % 30), meta_mask_BT)
+    return (tokens_BT, meta_mask_BT), recording, out
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@torch.no_grad()
+def test_own_states_at_any_place_change_no_bit(arm: str) -> None:
+    model, batch = make(**ARMS[arm]), prompts()
+    with recorded(model, attention=False) as recording:
+        before = model(*batch)
+    for layer in (0, 1):
+        for place in places_of(model, layer):
+            states_BTD = recording.layers[layer].at(place)
+            assert states_BTD is not None
+            with intervened(model, Intervention({layer: Patch(torch.ones_like(batch[1]), states_BTD, place)})):
+                assert torch.equal(model(*batch), before), place
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@torch.no_grad()
+def test_the_whole_stream_of_a_donor_gives_its_outputs(arm: str) -> None:
+    """Nothing goes past the stream, wherever it is patched; some rows of it give neither one's."""
+    model = make(**ARMS[arm])
+    batch, donor, expected = donor_and_receiver(model)
+    own = model(*batch)
+    assert not torch.equal(own, expected)
+    some_BT = torch.zeros_like(batch[1])
+    some_BT[:, 2:5] = True
+    for layer in (0, 1):
+        for place in (place for place in places_of(model, layer) if not place.values):
+            states_BTD = donor.layers[layer].at(place)
+            assert states_BTD is not None
+            with intervened(model, Intervention({layer: Patch(torch.ones_like(some_BT), states_BTD, place)})):
+                assert torch.equal(model(*batch), expected), place
+            patch = Patch(some_BT, states_BTD, place)
+            with intervened(model, Intervention({layer: patch})), recorded(model, attention=False) as recording:
+                out = model(*batch)
+            assert not torch.equal(out, own)
+            assert not torch.equal(out, expected)
+            found = recording.layers[layer].at(place)
+            if place != Place():  # what enters is recorded by a hook that was there before
+                assert found is not None
+                assert torch.equal(found[some_BT], states_BTD[some_BT]), "what is patched is recorded as patched"
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "plain"])
+@pytest.mark.parametrize("name", [SELF, META])
+@torch.no_grad()
+def test_values_of_one_attention_are_patched_and_nothing_else(arm: str, name: str) -> None:
+    """Weights may be lent: those of the other attention stay. float32, sums in another order: 1e-4."""
+    model = make(**ARMS[arm])
+    batch, donor, _ = donor_and_receiver(model)
+    with recorded(model) as own:
+        model(*batch)
+    values_BTD = donor.layers[1].at(Place(name, values=True))
+    assert values_BTD is not None
+    rows_BT = torch.zeros_like(batch[1])
+    rows_BT[:, 1:5] = True
+    patch = Patch(rows_BT, values_BTD, Place(name, values=True))
+    with intervened(model, Intervention({1: patch})), recorded(model) as changed:
+        model(*batch)
+    mixed_BTD = torch.where(rows_BT.unsqueeze(-1), values_BTD, own.layers[1][name].values_BTD)
+    found = changed.layers[1][name]
+    assert torch.equal(found.values_BTD, mixed_BTD)
+    assert torch.equal(found.scores_BNTT, own.layers[1][name].scores_BNTT)
+    block = model.blocks[1 % len(model.blocks)]
+    out = getattr(block, "attention" if name == SELF else "meta_attention").weights.out
+    seen_BT1 = (found.probs_BNTT.sum(dim=(1, 3)) > 0).unsqueeze(-1)
+    torch.testing.assert_close(
+        updated(found.probs_BNTT, mixed_BTD, out) * seen_BT1, found.update_BTD, rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(changed.layers[0].after_BTD, own.layers[0].after_BTD)
+    if name == META:
+        assert torch.equal(changed.layers[1][SELF].update_BTD, own.layers[1][SELF].update_BTD)
+
+
+@torch.no_grad()
+def test_behind_a_branch_without_work_the_stream_is_that_before_it() -> None:
+    model, (tokens_BT, meta_mask_BT) = make(), prompts()
+    with recorded(model, attention=False) as recording:
+        model(tokens_BT)
+    layer = recording.layers[0]
+    assert META not in layer.branches
+    assert torch.equal(layer.at(Place(META)), layer.at(Place(SELF)))
+    assert layer.at(Place(META, values=True)) is None
+    with intervened(model, Intervention({0: Patch(torch.ones_like(meta_mask_BT), layer.before_BTD * 2, Place(META))})):
+        assert not torch.equal(model(tokens_BT), model.logits(recording.hidden_BTD))
+
+
+# -- masks
 
 
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "finite fill"])

@@ -1,5 +1,7 @@
 """Sparse meta-attention equals the paper's dense masked one, whatever the meta-tokens' number and places."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,8 @@ from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.layers import Attention, AttentionPlan, GatheredAttention
 from lightning_metatok.model.attention.patterns import Causal, MetaToMeta, SameDocument
 from lightning_metatok.model.attention.reference import attend as reference
+from lightning_metatok.model.recording import recorded
+from tests.model.helpers import batch, tiny
 
 
 @st.composite
@@ -92,3 +96,15 @@ def test_when_every_token_is_a_meta_token_it_is_causal_attention_with_the_same_w
 def test_a_mask_of_numbers_is_refused() -> None:
     with pytest.raises(AssertionError, match="must be bool"):
         MetaBlocks.find(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"position": "alibi"}, {"position": "fire"}], ids=str)
+@torch.no_grad()
+def test_a_batch_whose_extra_tokens_are_all_taken_away_is_a_plain_one(options: dict[str, Any]) -> None:
+    """A mask without any extra token is no mask; encodings that transform scores have no rows to do it for."""
+    model, (tokens_BT, meta_mask_BT) = tiny(**options), batch()
+    nothing_BT = torch.zeros_like(meta_mask_BT)
+    with recorded(model) as recording:
+        out = model(tokens_BT, nothing_BT)
+    assert torch.equal(out, model(tokens_BT))
+    assert not recording.layers[0].after_BTD.isnan().any()

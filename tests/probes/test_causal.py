@@ -91,10 +91,42 @@ def test_patching_finds_where_the_answer_is(kind: Kind, follows: set[tuple[str, 
     (finding,) = Patching().run(known(kind))
     table = finding.table
     assert set(table.follows) == {0.0, 1.0}
-    assert {(row.group, row.layer) for row in table.itertuples() if row.follows == 1} == follows
+    entering = table[table.place == "before"]
+    assert {(row.group, row.layer) for row in entering.itertuples() if row.follows == 1} == follows
     for row in table.itertuples():
         assert (row.gap_change > 1) == (row.follows == 1)
         assert row.follows_low <= row.follows <= row.follows_high
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "says"),
+    [
+        (
+            "cache",
+            None,
+            "swapped at its best place, the list's own tokens take the answer along in 100 % of pairs (layer 0, values "
+            "of self-attention), its marks in 100 % of pairs (layer 0, after self-attention); ceiling 100 %",
+        ),
+        (
+            "cache",
+            [1],
+            "swapped at its best place, the list's own tokens take the answer along in 0 % of pairs (layer 1, before), "
+            "its marks in 100 % of pairs (layer 1, before)",
+        ),
+        (
+            "pointer",
+            None,
+            "swapped at its best place, the list's own tokens take the answer along in 100 % of pairs (layer 0, after "
+            "self-attention), its marks in 0 % of pairs (layer 0, before); ceiling 100 %",
+        ),
+    ],
+)
+def test_what_follows_by_construction_is_a_ceiling(
+    kind: Kind, layers: list[int] | None, says: str, known: Known
+) -> None:
+    """At the start the list's tokens are the other prompt: that is no place of the list."""
+    (finding,) = Patching(layers=layers).run(known(kind))
+    assert finding.says == says
 
 
 def test_a_trial_that_changes_nothing_changes_nothing(random_subject: MakeSubject) -> None:

@@ -9,7 +9,7 @@ from lightning_metatok.tasks import build
 from lightning_metatok.tasks.marks import marks_of_question
 
 
-@pytest.mark.parametrize("placement", ["hint", "every", "random"])
+@pytest.mark.parametrize("placement", ["hint", "every", "after", "random"])
 @pytest.mark.parametrize("mark", ["before_answer", "after_key"])
 @pytest.mark.parametrize("name", ["list_recall", "variable_tracking", "multi_query_recall"])
 def test_a_mark_of_the_question_belongs_to_the_question(name: str, mark: str, placement: str) -> None:

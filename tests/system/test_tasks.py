@@ -156,7 +156,10 @@ def refused(task: list[str], tmp_path: Path) -> Callable[..., str]:
     ("options", "expected"),
     [
         (["--data.task=list_recal"], "data.task='list_recal': expected one of"),
-        (["--data.meta_placement=hnt"], "data.meta_placement=hnt: expected one of hint, every, random, none; did you"),
+        (
+            ["--data.meta_placement=hnt"],
+            "data.meta_placement=hnt: expected one of hint, every, after, random, none; did you",
+        ),
         (["--data.task_options.n_list=3"], "data.task_options.n_list: list_recall has no such option; did you mean"),
         (["--data.task_options.list_length=[3,40]"], "list_length=[3, 40]: expected two integers"),  # of a pool of 32
         (["--data.task_options.list_length=[-1,4]"], "list_length=[-1, 4]: expected two integers"),

@@ -260,7 +260,7 @@ def test_a_wrong_option_is_one_line_that_names_its_key(name: str) -> None:
         rf"data\.task_options\.{size}=\[-2, 5\]: expected two integers": {size: (-2, 5)},
         rf"data\.task_options\.{size}=\[5, 2\]: expected two integers": {size: (5, 2)},
         rf"data\.task_options\.{size}=7: expected two integers": {size: 7},
-        r"data\.meta_placement=evry: expected one of hint, every, random, none; did you mean 'every'\?": {
+        r"data\.meta_placement=evry: expected one of hint, every, after, random, none; did you mean 'every'\?": {
             "placement": "evry"
         },
         r"data\.meta_fraction=0\.9: expected a number above 0": {"mark_fraction": 0.9},

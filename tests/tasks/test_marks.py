@@ -75,7 +75,7 @@ def test_marks_are_put_read_and_taken_away_again(drawn: tuple[Examples, NDArray[
 
 
 def test_marks_of_every_placement_survive_the_way_there_and_back() -> None:
-    for placement in ("hint", "every", "random", "none"):
+    for placement in ("hint", "every", "after", "random", "none"):
         examples = build("list_recall", placement=placement).examples(50, 0)
         assert_same(put_marks(remove_marks(examples), marks_before(examples), META_ID), examples)
 
@@ -168,6 +168,7 @@ def test_a_task_of_one_segment_keeps_its_hint() -> None:
         ("none", [0, 0, 0, 0, 0, 0]),
         ("hint", [0, 0, 0, 0, 1, 1]),
         ("every", [0, 1, 1, 0, 1, 1]),
+        ("after", [0, 0, 1, 0, 0, 1]),
     ],
 )
 def test_placements_put_marks_at_slots(placement: Any, expected: list[int]) -> None:

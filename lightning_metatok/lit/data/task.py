@@ -64,7 +64,7 @@ class TaskDataModule(LightningDataModule):
             task_options: Options of the task: rendering (symbols or text), level, sizes, question_mark (none,
                 before_answer or after_key), coupled (position ids).
             meta_placement: Where meta-tokens go: hint (around the segment asked about), every (around each segment),
-                random or none.
+                after (behind each), random or none.
             meta_fraction: Share of meta-tokens in the body of a prompt, for meta_placement=random; 0 means no
                 meta-tokens, whatever the placement.
             batch_size: Prompts in a micro-batch on one device.

@@ -128,7 +128,8 @@ class Attention(nn.Module):
         if not scores:
             return v.flatten(-2), None
         q, k = self._turned(q, k, plan)
-        return v.flatten(-2), reference.masked_scores(q, k, mask=plan.mask, score=plan.score_of(self.layer))
+        score = plan.score_of(self.layer) if q.numel() else None  # of no rows there is nothing to transform
+        return v.flatten(-2), reference.masked_scores(q, k, mask=plan.mask, score=score)
 
     def _turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
         return plan.positions.apply_to(q.transpose(1, 2), k.transpose(1, 2), plan.rotation)

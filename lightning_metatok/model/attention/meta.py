@@ -84,7 +84,8 @@ class MetaBlocks:
     def pad(self, x_R: Tensor) -> Tensor:
         """Rows laid out as [blocks, longest, ...]."""
         if self.pad_PL is None:
-            return x_R.unflatten(0, (len(self.lengths), -1))
+            n_blocks = len(self.lengths)
+            return x_R.unflatten(0, (n_blocks, self.lengths[0] if n_blocks else 0))
         return x_R[self.pad_PL]
 
     def unpad(self, x_PL: Tensor) -> Tensor:
