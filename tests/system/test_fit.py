@@ -44,7 +44,9 @@ def assert_bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor
 def test_one_folder_holds_everything_of_a_run(fitted: Path) -> None:
     names = {path.relative_to(fitted).as_posix() for path in fitted.rglob("*") if path.is_file()}
     (event_file,) = (name for name in names if name.startswith("events.out.tfevents."))
-    assert names - {event_file} == {
+    by_length = {name for name in names if name.startswith("positions ")}
+    assert sorted(name.partition("/")[0] for name in by_length) == ["positions dropped", "positions kept"]
+    assert names - {event_file} - by_length == {
         "ablation.png",
         "arm.json",
         "checkpoints/last.ckpt",
