@@ -55,7 +55,12 @@ def defaults(kind: type) -> dict[str, Any]:
 
 
 def check(
-    key: str, name: str, kind: type, options: Mapping[str, Any], *, others: Mapping[str, type] | None = None
+    key: str,
+    name: str,
+    kind: type,
+    options: Mapping[str, Any],
+    *,
+    others: Mapping[str, type] | None = None,
 ) -> None:
     """Check the options of the class `kind`, which `key` calls `name`; `others`: what else it may be, by name.
 
@@ -77,7 +82,12 @@ def check(
             raise UserError(f"{key}={name!r}: expected {key}_options.{option}{expected}")
 
 
-def refuse(key: str, option: str, value: Any, expected: str) -> NoReturn:
+def refuse(
+    key: str,
+    option: str,
+    value: Any,
+    expected: str,
+) -> NoReturn:
     """Raise the `UserError` that the value of an option of `key` calls for."""
     raise UserError(f"{key}_options.{option}={value!r}: expected {expected}")
 

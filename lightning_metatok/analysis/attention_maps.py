@@ -12,7 +12,10 @@ from torch import Tensor
 
 
 def mass_by_kind(
-    probs_BTT: Tensor, query_BT: Tensor, key_BT: Tensor, visible_BTT: Tensor
+    probs_BTT: Tensor,
+    query_BT: Tensor,
+    key_BT: Tensor,
+    visible_BTT: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return, a sample each, [B]: mean mass that queries of one kind give keys of another, the same under uniform
     attention over `visible_BTT`, and how many queries that is the mean of (0: then both are 0)."""
@@ -25,7 +28,11 @@ def mass_by_kind(
 
 
 def mean_by_distance(
-    probs_BTT: Tensor, query_BT: Tensor, key_BT: Tensor, visible_BTT: Tensor, furthest: int
+    probs_BTT: Tensor,
+    query_BT: Tensor,
+    key_BT: Tensor,
+    visible_BTT: Tensor,
+    furthest: int,
 ) -> tuple[Tensor, Tensor]:
     """Return sum of attention and number of pairs at each distance 0, ..., `furthest`, [furthest + 1] both."""
     pairs_BTT = query_BT.unsqueeze(2) & key_BT.unsqueeze(1) & visible_BTT & (probs_BTT.sum(dim=-1) > 0).unsqueeze(2)

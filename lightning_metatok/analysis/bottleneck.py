@@ -118,7 +118,12 @@ class Heads:
         return z_FBNZ @ self.decode_FBZO + self.shift_FB1O
 
     def costs(
-        self, x_FND: Tensor, y_FN: Tensor, likelihood: Likelihood, generator: torch.Generator, samples: int = 1
+        self,
+        x_FND: Tensor,
+        y_FN: Tensor,
+        likelihood: Likelihood,
+        generator: torch.Generator,
+        samples: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Rate, and distortion over `samples` codes, of each example, in nats, [F, B, N] each."""
         mean, std = self.encode(x_FND)

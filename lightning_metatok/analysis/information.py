@@ -50,7 +50,13 @@ class Information:
         return paired_bootstrap(self.values_N, np.zeros_like(self.values_N), confidence)
 
 
-def probed_information(states_ND: ArrayLike, labels_N: ArrayLike, *, folds: int = 5, seed: int = 0) -> Information:
+def probed_information(
+    states_ND: ArrayLike,
+    labels_N: ArrayLike,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> Information:
     """Return how much of `labels_N` (ints from 0) a logistic regression can tell from `states_ND`."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -96,7 +102,12 @@ def _nll(
 
 
 def contrasted_information(
-    x_ND: ArrayLike, y_NE: ArrayLike, *, folds: int = 5, max_steps: int = 3000, seed: int = 0
+    x_ND: ArrayLike,
+    y_NE: ArrayLike,
+    *,
+    folds: int = 5,
+    max_steps: int = 3000,
+    seed: int = 0,
 ) -> Information:
     """Return how much `x_ND` and `y_NE` tell about each other, by InfoNCE; all folds are trained at once."""
     generator = torch.Generator().manual_seed(seed)

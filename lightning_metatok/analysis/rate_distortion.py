@@ -62,7 +62,11 @@ class RateDistortion:
         return _on_hull(rate_B, distortion_B, float(self.guess_N.mean()), np.asarray(rates_R, dtype=np.float64))
 
     def band(
-        self, rates_R: ArrayLike, confidence: float = 0.95, n_resamples: int = 1000, seed: int = 0
+        self,
+        rates_R: ArrayLike,
+        confidence: float = 0.95,
+        n_resamples: int = 1000,
+        seed: int = 0,
     ) -> tuple[Floats, Floats]:
         """Lower and upper end of the curve's interval at `rates_R`, [R] each: percentiles of a bootstrap over examples.
 

@@ -35,7 +35,12 @@ class CosineTest(NamedTuple):
     random_half_width: float
 
 
-def cosine_test(a_nD: Tensor, b_nD: Tensor, rng: np.random.Generator, n_permutations: int = 100) -> CosineTest:
+def cosine_test(
+    a_nD: Tensor,
+    b_nD: Tensor,
+    rng: np.random.Generator,
+    n_permutations: int = 100,
+) -> CosineTest:
     """Test whether the rows of `a_nD` and `b_nD` point the same way more than rows that do not belong together.
 
     A vector of zeros has a cosine of 0 with everything.
@@ -63,7 +68,11 @@ def norm_share(update_BTD: Tensor, before_BTD: Tensor) -> Tensor:
 
 
 def logit_attribution(
-    parts_PKD: Tensor, gain_D: Tensor, directions_KD: Tensor, bias_D: Tensor | None = None, eps: float = 1e-5
+    parts_PKD: Tensor,
+    gain_D: Tensor,
+    directions_KD: Tensor,
+    bias_D: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:
     """Split logits into what each part of the stream says, the final layer norm's scale being that of their sum.
 

@@ -97,7 +97,12 @@ def welch(a_n: ArrayLike, b_n: ArrayLike, confidence: float = 0.95) -> SeedInter
     return SeedInterval(mean, float(low), float(high), float(found.pvalue))
 
 
-def power(difference: float, spread: float, n: int, confidence: float = 0.95) -> float:
+def power(
+    difference: float,
+    spread: float,
+    n: int,
+    confidence: float = 0.95,
+) -> float:
     """Return how often the paired t test of n seeds finds a true `difference`.
 
     Args:
@@ -112,7 +117,12 @@ def power(difference: float, spread: float, n: int, confidence: float = 0.95) ->
     return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
 
 
-def detectable(spread: float, n: int, wanted: float = 0.8, confidence: float = 0.95) -> float:
+def detectable(
+    spread: float,
+    n: int,
+    wanted: float = 0.8,
+    confidence: float = 0.95,
+) -> float:
     """Return the smallest true difference that n seeds find with power `wanted`; infinite below two seeds."""
     if n < 2:
         return math.inf
@@ -175,7 +185,12 @@ def kaplan_meier(steps_n: ArrayLike, solved_n: ArrayLike, confidence: float = 0.
     return Survival(sf.quantiles, sf.probabilities, ends.low.probabilities, ends.high.probabilities)
 
 
-def log_rank(a_steps: ArrayLike, a_solved: ArrayLike, b_steps: ArrayLike, b_solved: ArrayLike) -> float:
+def log_rank(
+    a_steps: ArrayLike,
+    a_solved: ArrayLike,
+    b_steps: ArrayLike,
+    b_solved: ArrayLike,
+) -> float:
     """Return the two-sided p of the log-rank test that two arms solve at the same pace; NaN where no run solved."""
     if not (np.asarray(a_solved, dtype=bool).any() or np.asarray(b_solved, dtype=bool).any()):
         return math.nan

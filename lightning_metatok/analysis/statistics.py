@@ -53,7 +53,11 @@ def wilson_interval(
 
 
 def paired_bootstrap(
-    a_n: ArrayLike, b_n: ArrayLike, confidence: float = 0.95, n_resamples: int = 9999, seed: int = SEED
+    a_n: ArrayLike,
+    b_n: ArrayLike,
+    confidence: float = 0.95,
+    n_resamples: int = 9999,
+    seed: int = SEED,
 ) -> Difference:
     """Return the mean of `a_n - b_n` with its bias-corrected and accelerated bootstrap interval.
 

@@ -83,7 +83,13 @@ def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:
     return wanted
 
 
-def draw(groups: Sequence[Condition], metric: str, ends: Comparison, solved: float, path: Path) -> None:
+def draw(
+    groups: Sequence[Condition],
+    metric: str,
+    ends: Comparison,
+    solved: float,
+    path: Path,
+) -> None:
     """Write a PNG: the metric against source tokens, a line an arm (mean over seeds), a band from seed to seed.
 
     Exact answers have a second chart: the share of runs that have not reached `solved` yet, by step.

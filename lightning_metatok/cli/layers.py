@@ -71,7 +71,10 @@ def dotted(content: Mapping[str, Any], options: set[str], prefix: str = "") -> I
 
 
 def merged_mappings(
-    layers: Sequence[Layer], parser: ArgumentParser, known: Sequence[str], say: Callable[[str], None]
+    layers: Sequence[Layer],
+    parser: ArgumentParser,
+    known: Sequence[str],
+    say: Callable[[str], None],
 ) -> list[str]:
     """Return arguments that give what all layers say to each option whose value is a mapping.
 

@@ -54,7 +54,7 @@ def read_study(arguments: argparse.Namespace, verb: str, made: str) -> tuple["St
         from lightning_metatok.report.study import of_runs
 
         return of_runs(arguments.runs, "Runs side by side"), arguments.out
-    from lightning_metatok.cli.sweep import as_started, read_sweep
+    from lightning_metatok.cli.sweep_file import as_started, read_sweep
     from lightning_metatok.report.study import of_sweep
     from lightning_metatok.sweep import slurm
     from lightning_metatok.sweep.collect import collect

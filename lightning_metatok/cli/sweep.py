@@ -12,13 +12,10 @@ configuration and the same code.
 """
 
 import argparse
-import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
@@ -26,44 +23,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import lightning_metatok
 from lightning_metatok.cli.bounds import PATH
-from lightning_metatok.cli.option_names import option_names
 from lightning_metatok.cli.sweep_exec import execute
-from lightning_metatok.cli.sweep_values import check_seeds, check_values
+from lightning_metatok.cli.sweep_file import PACKAGE, ROOT, Sweep, as_started, check_keys, read_sweep
+from lightning_metatok.cli.sweep_values import check_values
 from lightning_metatok.cli.sweep_view import RunTable, duration, summary
 from lightning_metatok.console import printer
 from lightning_metatok.errors import OptionParser, UserError, nearest
-from lightning_metatok.old_keys import old_options
-from lightning_metatok.sweep import PlannedRun, SweepFolder, SweepSpec, expand, read_spec, slurm
+from lightning_metatok.sweep import slurm
 from lightning_metatok.sweep.collect import collect, write_table
-from lightning_metatok.sweep.expand import all_configs, code_version
 from lightning_metatok.sweep.local import environment, run_locally
 from lightning_metatok.sweep.processes import Process, parent_of
 from lightning_metatok.sweep.record import DONE, FAULTY, QUEUED, RUNNING, UNFINISHED, State
-from lightning_metatok.yaml_files import read_config
 
-PACKAGE = Path(lightning_metatok.__file__).parent
-ROOT = Path("runs/sweeps")
 ACTIONS = ("plan", "run", "status", "cancel", "retry", "collect")
 SHOWN = 40
 """Rows of a table that fit before `--all` is needed."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file, read, and where it lives."""
-
-    file: Path
-    spec: SweepSpec
-    runs: list[PlannedRun]
-    folder: SweepFolder
-    code: str
-
-    @property
-    def configs(self) -> list[str]:
-        """All config files."""
-        return list(dict.fromkeys(path for run in self.runs for path in run.configs))
 
 
 def build_parser() -> OptionParser:
@@ -105,7 +80,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if action in ("plan", "run"):
         check_keys(sweep)
     if action == "plan":
-        check_values(sweep.file, sweep.runs, "task" if _is_task(sweep.spec) else "text", sweep.code)
+        check_values(sweep.file, sweep.runs, "task" if sweep.trains_a_task else "text", sweep.code)
         return plan(sweep, everything=arguments.all)
     if action == "run":
         return run(sweep, UNFINISHED, on=arguments.on, workers=arguments.workers, fresh=True)
@@ -117,72 +92,6 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if action == "cancel":
         return cancel(sweep)
     return collected(sweep, arguments.out)
-
-
-def read_sweep(file: Path, folder: Path | None) -> Sweep:
-    """Read and check a sweep file and the configs that it names.
-
-    Raises:
-        UserError: no such file, or a mistake in it.
-    """
-    if not os.path.isfile(file):
-        siblings = [str(path) for path in file.parent.glob("*.y*ml")] if os.path.isdir(file.parent) else []
-        raise UserError(f"{file}: no such file{nearest(str(file), siblings)}; expected a sweep file")
-    spec = read_spec(read_config(str(file)), str(file))
-    check_seeds(file, spec.seeds)
-    code = code_version(PACKAGE)
-    runs = expand(spec, code, lambda path: _read_part(file, path))
-    folder = folder or Path(spec.folder or ROOT / file.stem)
-    valid, expected = PATH
-    if not valid(folder):
-        raise UserError(f"folder={str(folder)!r}: expected {expected}")
-    return Sweep(file, spec, runs, SweepFolder(folder), code)
-
-
-def check_keys(sweep: Sweep) -> None:
-    """Raise `UserError` for a key that no option of `fit` has. What was started once is not asked again."""
-    known = [*option_names(sweep.code, _is_task(sweep.spec)), *old_options()]
-    for key in sweep.spec.set_keys():
-        if key not in known and not any(key.startswith(f"{name}.") for name in _mappings(known)):
-            raise UserError(f"{sweep.file}: {key}: no such key of the configuration{nearest(key, known)}")
-
-
-def as_started(sweep: Sweep) -> Sweep:
-    """Return the sweep with the runs and the code that were started, which the file and the code may have left behind.
-
-    Raises:
-        UserError: nothing was started.
-    """
-    runs, code, _ = sweep.folder.read_plan()
-    sweep.folder.check_file(sweep.file)
-    if [run.name for run in runs] != [run.name for run in sweep.runs]:
-        print(
-            f"{sweep.file}, a config or the code has changed since these runs were started: "
-            "this is about what was started; `run` starts what the file says now",
-            file=sys.stderr,
-        )
-    return replace(sweep, runs=runs, code=code)
-
-
-def _read_part(file: Path, path: str) -> dict[str, object]:
-    if not os.path.isfile(path):
-        folder = Path(path).parent
-        siblings = [str(p) for p in folder.glob("*.y*ml")] if os.path.isdir(folder) else []
-        raise UserError(f"{file}: configs: {path}: no such file{nearest(path, siblings)}")
-    return dict(read_config(path))
-
-
-def _is_task(spec: SweepSpec) -> bool:
-    """Whether a recall task is trained: which keys there are depends on it."""
-    if "data.task" in spec.set_keys():
-        return True
-    contents = [read_config(path) for path in all_configs(spec)]
-    return any(isinstance(c.get("data"), dict) and c["data"].get("task") for c in contents)
-
-
-def _mappings(known: Sequence[str]) -> list[str]:
-    """Options whose value is a mapping, so that keys below them are not listed."""
-    return [name for name in known if name.endswith("_options")]
 
 
 # -- actions
@@ -218,7 +127,14 @@ def plan(sweep: Sweep, *, everything: bool) -> int:
     return 0
 
 
-def run(sweep: Sweep, kinds: Sequence[str], *, on: str, workers: int, fresh: bool) -> int:
+def run(
+    sweep: Sweep,
+    kinds: Sequence[str],
+    *,
+    on: str,
+    workers: int,
+    fresh: bool,
+) -> int:
     """Run everything whose state is one of `kinds`; `fresh`: what the file and the code say now, else as started."""
     folder, console = sweep.folder, Console(stderr=True)
     folder.check_file(sweep.file)

@@ -31,7 +31,12 @@ def check_seeds(file: Path, seeds: Sequence[int]) -> None:
             raise UserError(f"{file}: seeds: {seed}: expected {expected}")
 
 
-def check_values(file: Path, runs: Sequence[PlannedRun], kind: str, code: str) -> None:
+def check_values(
+    file: Path,
+    runs: Sequence[PlannedRun],
+    kind: str,
+    code: str,
+) -> None:
     """Try the values of `runs` with the parser of `fit` and the classes that it builds.
 
     Args:

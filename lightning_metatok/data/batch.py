@@ -54,7 +54,10 @@ class Batch:
 
 
 def next_token_targets(
-    tokens_BT: Tensor, meta_mask_BT: Tensor, retarget: bool = False, document_ids_BT: Tensor | None = None
+    tokens_BT: Tensor,
+    meta_mask_BT: Tensor,
+    retarget: bool = False,
+    document_ids_BT: Tensor | None = None,
 ) -> Tensor:
     """Return the targets [B, T]: the next token, -100 where that is a meta-token, unforeseeable, or not there.
 

@@ -71,7 +71,10 @@ def tell(corpus: Corpus, store: TokenStore, say: Callable[[str], None]) -> None:
 
 
 def get_tokenizer(
-    config: DataConfig, corpus: Corpus, cache: Path, progress: Callable[[str, int], None]
+    config: DataConfig,
+    corpus: Corpus,
+    cache: Path,
+    progress: Callable[[str, int], None],
 ) -> MetaTokenizer:
     """Return the tokenizer that `config.tokenizer` names, or one trained on `corpus` and kept in `cache`."""
     if config.tokenizer is not None:

@@ -108,7 +108,12 @@ class Division:
             yield document
 
 
-def divide(documents: Iterable[str], fraction: float, most: int | None = None, by: bytes = HELD_OUT) -> Division:
+def divide(
+    documents: Iterable[str],
+    fraction: float,
+    most: int | None = None,
+    by: bytes = HELD_OUT,
+) -> Division:
     """Measure `documents`, no more of them than give `most` to both sides, and say how to divide them."""
     sizes, counts, largest = [0, 0], [0, 0], 0
     for document in documents:

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from lightning_metatok.lit.module import MetaTokenLM
 
 
-def follow_budget(budget: Budget, module: "MetaTokenLM", data: Data, micro_batches: int) -> tuple[int, str]:
+def follow_budget(
+    budget: Budget,
+    module: "MetaTokenLM",
+    data: Data,
+    micro_batches: int,
+) -> tuple[int, str]:
     """Let the schedule of `module` end with the budget.
 
     Args:
@@ -40,7 +45,12 @@ def follow_budget(budget: Budget, module: "MetaTokenLM", data: Data, micro_batch
 
 
 def training_flops(
-    model: MetaTransformer, *, tokens: float, source_tokens: float, scored: float, length: float
+    model: MetaTransformer,
+    *,
+    tokens: float,
+    source_tokens: float,
+    scored: float,
+    length: float,
 ) -> float:
     """Return the FLOPs, forward and backward, of training on prompts of the mean `length`.
 

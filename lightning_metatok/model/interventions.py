@@ -130,11 +130,23 @@ class _Hooks:
         patch = self.change.patches.get(self.layer)
         return patch if patch is not None and patch.place == place else None
 
-    def behind(self, branch: Branch, _: Any, __: Any, stream_BTD: Tensor) -> Tensor | None:
+    def behind(
+        self,
+        branch: Branch,
+        _: Any,
+        __: Any,
+        stream_BTD: Tensor,
+    ) -> Tensor | None:
         patch = self.patch(Place(branch.name))
         return None if patch is None else patch.put(stream_BTD)
 
-    def attend(self, branch: Branch, _: Any, __: Any, kwargs: dict[str, Any]) -> None:
+    def attend(
+        self,
+        branch: Branch,
+        _: Any,
+        __: Any,
+        kwargs: dict[str, Any],
+    ) -> None:
         """Weights may be lent to another attention: only this one's values are patched."""
         patch = self.patch(Place(branch.name, values=True))
         self.values = None if patch is None else (patch, kwargs["plan"].blocks)

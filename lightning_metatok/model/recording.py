@@ -164,7 +164,12 @@ def _scattered(x_RD: Tensor, blocks: MetaBlocks, like_BTD: Tensor) -> Tensor:
     return torch.zeros_like(like_BTD).flatten(0, 1).index_copy(0, blocks.rows_R, x_RD).view_as(like_BTD)
 
 
-def dense_scores(scores_PNLL: Tensor, blocks: MetaBlocks, B: int, T: int) -> Tensor:
+def dense_scores(
+    scores_PNLL: Tensor,
+    blocks: MetaBlocks,
+    B: int,
+    T: int,
+) -> Tensor:
     """Scores of the padded blocks of meta rows as [B, N, T, T], -inf between all other places."""
     P, N, L, _ = scores_PNLL.shape
     place_R = torch.arange(P * L, device=scores_PNLL.device) if blocks.unpad_R is None else blocks.unpad_R

@@ -164,7 +164,10 @@ def _swap(
 
 @torch.no_grad()
 def preference(
-    model: MetaTransformer, receiver: Batch, donor: Batch, intervention: Intervention | None
+    model: MetaTransformer,
+    receiver: Batch,
+    donor: Batch,
+    intervention: Intervention | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each receiver: log p(donor's token) - log p(its own), in nats, and whether the donor's is the likeliest one.
 

@@ -93,7 +93,12 @@ def run_trials(subject: Subject, trials: Sequence[Trial], what: str) -> DataFram
     return DataFrame([compare(name, labels[name], outcome, outcomes[INTACT]) for name, outcome in outcomes.items()])
 
 
-def compare(name: str, label: str, outcome: Outcome, intact: Outcome) -> dict[str, object]:
+def compare(
+    name: str,
+    label: str,
+    outcome: Outcome,
+    intact: Outcome,
+) -> dict[str, object]:
     """A row: accuracy (Wilson), and the changes against `intact` (paired bootstrap); log-probabilities in nats."""
     n, right = len(outcome.right_n), int(outcome.right_n.sum())
     low, high = wilson_interval(right, n)

@@ -94,7 +94,12 @@ def branches(layer: LayerRecord) -> dict[str, tuple[Tensor, Tensor]]:
     return {SHORT.get(name, name): (found.update_BTD, found.before_BTD) for name, found in layer.branches.items()}
 
 
-def attributed(subject: Subject, recording: Recording, answers_BT: Tensor, targets_BT: Tensor) -> Tensor:
+def attributed(
+    subject: Subject,
+    recording: Recording,
+    answers_BT: Tensor,
+    targets_BT: Tensor,
+) -> Tensor:
     """Parts of the right token's logit above the mean logit, [1 + 3 L, K]: embedding, then self, meta and MLP of each
     layer; 0 where there is no second attention. Pre-norm models only."""
     model = subject.model

@@ -43,7 +43,12 @@ def n_prompts(run: Run, metric: str) -> int | None:
     return int(n) if name.startswith("accuracy/") and n else None
 
 
-def cells(conditions: Sequence[Condition], metric: str, budget: str, solved: float) -> list[Cell]:
+def cells(
+    conditions: Sequence[Condition],
+    metric: str,
+    budget: str,
+    solved: float,
+) -> list[Cell]:
     """Return one cell a condition.
 
     Args:
@@ -144,7 +149,12 @@ def same_parameters(conditions: Sequence[Condition]) -> tuple[list[list[Conditio
     return [group for group in groups if len(group) > 1], [group[0] for group in groups if len(group) == 1]
 
 
-def band(condition: Condition, metric: str, budget: str, points: int = 200) -> NDArray[np.float64]:
+def band(
+    condition: Condition,
+    metric: str,
+    budget: str,
+    points: int = 200,
+) -> NDArray[np.float64]:
     """Return the condition's curve over its seeds, [4, points]: budget, mean, smallest and largest value.
 
     It covers what all seeds of the condition have; its points are those that one of them logged, or evenly spread

@@ -144,13 +144,23 @@ def averages(study: Study, question: Question, at: float | None) -> list[Contras
     return found
 
 
-def against(best: Condition, others: Sequence[Condition], question: Question, at: float | None) -> list[Contrast]:
+def against(
+    best: Condition,
+    others: Sequence[Condition],
+    question: Question,
+    at: float | None,
+) -> list[Contrast]:
     """Return the contrasts of one condition with all others at a length."""
     found = [contrast(best, other, question, at) for other in others]
     return corrected([one for one in found if one is not None])
 
 
-def contrast(a: Condition, b: Condition, question: Question, at: float | None) -> Contrast | None:
+def contrast(
+    a: Condition,
+    b: Condition,
+    question: Question,
+    at: float | None,
+) -> Contrast | None:
     """Return `a` minus `b`, each read as it was trained; None where one of them was not measured."""
     values_a, values_b = (_by_seed(c.runs, question, question.as_trained(c), at) for c in (a, b))
     if not (values_a and values_b):

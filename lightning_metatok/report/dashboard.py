@@ -44,7 +44,13 @@ AS_TRAINED = "by length/as trained"
 PERCENT = 100
 
 
-def write_dashboard(study: Study, out: Path, *, with_probes: bool = False, solved: float = SOLVED) -> None:
+def write_dashboard(
+    study: Study,
+    out: Path,
+    *,
+    with_probes: bool = False,
+    solved: float = SOLVED,
+) -> None:
     """Write the event files into `out`: all of them new, or the old ones.
 
     Args:

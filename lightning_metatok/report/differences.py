@@ -97,7 +97,12 @@ def _spent(condition: Condition, name: str) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def differences_table(study: Study, found: Sequence[Contrast], names: Sequence[str], asked: Question) -> Table:
+def differences_table(
+    study: Study,
+    found: Sequence[Contrast],
+    names: Sequence[str],
+    asked: Question,
+) -> Table:
     """Return a row a difference."""
     header = ["difference", "mean", *SURE, "verdict"]
     rows = []

@@ -91,7 +91,13 @@ def is_exact(metric: str) -> bool:
     return metric.startswith(("accuracy/exact/", "answers/"))
 
 
-def estimate(values_n: ArrayLike, *, share: bool = False, n_items: int | None = None, solved: float = 0.0) -> Estimate:
+def estimate(
+    values_n: ArrayLike,
+    *,
+    share: bool = False,
+    n_items: int | None = None,
+    solved: float = 0.0,
+) -> Estimate:
     """Return the mean of one value a seed.
 
     Args:
@@ -118,7 +124,13 @@ def estimate(values_n: ArrayLike, *, share: bool = False, n_items: int | None = 
     )
 
 
-def difference(a: Values, b: Values, *, share: bool = False, paired: bool = True) -> Difference:
+def difference(
+    a: Values,
+    b: Values,
+    *,
+    share: bool = False,
+    paired: bool = True,
+) -> Difference:
     """Return the mean of a - b with its interval and two-sided p.
 
     Args:

@@ -197,7 +197,13 @@ def solving_figure(found: Mapping[Condition, Solving], accuracy: float) -> Figur
     return figure
 
 
-def draw_curve(axes: Axes, condition: Condition, metric: str, colour: str, marker: str) -> Any:
+def draw_curve(
+    axes: Axes,
+    condition: Condition,
+    metric: str,
+    colour: str,
+    marker: str,
+) -> Any:
     """Draw one condition's curve and return its line."""
     spent, mean, low, high = band(condition, metric, "source_tokens")
     (line,) = axes.plot(spent, mean, color=colour, marker=marker, markersize=4, markevery=0.1)

@@ -37,7 +37,12 @@ class Lead:
         return [] if self.unknown else [self.first, *(contrast.b for contrast in self.level)]
 
 
-def finding(study: Study, question: Question, means: Means, contrasts: Sequence[Contrast]) -> str:
+def finding(
+    study: Study,
+    question: Question,
+    means: Means,
+    contrasts: Sequence[Contrast],
+) -> str:
     """Return a sentence a length."""
     if question.higher_is_better is None:
         return f"Of `{question.quantity}` nobody knows whether more is better: the figure shows it."
@@ -56,7 +61,12 @@ def headline(text: str) -> str:
     return re.sub(r" \([^()]*\)", "", sentence[0] if sentence else text).replace("**", "")
 
 
-def lead(study: Study, question: Question, means: Means, at: float | None) -> Lead | None:
+def lead(
+    study: Study,
+    question: Question,
+    means: Means,
+    at: float | None,
+) -> Lead | None:
     """Return who has the best mean at a length and who is told apart from it; None where nobody can say."""
     known = {c: means[key].mean for c in study.conditions if (key := (c, question.as_trained(c), at)) in means}
     first = question.best(known)
@@ -70,7 +80,12 @@ def lead(study: Study, question: Question, means: Means, at: float | None) -> Le
     return Lead(first, **kinds)
 
 
-def leader(study: Study, question: Question, means: Means, at: float | None) -> str:
+def leader(
+    study: Study,
+    question: Question,
+    means: Means,
+    at: float | None,
+) -> str:
     """Say who is best at a length, or who leads without being told apart."""
     found = lead(study, question, means, at)
     if found is None:
@@ -102,7 +117,13 @@ def leader(study: Study, question: Question, means: Means, at: float | None) -> 
     return f"{place(at)}{'; '.join(parts)}"
 
 
-def split(study: Study, question: Question, means: Means, contrasts: Sequence[Contrast], at: float | None) -> str:
+def split(
+    study: Study,
+    question: Question,
+    means: Means,
+    contrasts: Sequence[Contrast],
+    at: float | None,
+) -> str:
     """Say with which values of the other axes one value of an axis beats another, at a length."""
     axis = contrast_axis(study)
     assert axis is not None

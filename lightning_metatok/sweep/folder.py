@@ -60,7 +60,12 @@ class SweepFolder:
         return (self.path / PLAN).is_file()
 
     def write_plan(
-        self, runs: Sequence[PlannedRun], text: str, code: str, finished: Sequence[str], file: str | None = None
+        self,
+        runs: Sequence[PlannedRun],
+        text: str,
+        code: str,
+        finished: Sequence[str],
+        file: str | None = None,
     ) -> None:
         """Take up `runs`, with text and name of their sweep file. Runs of an earlier version of it stay on the disk.
 
@@ -283,7 +288,12 @@ class SweepFolder:
         return owner if owner.lives() else None
 
 
-def begin(folder: SweepFolder, name: str, job: str | None, process: Process | None = None) -> State:
+def begin(
+    folder: SweepFolder,
+    name: str,
+    job: str | None,
+    process: Process | None = None,
+) -> State:
     """Write that `process`, this one if not given, runs `name`; return the state. Twice the same is one attempt."""
     process, before = process or Process.this(), folder.written_state(name)
     if before.state == RUNNING and before.process == process and before.job == job:
@@ -302,7 +312,12 @@ def begin(folder: SweepFolder, name: str, job: str | None, process: Process | No
     return state
 
 
-def end(folder: SweepFolder, name: str, begun: State, exit_code: int) -> State:
+def end(
+    folder: SweepFolder,
+    name: str,
+    begun: State,
+    exit_code: int,
+) -> State:
     """Write how a run ended: 0 done, 128 + n stopped by signal n, else failed; return the state."""
     now = time.time()
     stopped = [128 + number for number in signals.SIGNALS]

@@ -27,7 +27,11 @@ Watch = Callable[[dict[str, float], int], None]
 
 
 def run_locally(
-    folder: SweepFolder, runs: Sequence[PlannedRun], code: Path, workers: int, watch: Watch = lambda running, left: None
+    folder: SweepFolder,
+    runs: Sequence[PlannedRun],
+    code: Path,
+    workers: int,
+    watch: Watch = lambda running, left: None,
 ) -> None:
     """Run all of `runs`; what became of each stands in its state.
 
@@ -70,7 +74,12 @@ def run_locally(
             signal.signal(number, handler)
 
 
-def start(folder: SweepFolder, name: str, code: Path, cores: set[int]) -> subprocess.Popen[bytes]:
+def start(
+    folder: SweepFolder,
+    name: str,
+    code: Path,
+    cores: set[int],
+) -> subprocess.Popen[bytes]:
     """Start a run; its threads and it itself keep to `cores`, and it runs `code`.
 
     A sweep may run inside a job of SLURM, in a notebook or a batch script: its runs are no tasks of that job.

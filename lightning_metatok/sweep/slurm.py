@@ -45,7 +45,13 @@ class Submission:
     names: tuple[str, ...]
 
 
-def script(folder: SweepFolder, resources: Resources, names_file: Path, n: int, code: Path) -> str:
+def script(
+    folder: SweepFolder,
+    resources: Resources,
+    names_file: Path,
+    n: int,
+    code: Path,
+) -> str:
     """Return the batch script of an array of `n` runs, whose names stand in `names_file`, a line each.
 
     Raises:
@@ -95,7 +101,12 @@ def script(folder: SweepFolder, resources: Resources, names_file: Path, n: int, 
     )
 
 
-def submit(folder: SweepFolder, resources: Resources, names: Sequence[str], code: Path) -> Submission:
+def submit(
+    folder: SweepFolder,
+    resources: Resources,
+    names: Sequence[str],
+    code: Path,
+) -> Submission:
     """Hand an array job of these runs to SLURM, and note its number.
 
     Raises:
@@ -114,7 +125,13 @@ def submit(folder: SweepFolder, resources: Resources, names: Sequence[str], code
     return Submission(job, tuple(names))
 
 
-def submit_after(folder: SweepFolder, job: str, code: Path, arguments: Sequence[str], partition: str | None) -> str:
+def submit_after(
+    folder: SweepFolder,
+    job: str,
+    code: Path,
+    arguments: Sequence[str],
+    partition: str | None,
+) -> str:
     """Hand in a job that calls `lightning-metatok` with `arguments` when all runs of `job` have ended.
 
     Raises:
@@ -124,7 +141,11 @@ def submit_after(folder: SweepFolder, job: str, code: Path, arguments: Sequence[
 
 
 def after_command(
-    folder: SweepFolder, job: str, code: Path, arguments: Sequence[str], partition: str | None
+    folder: SweepFolder,
+    job: str,
+    code: Path,
+    arguments: Sequence[str],
+    partition: str | None,
 ) -> list[str]:
     """The command of `submit_after`: sbatch makes a script for sh of --wrap, and reads all else as it is."""
     where = "folder"

@@ -51,13 +51,25 @@ class Arithmetic(Task):
             raise UserError(f"data.task_options.symbols: {there_are} numbers; expected at least {BASE}, the digits")
         super().check()
 
-    def put_number(self, draft: Draft, digits_nD: IntArray, exists_nD: NDArray[np.bool_], ids_nD: IntArray) -> None:
+    def put_number(
+        self,
+        draft: Draft,
+        digits_nD: IntArray,
+        exists_nD: NDArray[np.bool_],
+        ids_nD: IntArray,
+    ) -> None:
         """Write a number that is a segment, marks before and behind it; columns that do not exist leave no trace."""
         draft.put(OPEN, target=True, ids=0)
         draft.put(np.where(exists_nD, self.lexicon.numbers[digits_nD], ABSENT), source=True, ids=ids_nD)
         draft.put(CLOSE, target=True, ids=0)
 
-    def put_answer(self, draft: Draft, places_nD: IntArray, exists_nD: NDArray[np.bool_], ids_nD: IntArray) -> None:
+    def put_answer(
+        self,
+        draft: Draft,
+        places_nD: IntArray,
+        exists_nD: NDArray[np.bool_],
+        ids_nD: IntArray,
+    ) -> None:
         """Write digits from the lowest place on."""
         words_nD = np.where(exists_nD, self.lexicon.numbers[places_nD], ABSENT)
         draft.put(words_nD, answer=True, ids=ids_nD)

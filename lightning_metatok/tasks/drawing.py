@@ -66,7 +66,13 @@ class Drawing(Options):
         slope = (lengths[1] - lengths[0]) / (far - near) if far > near else lengths[0] / near
         return slope, lengths[0] - slope * near
 
-    def examples(self, n: int, seed: int, split: TaskSplit = "train", start: int = 0) -> Examples:
+    def examples(
+        self,
+        n: int,
+        seed: int,
+        split: TaskSplit = "train",
+        start: int = 0,
+    ) -> Examples:
         """Return the examples number start, start + 1, ..., start + n - 1.
 
         Raises:

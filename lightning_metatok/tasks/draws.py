@@ -54,7 +54,14 @@ class Draws:
         width = (high_ - low_ + 1).astype(np.uint64)
         return (self.bits(purpose, *shape) % width).astype(np.int64) + low_
 
-    def choose(self, purpose: str, k: int, pool: int, *shape: int, where: NDArray[np.bool_] | None = None) -> IntArray:
+    def choose(
+        self,
+        purpose: str,
+        k: int,
+        pool: int,
+        *shape: int,
+        where: NDArray[np.bool_] | None = None,
+    ) -> IntArray:
         """Return `k` different numbers below `pool` in random order, int64 [n, *shape, k].
 
         Where `where`, bool [n, *shape], is False, nothing is drawn, which saves time: the numbers are 0.

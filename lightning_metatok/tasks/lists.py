@@ -55,7 +55,14 @@ class NamedLists(Task):
         """Lists of a prompt have different names."""
         return self.n_names or len(self.lexicon.names)
 
-    def put_question(self, draft: Draft, what: ArrayLike, link: str, names_n: IntArray, asked_n: ArrayLike) -> None:
+    def put_question(
+        self,
+        draft: Draft,
+        what: ArrayLike,
+        link: str,
+        names_n: IntArray,
+        asked_n: ArrayLike,
+    ) -> None:
         """Ask, where `asked_n`, for `what` of the lists with these names; `link` is the phrase between the two.
 
         Symbols name the list first: the token before the answer says which item it is about.
@@ -67,7 +74,12 @@ class NamedLists(Task):
             draft.put(part, where=asked_n, key=is_key)
 
 
-def list_words(lexicon: Lexicon, names_nN: IntArray, items_nNK: IntArray, exists_nNK: NDArray[np.bool_]) -> IntArray:
+def list_words(
+    lexicon: Lexicon,
+    names_nN: IntArray,
+    items_nNK: IntArray,
+    exists_nNK: NDArray[np.bool_],
+) -> IntArray:
     """Return the words of `N` lists in each prompt, int64 [n, N, 2 K + 5]; items that do not exist are ABSENT."""
     n, N, K = items_nNK.shape
     word = lexicon.phrase

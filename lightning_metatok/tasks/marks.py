@@ -93,7 +93,12 @@ def behind_segments(examples: Examples) -> IntArray:
     return ((examples.flags & CLOSES) > 0).astype(np.int64)
 
 
-def at_random(examples: Examples, count_n: IntArray, seed: int, index_n: IntArray) -> IntArray:
+def at_random(
+    examples: Examples,
+    count_n: IntArray,
+    seed: int,
+    index_n: IntArray,
+) -> IntArray:
     """`count_n` marks in each prompt, before different tokens of its body, every choice equally likely.
 
     A pure function of (seed, index) for each prompt. A body shorter than its count gets one before each token.

@@ -105,7 +105,13 @@ class Options(ABC):
         if self.size is not None:
             self.check_range(self.size_field, low, self.largest_size)
 
-    def expect(self, right: bool, option: str, expected: str, known: Any = ()) -> None:
+    def expect(
+        self,
+        right: bool,
+        option: str,
+        expected: str,
+        known: Any = (),
+    ) -> None:
         """Raise UserError about `option` unless `right`."""
         if not right:
             value = getattr(self, option)
@@ -125,7 +131,13 @@ class Options(ABC):
         )
         self.expect(right, option, f"two integers [smallest, largest] between {low} and {high}")
 
-    def check_integer(self, option: str, low: int, high: int | None = None, what: str = "") -> None:
+    def check_integer(
+        self,
+        option: str,
+        low: int,
+        high: int | None = None,
+        what: str = "",
+    ) -> None:
         """Refuse an option unless it is an integer from `low` to `high`; `what` tells where the limits come from."""
         value = getattr(self, option)
         right = (

@@ -42,7 +42,12 @@ def why_no_pairs(task: Task) -> str | None:
     return None
 
 
-def make_pairs(task: Task, n: int, seed: int, split: TaskSplit = "test") -> tuple[Examples, Examples]:
+def make_pairs(
+    task: Task,
+    n: int,
+    seed: int,
+    split: TaskSplit = "test",
+) -> tuple[Examples, Examples]:
     """Return `n` clean prompts and, in the same order, their corrupted partners; of any task with `content_draws`.
 
     Raises:

@@ -95,7 +95,12 @@ class SegmentCounting(NamedLists):
         return draft
 
 
-def urn(draws: Draws, N: int, K: int, D: int) -> IntArray:
+def urn(
+    draws: Draws,
+    N: int,
+    K: int,
+    D: int,
+) -> IntArray:
     """Return lists of the numbers below `D`, int64 [n, N, K], in which every set of counts is equally likely.
 
     Pólya's urn: each item is new with the weight D, or else repeats one before it, each with the weight 1. Independent

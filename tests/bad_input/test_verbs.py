@@ -52,7 +52,7 @@ VERBS += [
     for verb in ("validate", "test", "predict")
     for option, expected in (
         ("", f"--ckpt_path: expected a checkpoint to {verb}"),
-        (" --ckpt_path={run}", "--ckpt_path={run}: expected a file, this is a folder"),
+        (" --ckpt_path={run}", "--ckpt_path={run}: no such file"),
         (" --ckpt_path=nowhere.ckpt", "--ckpt_path=nowhere.ckpt: no such file"),
         (" --ckpt_path={run}/arm.json", "arm.json: expected --config, as no config.yaml stands beside its folder"),
         (" --config={debug} --ckpt_path=auto --run_dir={run}/no", f"--ckpt_path: expected a checkpoint to {verb}"),

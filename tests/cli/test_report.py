@@ -13,7 +13,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from lightning_metatok.cli import main
-from lightning_metatok.cli.sweep import read_sweep
+from lightning_metatok.cli.sweep_file import read_sweep
 from lightning_metatok.report.dashboard import write_dashboard
 from lightning_metatok.sweep.folder import DONE, State
 from tests.report import studies

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lightning_metatok.cli import main
-from lightning_metatok.cli.sweep import Sweep, read_sweep
+from lightning_metatok.cli.sweep_file import Sweep, read_sweep
 from lightning_metatok.sweep.folder import begin
 from lightning_metatok.sweep.processes import Process, start_of
 from lightning_metatok.sweep.record import State

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_metatok.cli import main
-from lightning_metatok.cli.sweep import Sweep, read_sweep
+from lightning_metatok.cli.sweep_file import Sweep, read_sweep
 from lightning_metatok.sweep.folder import begin, end
 from tests.cli.test_sweep import refused, write
 

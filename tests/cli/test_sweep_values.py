@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lightning_metatok.cli import main
-from lightning_metatok.cli.sweep import read_sweep
+from lightning_metatok.cli.sweep_file import read_sweep
 from lightning_metatok.cli.sweep_values import MOST_FOR_PAIRS, chosen
 from lightning_metatok.sweep import PlannedRun, expand, read_spec
 from lightning_metatok.sweep.collect import write_table

@@ -25,7 +25,14 @@ class Backend(Protocol):
     TAKES_MASKS: bool
     attend_ragged: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor] | None
 
-    def why_not(self, *, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None: ...
+    def why_not(
+        self,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        dense_mask: bool,
+        score: bool,
+    ) -> str | None: ...
 
     def attend(
         self,

@@ -33,7 +33,13 @@ BLOCK = 2**21
 """Scores in a block, those of all samples and heads together: 8 MB in float32."""
 
 
-def why_not(*, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None:
+def why_not(
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    dense_mask: bool,
+    score: bool,
+) -> str | None:
     """Why this backend cannot do the job; None: it can, always."""
     return None
 

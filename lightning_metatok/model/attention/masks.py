@@ -19,7 +19,12 @@ def causal(n_queries: int, n_keys: int | None = None, device: torch.device | Non
     return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries)
 
 
-def additive(allowed: Tensor, soft: Tensor, fill: float, dtype: torch.dtype) -> Tensor:
+def additive(
+    allowed: Tensor,
+    soft: Tensor,
+    fill: float,
+    dtype: torch.dtype,
+) -> Tensor:
     """The mask to add to scores: 0 where both rules hold, `fill` where only `allowed` does, -inf elsewhere.
 
     This is the finite reading of the paper's P. A row in which `soft` holds nowhere gets one constant added,

@@ -35,7 +35,13 @@ TAKES_MASKS = True
 attend_ragged = None
 
 
-def why_not(*, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None:
+def why_not(
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    dense_mask: bool,
+    score: bool,
+) -> str | None:
     """Why this backend cannot do the job; None: it can, always."""
     return None
 

@@ -15,7 +15,13 @@ TAKES_MASKS = True
 attend_ragged = None
 
 
-def why_not(*, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None:
+def why_not(
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    dense_mask: bool,
+    score: bool,
+) -> str | None:
     """Why this backend cannot do the job, or None."""
     return "it cannot transform scores" if score else None
 

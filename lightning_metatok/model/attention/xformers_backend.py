@@ -20,7 +20,13 @@ TAKES_SCORES = False
 TAKES_MASKS = False
 
 
-def why_not(*, device: torch.device, dtype: torch.dtype, dense_mask: bool, score: bool) -> str | None:
+def why_not(
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    dense_mask: bool,
+    score: bool,
+) -> str | None:
     """Why this backend cannot do the job, or None. Runs a tiny kernel once: an import proves nothing."""
     if device.type != "cuda":
         return f"its kernels need CUDA, not {device.type}"
@@ -50,7 +56,13 @@ def attend(
     return out_BTNH.transpose(1, 2)
 
 
-def attend_ragged(q_RNH: Tensor, k_RNH: Tensor, v_RNH: Tensor, lengths: list[int], dropout: float) -> Tensor:
+def attend_ragged(
+    q_RNH: Tensor,
+    k_RNH: Tensor,
+    v_RNH: Tensor,
+    lengths: list[int],
+    dropout: float,
+) -> Tensor:
     """Causal attention inside each of the consecutive blocks of rows whose lengths are given; [R, N, H]."""
     from xformers.ops import memory_efficient_attention
 

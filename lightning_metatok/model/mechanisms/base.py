@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 class Between(nn.Module):
     """Acts behind each block; its weights are the model's, under ``between``."""
 
-    def forward(self, states: Sequence[Tensor], layer: int, plans: Plans, memories: Memories | None = None) -> Tensor:
+    def forward(
+        self,
+        states: Sequence[Tensor],
+        layer: int,
+        plans: Plans,
+        memories: Memories | None = None,
+    ) -> Tensor:
         """Return what enters the next block.
 
         Args:

@@ -47,7 +47,12 @@ class LandmarkAttention(Mechanism):
         return grouped
 
 
-def grouped_scores(scores_BNQK: Tensor, facts: Facts, n_chunks: int, rows: Rows) -> Tensor:
+def grouped_scores(
+    scores_BNQK: Tensor,
+    facts: Facts,
+    n_chunks: int,
+    rows: Rows,
+) -> Tensor:
     """Return scores whose softmax is the grouped one; `facts` are those of all keys, C = `n_chunks` their chunks."""
     scores = scores_BNQK.to(torch.promote_types(scores_BNQK.dtype, torch.float32))
     Q, K = scores.shape[-2:]

@@ -41,7 +41,14 @@ AXIS = Axis("position", PositionEncoding, FAMILIES, given=("sizes",))
 
 
 def build(
-    name: str, *, n_layers: int, n_heads: int, head_dim: int, d_model: int, max_positions: int, **options: Any
+    name: str,
+    *,
+    n_layers: int,
+    n_heads: int,
+    head_dim: int,
+    d_model: int,
+    max_positions: int,
+    **options: Any,
 ) -> PositionEncoding:
     """Build the encoding `name`; `options` are its family's own.
 

@@ -126,7 +126,11 @@ class PositionEncoding(nn.Module):
         return q_BNTH, k_BNTH
 
     def rotate(
-        self, q_BNTH: Tensor, k_BNTH: Tensor, position_ids_BT: Tensor, keep_BT: Tensor | None
+        self,
+        q_BNTH: Tensor,
+        k_BNTH: Tensor,
+        position_ids_BT: Tensor,
+        keep_BT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Return q and k with their positions in them, [B, N, T, H] each."""
         return self.apply_to(q_BNTH, k_BNTH, self.prepare(position_ids_BT, keep_BT))

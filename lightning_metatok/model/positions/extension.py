@@ -109,7 +109,11 @@ class Frequencies:
 
 
 def dynamic_scores(
-    frequencies: Frequencies, pairing: Pairing, position_ids_BT: Tensor, keep_BT: Tensor | None, rows: Rows
+    frequencies: Frequencies,
+    pairing: Pairing,
+    position_ids_BT: Tensor,
+    keep_BT: Tensor | None,
+    rows: Rows,
 ) -> Tensor:
     """Scores of rows whose q and k are not turned yet, each turned by the frequencies of its own length.
 

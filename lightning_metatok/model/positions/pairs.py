@@ -12,7 +12,12 @@ from torch import Tensor
 Pairing = Literal["half", "interleaved"]
 
 
-def turn(x_BNTH: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing) -> Tensor:
+def turn(
+    x_BNTH: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    pairing: Pairing,
+) -> Tensor:
     """Turn the first R dimensions of `x`; cos and sin [..., T, R / 2] broadcast over samples and heads."""
     first, second, rest = pairs(x_BNTH, 2 * cos.shape[-1], pairing)
     turned = (first * cos - second * sin, second * cos + first * sin)

@@ -27,7 +27,12 @@ class ScoreBias(PositionEncoding):
         raise NotImplementedError
 
     def kept_bias(
-        self, scores_BNQK: Tensor, position_ids_BT: Tensor, keep_BT: Tensor | None, layer: int, rows: Rows | None
+        self,
+        scores_BNQK: Tensor,
+        position_ids_BT: Tensor,
+        keep_BT: Tensor | None,
+        layer: int,
+        rows: Rows | None,
     ) -> Tensor:
         """Return the bias of a block of scores, 0 where a position is dropped."""
         dtype = torch.promote_types(scores_BNQK.dtype, torch.float32)
