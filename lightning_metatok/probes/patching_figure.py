@@ -45,8 +45,8 @@ def patching_figure(table: DataFrame, title: str) -> Figure:
         ticks = list(part["where"].drop_duplicates())
         axes[1, column].set_xticks(range(len(ticks)), [_short(tick) for tick in ticks], rotation=90)
     axes[0, 0].set_ylim(-0.03, 1.03)
-    axes[0, 0].set_ylabel("answers that follow the donor (share of pairs)", fontsize=8)
-    axes[1, 0].set_ylabel("change of log p(donor's) - log p(own) (nats)", fontsize=8)
+    axes[0, 0].set_ylabel("answers that follow the donor\n(share of pairs)", fontsize=8)
+    axes[1, 0].set_ylabel("change of log p(donor's)\n- log p(own) (nats)", fontsize=8)
     axes[0, 0].set_title("the stream, from place to place", fontsize=8)
     axes[0, 1].set_title("value vectors of one attention", fontsize=8)
     for each in axes.flat:
@@ -63,12 +63,16 @@ def _draw(axes: Axes, part: DataFrame, column: str) -> None:
     at = {where: x for x, where in enumerate(part["where"].drop_duplicates())}
     for group, rows in part[~part.ceiling].groupby("group", sort=False):
         colour, marker = LOOKS[str(group)]
-        x = rows["where"].map(at)
-        axes.fill_between(x, rows[f"{column}_low"], rows[f"{column}_high"], color=colour, alpha=0.2, lw=0)
-        line = "-" if not part.place.str.startswith("values_of").any() else "none"
-        axes.plot(x, rows[column], color=colour, marker=marker, ls=line, fillstyle="none", label=rows.label.iloc[0])
+        x, y, low, high = rows["where"].map(at), rows[column], rows[f"{column}_low"], rows[f"{column}_high"]
+        looks = {"color": colour, "marker": marker, "fillstyle": "none", "label": rows.label.iloc[0]}
+        if part.place.str.startswith("values_of").any():  # one attention says nothing of the next
+            axes.vlines(x, low, high, color=colour)
+            axes.plot(x, y, linestyle="none", **looks)
+        else:
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+            axes.plot(x, y, **looks)
 
 
 def _short(where: str) -> str:
-    """`layer 0, after self-attention` as a tick."""
-    return where.removeprefix("layer ").replace(", values of", ",").replace(", before", ", before")
+    """`layer 0, values of self-attention` as a tick."""
+    return where.removeprefix("layer ").replace(", values of ", ": ").replace(", ", ": ")
