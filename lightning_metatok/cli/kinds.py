@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule
 
@@ -27,6 +28,8 @@ from lightning_metatok.lit.callbacks import (
     TextSample,
     Throughput,
 )
+from lightning_metatok.lit.checkpoints.contents import AXES
+from lightning_metatok.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,11 @@ KINDS = {
         always={"fit": [ArmCard, Environment, Curriculum, AnswerStudy, Memory], "test": [AnswerStudy]},
     ),
 }
+
+
+def check_names(config: Any) -> None:
+    """Raise `UserError` where an axis of the model, or the task, has a name that nobody has."""
+    for axis in AXES:
+        axis.find(config.model[axis.key])
+    if (task := config.data.get("task")) is not None:
+        TASKS.resolve(task)

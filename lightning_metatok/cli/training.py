@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_metatok import signals
 from lightning_metatok.cli.bounds import check_bounds, check_machine
 from lightning_metatok.cli.interpolations import config_text, kept_config
-from lightning_metatok.cli.kinds import KINDS
+from lightning_metatok.cli.kinds import KINDS, check_names
 from lightning_metatok.cli.memory import check_memory
 from lightning_metatok.cli.own_config import AUTO, going_on, names_a_task, run_folder_of, with_own_config
 from lightning_metatok.cli.run_options import DESCRIPTION, add_options
@@ -127,6 +127,9 @@ class TrainingCLI(LightningCLI):
         super().parse_arguments(parser, args)
         check_bounds(self.config)
         seed_data(self.config, self.kind.seed)
+        check_names(self.config)
+        for line in self.dropped:
+            warn(line)
 
     def instantiate_classes(self) -> None:
         """Build them; where rank 0 cannot, the ranks that wait for it hear why."""
@@ -135,8 +138,6 @@ class TrainingCLI(LightningCLI):
         seed_weights(self.config)
         with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
             super().instantiate_classes()
-        for line in self.dropped:  # not before what was given could be built: a wrong name is refused, and nothing else
-            warn(line)
 
     def before_instantiate_classes(self) -> None:
         """A missing or broken checkpoint is named before anything is built; other ranks hear which it is."""

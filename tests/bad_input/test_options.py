@@ -67,7 +67,7 @@ OPTIONS = [
     ("--trainer.overfit_batches=0.5", "trainer.overfit_batches=0.5: expected 0"),
     ("--trainer.accelerator=tpu", "trainer.accelerator=tpu: expected one that this machine has: "),
     ("--trainer.accelerator=mps", "trainer.accelerator=mps: expected one that this machine has: "),
-    ("--trainer.num_nodes=2", "trainer.num_nodes=2: expected 1, as nothing started this process on 2 nodes"),
+    ("--trainer.num_nodes=2", "trainer.num_nodes=2: nothing says where the other nodes are; expected 1"),
     ("--trainer.min_steps=-1", "trainer.min_steps=-1: expected 1 or more"),
     ("--bigram.max_tokens=0", "bigram.max_tokens=0: expected 2 or more"),
     ("--bigram.max_tokens=1", "bigram.max_tokens=1: expected 2 or more"),
