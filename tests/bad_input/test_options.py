@@ -227,5 +227,5 @@ def test_options_that_cannot_work_together_are_named(fit: list[str], refused: Re
     line = refused(*fit, "--model.position=learned", "--data.block_size=128", "--model.max_positions=64")
     assert "data.block_size=128" in line
     assert "model.max_positions=64" in line
-    line = refused(*fit, "--data.meta_placement=fixed", "--data.meta_positions=[3,64]")
-    assert "data.meta_placement_options.slots: slot 64" in line
+    line = refused(*fit, "--data.meta_placement=fixed", "--data.meta_positions=[3,90]")
+    assert "data.meta_placement_options.slots: slot 90" in line

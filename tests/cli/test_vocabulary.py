@@ -11,6 +11,7 @@ from lightning_metatok.cli.vocabulary import with_vocabulary
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoints.load import load_model
+from lightning_metatok.yaml_files import followed
 from tests.data.foreign import byte_level
 from tests.system.conftest import corpus, debug  # noqa: F401  (fixtures)
 from tests.system.helpers import run, succeed
@@ -42,7 +43,7 @@ def fit(debug: list[str], given: Path, tmp_path: Path) -> list[str]:  # noqa: F8
 
 
 def sizes(folder: Path) -> tuple[int, int]:
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = followed(yaml.safe_load((folder / "config.yaml").read_text()))
     return config["model"]["vocab_size"], config["data"]["vocab_size"]
 
 

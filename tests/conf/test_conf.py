@@ -240,7 +240,12 @@ def test_there_are_configs_and_arms() -> None:
 
 
 def test_no_two_arms_are_called_the_same() -> None:
-    names = [name_of_run(path.stem) for path in ARMS]
+    names = []
+    for path in ARMS:
+        config = of_arm(
+            path.stem, NANO
+        )  # what is changed beside the axes stands beside the name where runs are compared
+        names.append((name_of_run(path.stem), config["model"]["d_ff"], str(config["trainer"]["budget"])))
     assert len(set(names)) == len(names), names
 
 

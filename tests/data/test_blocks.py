@@ -101,24 +101,31 @@ def test_a_split_shorter_than_a_block_is_refused(store: TokenStore) -> None:
 
 
 def cut(document: str, length: int) -> list[str]:
-    """The pieces of a document, found by going through it one character after the other."""
-    found, piece = [], ""
-    for place, character in enumerate(document):
-        piece += character
-        if len(piece) > length and character == "\n":
-            found.append(piece)
-            piece = ""
-        elif len(piece) == 2 * length and place + 1 < len(document):
-            blanks = [at for at in range(length, 2 * length) if piece[at] == " "]
-            end = blanks[-1] if blanks else 2 * length
-            found.append(piece[:end])
-            piece = piece[end:]
-    return [*found, piece] if piece else found
+    """The pieces of a document, by trying every place for the end of one."""
+    found = []
+    while len(document) > 2 * length:
+        end = naive_end(document[: 2 * length], length)
+        found.append(document[:end])
+        document = document[end:]
+    return [*found, document] if document else found
+
+
+def naive_end(text: str, length: int) -> int:
+    """The end of the first piece."""
+    inside = range(length, len(text) - 1)
+    words = {at for at in inside if not text[at - 1].isspace() and not text[at + 1].isspace()}
+    for places in ([at for at in inside if at in words and text[at] == " "],
+                   [at + 1 for at in inside if at in words and text[at] == "\n"]):  # fmt: skip
+        if places:
+            return places[0]
+    blanks = [at for at in range(length + 1, len(text)) if text[at] == " "]
+    lines = [at + 1 for at in range(length, len(text)) if text[at] == "\n"]
+    return max([*blanks, *lines], default=2 * length)
 
 
 @given(document=st.text("ab \n", max_size=120), length=st.integers(1, 9))
 @settings(max_examples=300)
-def test_pieces_end_at_lines_then_at_blanks_then_anywhere(document: str, length: int) -> None:
+def test_pieces_end_between_words_then_at_blanks_then_anywhere(document: str, length: int) -> None:
     found = list(module.pieces(document, length))
     assert "".join(found) == document
     assert all(0 < len(piece) <= 2 * length for piece in found)

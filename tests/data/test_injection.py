@@ -206,14 +206,14 @@ def test_a_wrong_rule_names_its_key_and_the_nearest_right_value(options: dict, m
 
 
 def test_fixed_slots_outside_the_block_are_named() -> None:
-    rule = InjectionRule(placement="fixed", options={"slots": [2, 99]})
+    rule = InjectionRule(placement="fixed", length="within", options={"slots": [2, 99]})
     with pytest.raises(UserError, match=r"data\.meta_placement_options\.slots: slot 99 lies outside a block of 16"):
         rule.apply(source(1, 14), block_length=16, meta_id=META, seed=0, index=0)
 
 
 @pytest.mark.parametrize("slots", [[0], [0, 15], [15], [7, 0]])
 def test_fixed_slots_may_be_the_first_and_the_last(slots: list[int]) -> None:
-    rule = InjectionRule(placement="fixed", options={"slots": slots})
+    rule = InjectionRule(placement="fixed", length="within", options={"slots": slots})
     injected = rule.apply(source(2, 16), block_length=16, meta_id=META, seed=0, index=0)
     for mask_T in injected.meta_mask_BT:
         assert mask_T.nonzero()[:, 0].tolist() == sorted(slots)
@@ -222,7 +222,7 @@ def test_fixed_slots_may_be_the_first_and_the_last(slots: list[int]) -> None:
 @pytest.mark.parametrize("slot", [-1, 16])
 def test_fixed_slots_beyond_either_end_are_refused(slot: int) -> None:
     with pytest.raises(UserError, match=r"^data\.meta_placement_options\.slots"):
-        InjectionRule(placement="fixed", options={"slots": [0, slot]}).apply(
+        InjectionRule(placement="fixed", length="within", options={"slots": [0, slot]}).apply(
             source(1, 16), block_length=16, meta_id=META, seed=0, index=0
         )
 

@@ -294,8 +294,17 @@ def test_initial_weights_are_nanogpt_s() -> None:
     assert not block.mlp.up.bias.any()
 
 
-@pytest.mark.parametrize("arm", [{}, {"meta_layers": [1]}, {"meta_over": "all"}, {"meta_fill": -1e4}], ids=str)
-def test_flops_count_matrix_products_as_pytorch_does(arm: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("arm", "seconds", "dense"),
+    [
+        ({}, 2, False),
+        ({"mechanism_options": {"layers": [1]}}, 1, False),
+        ({"mechanism": "matched"}, 2, True),
+        ({"mechanism_options": {"fill": -1e4}}, 2, True),
+    ],
+    ids=str,
+)
+def test_flops_count_matrix_products_as_pytorch_does(arm: dict[str, Any], seconds: int, dense: bool) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     model = tiny(d_model=32, vocab_size=64, attention_backend="reference", **arm).train()
@@ -305,8 +314,8 @@ def test_flops_count_matrix_products_as_pytorch_does(arm: dict[str, Any]) -> Non
     with FlopCounterMode(display=False) as counter:
         model(tokens_BT, meta_mask_BT).sum().backward()
     # The reference computes all T keys a query where causal attention needs (T + 1) / 2 on average.
-    layers, seconds, d_model, length, n_metas = 2, len(arm.get("meta_layers", (0, 1))), 32, 40, 4
-    n_rows = n_metas if not arm or "meta_layers" in arm else length  # a dense second attention is over all tokens
+    layers, d_model, length, n_metas = 2, 32, 40, 4
+    n_rows = length if dense else n_metas  # a dense second attention is over all tokens
     wasted = 6 * d_model * 2 * (layers * length * (length - 1) + seconds * n_rows * (n_rows - 1))
     assert counter.get_total_flops() - wasted == pytest.approx(80 * model.flops_per_token(40, 0.1), rel=1e-12)
 
@@ -363,14 +372,14 @@ def second_update(model: MetaTransformer, seed: int) -> Tensor:
     torch.manual_seed(seed)
     model(tokens_BT, meta_mask_BT)
     hook.remove()
-    assert not seen[0][0, ~meta_mask_BT[0]].any() or model.config.meta_over == "all"
+    assert not seen[0][0, ~meta_mask_BT[0]].any() or model.config.mechanism == "matched"
     return seen[0][0, meta_mask_BT[0]]
 
 
-@pytest.mark.parametrize("over", ["meta", "all"])
+@pytest.mark.parametrize("mechanism", ["meta", "matched"])
 @torch.no_grad()
-def test_what_the_second_attention_adds_is_dropped_out_in_training(over: str) -> None:
-    model = tiny(n_layers=1, meta_over=over, dropout=0.5)
+def test_what_the_second_attention_adds_is_dropped_out_in_training(mechanism: str) -> None:
+    model = tiny(n_layers=1, mechanism=mechanism, dropout=0.5)
     block = model.blocks[0]
     block.attention.projections.out.weight.zero_()
     block.mlp.down.weight.zero_()
@@ -384,10 +393,10 @@ def test_what_the_second_attention_adds_is_dropped_out_in_training(over: str) ->
     assert 0.4 < float(kept.float().mean()) < 0.6  # of 12,800
 
 
-@pytest.mark.parametrize("over", ["meta", "all"])
+@pytest.mark.parametrize("mechanism", ["meta", "matched"])
 @torch.no_grad()
-def test_weights_of_the_second_attention_are_dropped_out_in_training(over: str) -> None:
-    model = tiny(n_layers=1, meta_over=over, dropout=0.5, attention_backend="reference")
+def test_weights_of_the_second_attention_are_dropped_out_in_training(mechanism: str) -> None:
+    model = tiny(n_layers=1, mechanism=mechanism, dropout=0.5, attention_backend="reference")
     block = model.blocks[0]
     block.attention.projections.out.weight.zero_()
     block.mlp.down.weight.zero_()
