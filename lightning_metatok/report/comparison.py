@@ -58,6 +58,15 @@ class Pair:
         return "told apart" if self.holm < 1 - CONFIDENCE else "not told apart"
 
 
+    @property
+    def in_words(self) -> str:
+        """The difference with its interval, or why there is none to tell."""
+        a, b, found = self.a.condition.label, self.b.condition.label, self.found
+        if self.said != "told apart":
+            return f"{a} and {b}: {self.said}"
+        return f"{a} − {b}: {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One table: groups of rows, what they spent, the differences, and what is to be said below."""
@@ -72,8 +81,7 @@ class Comparison:
     @property
     def finding(self) -> str:
         """The differences in words."""
-        names = [(pair, f"{pair.a.condition.label} and {pair.b.condition.label}") for pair in self.pairs]
-        return "; ".join(f"{name}: {pair.said}" for pair, name in names)
+        return "; ".join(pair.in_words for pair in self.pairs)
 
 
 def compare(groups: list[Condition], metric: str, solved: float) -> list[Comparison]:

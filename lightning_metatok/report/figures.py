@@ -206,7 +206,11 @@ def draw_curve(
 ) -> Any:
     """Draw one condition's curve and return its line."""
     spent, mean, low, high = band(condition, metric, "source_tokens")
-    (line,) = axes.plot(spent, mean, color=colour, marker=marker, markersize=4, markevery=0.1)
+    (line,) = axes.plot(spent, mean, color=colour, marker=marker, markersize=4)
+    if len(spent) == 1:  # logged at the end alone: a point and its range
+        axes.vlines(spent, low, high, color=colour)
+        return line
+    line.set_markevery(0.1)
     if len(condition.runs) > 1:
         axes.fill_between(spent, low, high, color=colour, alpha=0.2, linewidth=0)
     return line
