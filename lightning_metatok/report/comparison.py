@@ -57,7 +57,6 @@ class Pair:
             return "no spread"
         return "told apart" if self.holm < 1 - CONFIDENCE else "not told apart"
 
-
     @property
     def in_words(self) -> str:
         """The difference with its interval, or why there is none to tell."""
