@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from lightning_metatok import signals
@@ -109,6 +110,8 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def say(line: str) -> None:
     """Write one line to stderr, also where nobody reads it; what an exception says in several lines becomes one."""
+    with suppress(OSError, ValueError):  # what was said before stands before it, also in a log of both streams
+        sys.stdout.flush()
     try:
         print(f"lightning-metatok: {' '.join(line.split())}", file=sys.stderr, flush=True)
     except OSError:

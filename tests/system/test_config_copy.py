@@ -169,12 +169,12 @@ def test_a_checkpoint_that_is_read_with_another_base_says_so(quick: list[str], t
     succeed("fit", *quick, "--model.position_options.base=20000", f"--run_dir={tmp_path / 'run'}")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     plain = succeed("validate", "--ckpt_path", last)
-    assert "other positions" not in plain
+    assert "is read with another" not in plain
     scaled = succeed("validate", "--ckpt_path", last, "--model.position_options={scaling: linear, factor: 4.0}")
     assert "model.position_options.scaling=linear, trained with none" in scaled
     assert "model.position_options.base" not in scaled
     other = succeed("validate", *quick, "--ckpt_path", last)
-    assert "model.position_options.base=10000.0, trained with 20000: the checkpoint is read with other" in other
+    assert "model.position_options.base=10000.0, trained with 20000: the checkpoint is read with another" in other
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
