@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -120,6 +121,8 @@ def end_with_parent(worker: int) -> None:
     threading.Thread(target=_obey, args=(parent,), daemon=True).start()
     # Python would print a traceback, drop the batch, and let the run wait for it for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+    # The thread that hands out shared memory would print one, too, where the run ends between two of its messages.
+    sys.excepthook = _say_unless_hung_up
 
 
 def _obey(parent: int) -> None:
@@ -128,6 +131,11 @@ def _obey(parent: int) -> None:
         came = signal.sigwaitinfo(signals.SIGNALS)
         if came.si_signo == signal.SIGTERM and came.si_pid == parent:
             os._exit(0)
+
+
+def _say_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, EOFError | OSError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _cannot_send(error: BaseException, batch: Any) -> None:
