@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,11 @@ def test_twenty_signals(case: int, undisturbed: Undisturbed, report: Report, tmp
 # -- damaged logs and checkpoints
 
 
+def few(kinds: Iterable[str]) -> list[Any]:
+    """The kinds, of which `make test` tries the first two; `make torture` tries all."""
+    return [pytest.param(kind, marks=pytest.mark.torture if i > 1 else ()) for i, kind in enumerate(kinds)]
+
+
 @pytest.fixture(scope="module")
 def stopped_at_8(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the task that stopped after step 8 of 12, with checkpoints of steps 4 and 8."""
@@ -217,7 +222,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("kind", damage.LOGS)
+@pytest.mark.parametrize("kind", few(damage.LOGS))
 def test_damaged_logs_are_mended_and_it_is_said(
     kind: str, stopped_at_8: Path, undisturbed: Undisturbed, report: Report, tmp_path: Path
 ) -> None:
@@ -247,7 +252,7 @@ def test_a_gap_that_cannot_be_mended_is_marked_in_both_logs(undisturbed: Undistu
     assert max(step for step, tag, _ in found if tag == "loss/train") == 12, "TensorBoard shows what came after"
 
 
-@pytest.mark.parametrize("kind", damage.CHECKPOINTS)
+@pytest.mark.parametrize("kind", few(damage.CHECKPOINTS))
 def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_taken(
     kind: str, stopped_at_8: Path, undisturbed: Undisturbed, report: Report, tmp_path: Path
 ) -> None:
@@ -266,7 +271,10 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_taken(
     report.add(f"checkpoints-{kind}", {"damaged": 1})
 
 
-@pytest.mark.parametrize("kind", [*damage.CHECKPOINTS, "only last.ckpt", "only a link to nothing", "a missing disk"])
+NOTHING_VALID = ("only last.ckpt", "only a link to nothing", "a missing disk")
+
+
+@pytest.mark.parametrize("kind", [*NOTHING_VALID, *few(damage.CHECKPOINTS)])
 def test_where_no_checkpoint_is_valid_nothing_is_deleted(
     kind: str, stopped_at_8: Path, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
