@@ -338,6 +338,6 @@ def main(verb: str, argv: Sequence[str]) -> int:
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)
-    with RunLock() as lock, RankLog() as rank_log, Claim() as claim:
+    with RunLock() as lock, RankLog() as rank_log, Claim(lock.holds) as claim:
         TrainingCLI(verb, argv, lock, rank_log, foreign, claim).run()
     return 0

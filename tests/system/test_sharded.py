@@ -82,8 +82,8 @@ def test_the_ranks_share_a_folder_and_each_has_a_log(sharded: Path) -> None:
 
 def test_one_process_reads_the_shards_and_goes_on_from_them(sharded: Path, quick: list[str], tmp_path: Path) -> None:
     last = sharded / "checkpoints" / "last.ckpt"
-    succeed("test", f"--ckpt_path={last}", *ALONE)
-    assert curve(sharded / "test", "loss/test")[0][1] == pytest.approx(losses(sharded)[-1], rel=1e-6)
+    succeed("validate", f"--ckpt_path={last}", *ALONE)
+    assert curve(sharded / "validate", "loss/val")[0][1] == pytest.approx(losses(sharded)[-1], rel=1e-6)
     assert "the old miller" in succeed("generate", f"--ckpt_path={last}", "--prompt=the old miller")
     half = sharded / "checkpoints" / "step-3.ckpt"
     succeed("fit", *quick, *STEPS, *ALONE, f"--ckpt_path={half}", f"--run_dir={tmp_path / 'on'}")

@@ -36,10 +36,13 @@ def check_places(folder: Path) -> None:
 class Claim:
     """Gives a new run folder back where the run is refused before its first step: nothing of it stays.
 
-    Only what a fit writes before its first step is taken away, and only from a folder that was new or empty.
+    Only what a fit writes before its first step is taken away, and only from a folder that was new or empty and that
+    this process holds: of two that begin at once, the one that is refused must leave the other's files alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, holds: Callable[[Path], bool] = lambda folder: True) -> None:
+        """`holds`: whether this process holds the lock of a folder."""
+        self.holds = holds
         self.folder: Path | None = None
         self.steps: Callable[[], int] = lambda: 0
         self._made: list[Path] = []
@@ -65,7 +68,7 @@ class Claim:
         if not isinstance(error, UserError | OSError) or self.steps() > 0:
             return
         with suppress(OSError):
-            if self.folder is not None and self.folder.is_dir():
+            if self.folder is not None and self.folder.is_dir() and self.holds(self.folder):
                 for path in (*(self.folder / name for name in FILES), *self.folder.glob(PATTERN)):
                     path.unlink(missing_ok=True)
             for path in self._made:

@@ -27,6 +27,7 @@ class RunLock:
 
     def __init__(self) -> None:
         self._held: dict[Path, int] = {}
+        self._unlocked: set[Path] = set()
 
     def take(self, folder: Path) -> None:
         """Hold `folder`, which exists; nothing more if it is held already, nothing on Windows or without locks.
@@ -35,7 +36,10 @@ class RunLock:
             UserError: another process holds it; its pid and host are named.
         """
         path = folder.resolve() / LOCK
-        if path in self._held or sys.platform == "win32":
+        if sys.platform == "win32":
+            self._unlocked.add(path.parent)
+            return
+        if path in self._held:
             return
         import fcntl
 
@@ -58,11 +62,16 @@ class RunLock:
                         f"run_dir={folder}: {_named(owner)} trains here; expected a folder of its own"
                     ) from error
                 if error.errno in UNSUPPORTED:
+                    self._unlocked.add(path.parent)
                     return
                 raise
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         self._held[path] = file
+
+    def holds(self, folder: Path) -> bool:
+        """Whether this process holds `folder`; where there are no locks, nobody else can."""
+        return folder.resolve() / LOCK in self._held or folder.resolve() in self._unlocked
 
     def close(self) -> None:
         """Give up every folder; their files stay, empty: taking one away could break the lock of the next process."""

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import write_atomically
-from lightning_metatok.lit.run.folder import claim_run_folder
+from lightning_metatok.lit.run.folder import Claim, claim_run_folder
 
 
 def test_a_new_run_takes_the_next_free_name(tmp_path: Path) -> None:
@@ -60,3 +60,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_refused_run_takes_its_files_away_only_from_a_folder_that_it_holds(tmp_path: Path, holds: bool) -> None:
+    folder = tmp_path / "run"
+    claim = Claim(lambda _: holds)
+    with pytest.raises(UserError), claim:
+        claim.watch(folder)
+        claim.take(folder)
+        folder.mkdir()
+        (folder / "config.yaml").write_text("of whoever holds it\n")
+        raise UserError("refused")
+    assert folder.exists() != holds
