@@ -138,8 +138,8 @@ def test_shards_of_two_nodes_are_read_by_one_process(
     assert len(list(last.with_suffix(".shards").iterdir())) == 2
     assert fault_of(last) is None
     one_process = ["--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1", "--data.batch_size=8"]
-    succeed("test", f"--ckpt_path={last}", *one_process)
-    ((_, loss),) = curve(job.run_folder / "test", "loss/test")
+    succeed("validate", f"--ckpt_path={last}", *one_process)
+    ((_, loss),) = curve(job.run_folder / "validate", "loss/val")
     assert loss == pytest.approx(curve(job.run_folder, "loss/val")[-1][1], rel=1e-6)
 
 
