@@ -63,7 +63,7 @@ from lightning_metatok.lit.run.folder import Claim, check_places, claim_run_fold
 from lightning_metatok.lit.run.launch import check_launch
 from lightning_metatok.lit.run.lock import RunLock
 from lightning_metatok.lit.run.loggers import run_loggers
-from lightning_metatok.lit.run.ranks import Meeting, RankLog, rank, warn
+from lightning_metatok.lit.run.ranks import Meeting, RankLog, end_together, rank, warn
 from lightning_metatok.lit.sharded import NAME as SHARDED
 from lightning_metatok.lit.spending import follow_budget
 
@@ -253,6 +253,7 @@ class TrainingCLI(LightningCLI):
             getattr(self.trainer, self.verb)(
                 self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True, **options
             )
+        end_together()
 
     def _take_lock(self) -> None:
         """Nobody else may train in the folder that this run goes on in; a new one is taken once it is made."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -122,3 +123,14 @@ class RankLog:
             if error is not None and not isinstance(error, Stopped | Asked):
                 os.write(self._console, f"lightning-metatok: rank {rank()} failed, see {self.path}\n".encode())
             os.close(self._console)
+
+
+def end_together() -> None:
+    """Close what joins the ranks once all of them are here.
+
+    A rank that ends while its threads still talk to another one is aborted by C++ ("terminate called without an active
+    exception"), and with it a job that was done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
