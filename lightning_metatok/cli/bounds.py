@@ -183,10 +183,6 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
         yield key, value
 
 
-LAUNCHERS = ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE")
-"""Variables that say that somebody starts the processes of other nodes, too."""
-
-
 def _on_cpu(accelerator: Any) -> bool:
     import torch
 
@@ -207,7 +203,7 @@ def check_machine(config: Any) -> None:
     """Refuse what this machine cannot do, before a large model is built for it.
 
     Raises:
-        UserError: a device that is not there, a precision that it lacks, or other nodes that nobody has started.
+        UserError: a device that is not there, or a precision that it lacks.
     """
     import torch
     from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -223,9 +219,3 @@ def check_machine(config: Any) -> None:
     if precision.startswith("16") and _on_cpu(accelerator):
         # Lightning would take bfloat16 instead, with a warning.
         raise UserError(f"trainer.precision={precision}: expected bf16-mixed or 32-true on a CPU")
-    nodes = config.trainer.num_nodes
-    if nodes > 1 and not any(name in os.environ for name in LAUNCHERS):
-        raise UserError(
-            f"trainer.num_nodes={nodes}: expected 1, as nothing started this process on {nodes} nodes "
-            "(sbatch with srun, or torchrun, does)"
-        )
