@@ -85,7 +85,7 @@ class _Summed(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_KD: Tensor, weight_VD: Tensor, targets_K: Tensor, rows: int, likeliest: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        device, (K, D) = hidden_KD.device, hidden_KD.shape
+        device, K = hidden_KD.device, len(hidden_KD)
         to_hidden, to_weight = ctx.needs_input_grad[:2]
         mixed = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if mixed else hidden_KD.dtype
