@@ -7,8 +7,9 @@ such rules are made of. Documents are nobody's option: where they are given, `Sa
 from typing import Any
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model.attention.patterns.base import And, ByRow, Or, Pattern
+from lightning_metatok.model.attention.patterns.base import Pattern
 from lightning_metatok.model.attention.patterns.causal import Causal
+from lightning_metatok.model.attention.patterns.compose import And, ByRow, Or
 from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
 from lightning_metatok.model.attention.patterns.same_document import SameDocument
 from lightning_metatok.model.attention.patterns.sinks import Sinks
