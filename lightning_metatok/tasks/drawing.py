@@ -160,7 +160,7 @@ def measured(examples: Examples) -> dict[str, IntArray]:
     n, rows = len(examples), examples.rows()
     places = np.arange(len(rows))
 
-    def first_with(flag: int) -> IntArray:
+    def first_with(flag: np.uint8) -> IntArray:
         first_n = np.full(n, -1, dtype=np.int64)
         at = np.flatnonzero(examples.flags & flag)[::-1]  # the first of a row is written last
         first_n[rows[at]] = at
