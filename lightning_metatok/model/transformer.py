@@ -50,7 +50,7 @@ class MetaTransformer(nn.Module):
         pre_norm = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        initialise(self, config.n_layers, start)
+        initialise(self, config.n_layers, start, config.init_std)
         self.positions.initialise_tokens(self.embedding.weight, start)
 
     def forward(
