@@ -76,9 +76,8 @@ class GPTNeoX(Family):
         return with_zero_biases(found, modules)
 
     def our_options(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
-        activation, biased = theirs["hidden_act"], theirs["attention_bias"]
+        activation = theirs["hidden_act"]
         refuse_unless(activation in READ, self.name, "hidden_act", activation, f"one of {', '.join(READ)}")
-        refuse_unless(biased is True, self.name, "attention_bias", biased, "true")
         return {
             "vocab_size": theirs["vocab_size"],
             "max_positions": theirs["max_position_embeddings"],
@@ -88,7 +87,7 @@ class GPTNeoX(Family):
             "d_ff": theirs["intermediate_size"],
             "position": "rotary",
             "position_options": rotary.position_options(theirs, self.name),
-            "bias": True,
+            "bias": True,  # of attention, too: where theirs has none, ours are zeros
             "activation": READ[activation],
             "norm_eps": theirs["layer_norm_eps"],
             "parallel": theirs["use_parallel_residual"],
@@ -100,7 +99,8 @@ class GPTNeoX(Family):
         for i in range(config.n_layers):
             for kind in ("weight", "bias"):
                 name = f"{QKV.format(i=i)}.{kind}"
-                found[name] = by_kind(found[name], config.n_heads)
+                if name in found:
+                    found[name] = by_kind(found[name], config.n_heads)
         if config.tied_head:
             found.pop("head.weight", None)
         return found
