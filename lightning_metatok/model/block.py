@@ -103,8 +103,8 @@ def norm_of(config: TransformerConfig) -> nn.Module:
     return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
 
 
-def initialise(module: nn.Module, n_layers: int, start: Start) -> None:
-    """Initialise as nanoGPT does: normal(0, 0.02) weights, zero biases, the last layer of each branch
+def initialise(module: nn.Module, n_layers: int, start: Start, std: float = 0.02) -> None:
+    """Initialise as nanoGPT does: normal(0, std) weights, zero biases, the last layer of each branch
     smaller.
 
     Smaller by sqrt(2 * n_layers), so that the residual stream's variance does not grow with depth. A module that has
@@ -113,8 +113,8 @@ def initialise(module: nn.Module, n_layers: int, start: Start) -> None:
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             last = name.endswith((".projections.out", ".mlp.down"))
-            std = 0.02 / math.sqrt(2 * n_layers) if last else 0.02
-            start.under(name)("weight", part.weight, nn.init.normal_, std=std)
+            of_part = std / math.sqrt(2 * n_layers) if last else std
+            start.under(name)("weight", part.weight, nn.init.normal_, std=of_part)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
         if (draw := getattr(part, "draw", None)) is not None:

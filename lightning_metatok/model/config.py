@@ -5,6 +5,7 @@ for Language Modeling" (arXiv 2509.16278), with rotary positions as in its main 
 `drop_positions` and the options of the mechanism `meta` exist because the paper leaves these points open.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -103,6 +104,10 @@ class TransformerConfig:
     shared_layers: bool = False
     """All layers share one block's weights, those of the positional encoding included (Universal Transformer)."""
 
+    init_std: float = 0.02
+    """Standard deviation of the weights at the start, nanoGPT's by default; a branch's last layer has it divided by
+    sqrt(2 n_layers). At small widths a larger one can learn to recall much sooner."""
+
     drop_positions: str = "none"
     """Where the positions of meta-tokens are dropped, in training too: none, self_attention, both, or the name of a
     branch that the mechanism adds, such as meta_attention. An absolute embedding feeds all of them, so only "both"
@@ -137,6 +142,7 @@ class TransformerConfig:
             f"an even d_model / n_heads for position={self.position!r}, not {self.head_dim}",
         )
         _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
+        _expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
         self._check_backend()
         self.built_mechanism.check(self)
         self.check_drop_positions(self.drop_positions)

@@ -50,7 +50,7 @@ class MetaTransformer(nn.Module):
         pre_norm = config.norm == "pre"
         self.norm = norm_of(config) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        initialise(self, config.n_layers, start)
+        initialise(self, config.n_layers, start, config.init_std)
         self.positions.initialise_tokens(self.embedding.weight, start)
 
     def forward(
@@ -146,8 +146,13 @@ class MetaTransformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D] that `forward` returned."""
+        return nn.functional.linear(hidden, self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The weight [V, D] of the head, which may be that of the embedding."""
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return nn.functional.linear(hidden, weight)
+        return weight
 
     def check_length(self, n_positions: int) -> None:
         """Raise `UserError` when the positional encoding has no place for so long a sequence."""

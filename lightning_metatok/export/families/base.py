@@ -21,7 +21,9 @@ from lightning_metatok.model import TransformerConfig
 
 Weights = dict[str, Tensor]
 SIZES = frozenset({"n_layers", "n_heads", "d_model", "vocab_size", "max_positions", "d_ff"})
-WITHOUT_EFFECT = frozenset({"dropout", "attention_backend", "drop_positions", "mechanism", "mechanism_options"})
+WITHOUT_EFFECT = frozenset(
+    {"dropout", "init_std", "attention_backend", "drop_positions", "mechanism", "mechanism_options"}
+)
 """On logits of a trained model; of the last three, where the mechanism adds nothing and positions are kept."""
 
 
