@@ -30,6 +30,10 @@ VERBS = {
         "lightning_metatok.cli.export",
         "write a checkpoint for Hugging Face transformers: --ckpt_path CKPT --to DIR",
     ),
+    "import": (
+        "lightning_metatok.cli.import_",
+        "start from a model of Hugging Face: --from MODEL --to DIR [--mechanism meta]",
+    ),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
     "report": ("lightning_metatok.cli.report", "which arm wins, at which length, how sure, as a page: SWEEP.yaml"),

@@ -2,7 +2,7 @@
 
     lightning-metatok export --ckpt_path runs/base/checkpoints/last.ckpt --to exported
 
-A model without meta-attention and the like is written as GPT-2 or GPT-NeoX, which loads without this package.
+A model without meta-attention and the like is written as GPT-2, GPT-NeoX or Llama, which loads without this package.
 """
 
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
 from lightning_metatok.model.attention import plan
-from lightning_metatok.model.block import Block, initialise
+from lightning_metatok.model.block import Block, initialise, norm_of
 from lightning_metatok.model.branch import EMBEDDING
 from lightning_metatok.model.cache import KVCache
 from lightning_metatok.model.config import TransformerConfig
@@ -48,7 +48,7 @@ class MetaTransformer(nn.Module):
         self.between = self.mechanism.between(config)
         # After post-norm blocks the stream is normed already.
         pre_norm = config.norm == "pre"
-        self.norm = nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
+        self.norm = norm_of(config) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
         initialise(self, config.n_layers, start, config.init_std)
         self.positions.initialise_tokens(self.embedding.weight, start)
@@ -182,7 +182,8 @@ class MetaTransformer(nn.Module):
     def flops_per_token(self, T: int, meta_fraction: float = 0.0) -> float:
         """Training FLOPs (forward and backward) a position of a sequence of length T, meta-tokens among them.
 
-            6 (V D + L (4 D^2 + 2 D F)) + 12 D sum K      plain: weights used, then scores and values
+            6 (V D + L (4 D^2 + 2 D F)) + 12 D sum K      plain: weights used, then scores and values; less where heads
+                                                          share keys, 3 D F with swiglu
             + what the mechanism adds
 
         L blocks, F the MLP's inner width, K keys that the pattern lets a query of a layer see on average, (T + 1) / 2
@@ -190,7 +191,7 @@ class MetaTransformer(nn.Module):
         work and positions are left out.
         """
         c = self.config
-        plain = 6 * (c.vocab_size * c.d_model + c.n_layers * (4 * c.d_model**2 + 2 * c.d_model * c.mlp_dim))
+        plain = 6 * (c.vocab_size * c.d_model + c.n_layers * c.n_block_weights)
         layers = (self.pattern.at(layer, c.n_layers) for layer in range(c.n_layers))
         seen = sum(pattern.mean_keys(T, meta_fraction) for pattern in layers)
         return plain + 12 * c.d_model * seen + self.mechanism.flops_per_token(c, T, meta_fraction)

@@ -16,12 +16,14 @@ from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
     ByRow,
     Causal,
+    ChunkMeta,
     Extra,
     MetaToMeta,
     Pattern,
     SameDocument,
     Sinks,
     Window,
+    WindowMeta,
 )
 from tests.model.helpers import batch, tiny
 
@@ -29,6 +31,8 @@ DRAWN: list[Pattern] = [
     Causal(),
     SameDocument(),
     Window(w=3),
+    WindowMeta(w=2),
+    ChunkMeta(),
     Extra(),
     MetaToMeta(),
     Sinks(n=1),
@@ -36,9 +40,14 @@ DRAWN: list[Pattern] = [
 ]
 RULES: list[Pattern] = [
     *DRAWN,
-    *(patterns.build(name) for name in patterns.PATTERNS if name not in ("causal", "window")),  # those stand in DRAWN
+    *(
+        patterns.build(name)
+        for name in patterns.PATTERNS
+        if name not in ("causal", "window", "window_meta", "chunk_meta")
+    ),  # those stand in DRAWN
     Window(w=1),
     Window(w=100),
+    WindowMeta(w=1),
     Sinks(n=0),
     Causal() & MetaToMeta(),
     Causal() & SameDocument(),

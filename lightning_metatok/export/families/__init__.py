@@ -3,9 +3,10 @@
 from lightning_metatok.export.families.base import Family
 from lightning_metatok.export.families.gpt2 import GPT2
 from lightning_metatok.export.families.gpt_neox import GPTNeoX
+from lightning_metatok.export.families.llama import Llama, Mistral, Qwen2
 from lightning_metatok.model import TransformerConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2(), GPTNeoX())}
+FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2(), GPTNeoX(), Llama(), Qwen2(), Mistral())}
 
 
 def family_of(config: TransformerConfig) -> tuple[Family | None, str]:

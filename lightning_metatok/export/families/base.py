@@ -21,7 +21,9 @@ from lightning_metatok.model import TransformerConfig
 
 Weights = dict[str, Tensor]
 SIZES = frozenset({"n_layers", "n_heads", "d_model", "vocab_size", "max_positions", "d_ff"})
-WITHOUT_EFFECT = frozenset({"dropout", "attention_backend", "drop_positions", "mechanism", "mechanism_options"})
+WITHOUT_EFFECT = frozenset(
+    {"dropout", "init_std", "attention_backend", "drop_positions", "mechanism", "mechanism_options"}
+)
 """On logits of a trained model; of the last three, where the mechanism adds nothing and positions are kept."""
 
 
@@ -84,9 +86,7 @@ def refuse_unless(right: bool, family: str, key: str, value: Any, expected: str)
         )
 
 
-def renamed(
-    names: Mapping[str, str], weights: Weights, n_layers: int, *, back: bool = False
-) -> Iterator[tuple[str, str]]:
+def renamed(names: Mapping[str, str], n_layers: int) -> Iterator[tuple[str, str]]:
     """Yield (our name, their name) of each module; `{i}` in both stands for the number of a block."""
     for ours, theirs in names.items():
         for i in range(n_layers) if "{i}" in ours else (0,):
@@ -107,7 +107,7 @@ def moved(
         names: our modules and theirs. transposed: of our modules, those whose weight they store transposed.
     """
     found: Weights = {}
-    for ours, theirs in renamed(names, weights, n_layers):
+    for ours, theirs in renamed(names, n_layers):
         source, target = (theirs, ours) if to_ours else (ours, theirs)
         for kind in ("weight", "bias"):
             if (tensor := weights.get(f"{source}.{kind}")) is not None:

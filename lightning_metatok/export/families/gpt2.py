@@ -33,7 +33,7 @@ class GPT2(Family):
 
     name = "gpt2"
     config_class, model_class = "GPT2Config", "GPT2LMHeadModel"
-    knows = frozenset({"position", "position_options", "bias", "activation", "tied_head"})
+    knows = frozenset({"position", "position_options", "bias", "activation", "tied_head", "norm_eps"})
 
     def why_not(self, config: TransformerConfig) -> str | None:
         if config.position != "learned":
@@ -53,6 +53,7 @@ class GPT2(Family):
             "n_head": config.n_heads,
             "n_inner": config.mlp_dim,
             "activation_function": ACTIVATIONS[config.activation],
+            "layer_norm_epsilon": config.norm_eps,
             "tie_word_embeddings": config.tied_head,
             **{f"{kind}_pdrop": config.dropout for kind in ("resid", "embd", "attn")},
         }
@@ -75,7 +76,6 @@ class GPT2(Family):
             ("scale_attn_weights", theirs["scale_attn_weights"], "true"),
             ("scale_attn_by_inverse_layer_idx", not theirs["scale_attn_by_inverse_layer_idx"], "false"),
             ("add_cross_attention", not theirs["add_cross_attention"], "false"),
-            ("layer_norm_epsilon", theirs["layer_norm_epsilon"] == 1e-5, "1e-05"),
         ):
             refuse_unless(bool(right), self.name, key, theirs[key], expected)
         return {
@@ -88,6 +88,7 @@ class GPT2(Family):
             "position": "learned",
             "bias": True,
             "activation": READ[activation],
+            "norm_eps": theirs["layer_norm_epsilon"],
             "tied_head": theirs["tie_word_embeddings"],
         }
 

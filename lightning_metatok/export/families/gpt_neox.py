@@ -1,13 +1,15 @@
 """GPT-NeoX, the shape of Pythia: rotary positions, layer norm, GELU. q, k and v of a head stand together in one matrix.
 
-Its blocks may be one after the other (ours) or both branches of a block at once (`use_parallel_residual`).
+Both branches of a block read what entered it (`use_parallel_residual`, our `parallel`), or one follows the other.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from lightning_metatok.export.families.base import Family, Weights, common, moved, with_zero_biases
+from lightning_metatok.export.families import rotary
+from lightning_metatok.export.families.base import Family, Weights, common, moved, refuse_unless, with_zero_biases
 from lightning_metatok.model import TransformerConfig
 
 QKV, THEIR_QKV = "blocks.{i}.attention.projections.qkv", "gpt_neox.layers.{i}.attention.query_key_value"
@@ -23,26 +25,24 @@ NAMES = {
     "blocks.{i}.mlp.down": "gpt_neox.layers.{i}.mlp.dense_4h_to_h",
 }
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
+READ = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_fast": "gelu_tanh"}
 
 
 class GPTNeoX(Family):
-    """GPT-NeoX, without parallel branches."""
+    """GPT-NeoX."""
 
     name = "gpt_neox"
     config_class, model_class = "GPTNeoXConfig", "GPTNeoXForCausalLM"
-    knows = frozenset({"position", "position_options", "bias", "activation", "tied_head"})
+    knows = frozenset({"position", "position_options", "bias", "activation", "tied_head", "norm_eps", "parallel"})
 
     def why_not(self, config: TransformerConfig) -> str | None:
-        if config.position != "rotary":
-            return f"model.position={config.position!r}, where GPT-NeoX has 'rotary'"
-        if (reason := plain_rotary(config)) is not None:
+        if (reason := rotary.why_not_plain(config, "GPT-NeoX", partial=True)) is not None:
             return reason
         if config.activation not in ACTIVATIONS:
             return f"model.activation={config.activation!r}"
         return common(config, self.knows)
 
     def their_config(self, config: TransformerConfig) -> dict[str, Any]:
-        options = config.position_options
         return {
             "vocab_size": config.vocab_size,
             "max_position_embeddings": config.max_positions,
@@ -53,15 +53,11 @@ class GPTNeoX(Family):
             "hidden_act": ACTIVATIONS[config.activation],
             "hidden_dropout": config.dropout,
             "attention_dropout": config.dropout,
-            "layer_norm_eps": 1e-5,
+            "layer_norm_eps": config.norm_eps,
             "tie_word_embeddings": config.tied_head,
             "attention_bias": config.bias,
-            "use_parallel_residual": False,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": options.get("base", 10000.0),
-                "partial_rotary_factor": options.get("fraction", 1.0),
-            },
+            "use_parallel_residual": config.parallel,
+            "rope_parameters": rotary.rope_parameters(config),
         }
 
     def their_weights(self, weights: Weights, config: TransformerConfig) -> Weights:
@@ -79,17 +75,35 @@ class GPTNeoX(Family):
             modules += [(f"gpt_neox.layers.{i}.{name}", n) for name, n in {**sizes, "mlp.dense_4h_to_h": d}.items()]
         return with_zero_biases(found, modules)
 
+    def our_options(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        activation = theirs["hidden_act"]
+        refuse_unless(activation in READ, self.name, "hidden_act", activation, f"one of {', '.join(READ)}")
+        return {
+            "vocab_size": theirs["vocab_size"],
+            "max_positions": theirs["max_position_embeddings"],
+            "d_model": theirs["hidden_size"],
+            "n_layers": theirs["num_hidden_layers"],
+            "n_heads": theirs["num_attention_heads"],
+            "d_ff": theirs["intermediate_size"],
+            "position": "rotary",
+            "position_options": rotary.position_options(theirs, self.name),
+            "bias": True,  # of attention, too: where theirs has none, ours are zeros
+            "activation": READ[activation],
+            "norm_eps": theirs["layer_norm_eps"],
+            "parallel": theirs["use_parallel_residual"],
+            "tied_head": theirs["tie_word_embeddings"],
+        }
 
-def plain_rotary(config: TransformerConfig) -> str | None:
-    """Return why rotary positions are not those of every model of transformers, as a clause."""
-    options = config.position_options
-    if options.get("pairing", "half") != "half":
-        return f"model.position_options.pairing={options['pairing']!r}"
-    if options.get("scaling", "none") != "none":
-        return f"model.position_options.scaling={options['scaling']!r}"
-    if int(options.get("fraction", 1.0) * config.head_dim) % 2:
-        return f"model.position_options.fraction={options['fraction']!r}, which leaves an odd dimension"
-    return None
+    def our_weights(self, theirs: Weights, config: TransformerConfig) -> Weights:
+        found = moved(theirs, NAMES, config.n_layers, to_ours=True)
+        for i in range(config.n_layers):
+            for kind in ("weight", "bias"):
+                name = f"{QKV.format(i=i)}.{kind}"
+                if name in found:
+                    found[name] = by_kind(found[name], config.n_heads)
+        if config.tied_head:
+            found.pop("head.weight", None)
+        return found
 
 
 def by_head(x: Tensor, n_heads: int) -> Tensor:
