@@ -55,6 +55,9 @@ class TokenProgress(ProgressBar):
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._enabled = True
+        self._tokens = self._batches = 0
+        self._clock = self._last_line = time.monotonic()
+        self._total: int | None = None
 
     def disable(self) -> None:
         """Show nothing (ranks other than 0)."""
@@ -106,7 +109,7 @@ class TokenProgress(ProgressBar):
             if self._batches > 1
             else 0.0
         )
-        losses = {"loss/train": float(pl_module.measured["loss/train"])}  # type: ignore[index,arg-type]
+        losses = {"loss/train": float(pl_module.measured["loss/train"])}  # type: ignore[index]
         if "loss/val" in (known := trainer.callback_metrics):
             losses["loss/val"] = float(known["loss/val"])
         status = f"{short(self._tokens)} tokens  {short(rate)} tok/s  " + "  ".join(
