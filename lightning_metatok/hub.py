@@ -2,13 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_metatok.errors import UserError
 
 Loaded = TypeVar("Loaded")
+END = "<|endoftext|>"
+SUPPORTED = (
+    "expected a causal language model with blocks behind an embedding, such as gpt2, gpt_neox, llama, mistral, qwen2"
+)
 
 
 def need_transformers(key: str) -> Any:
@@ -35,6 +41,20 @@ def config_of(name: str, key: str) -> Any:
     return loaded(lambda: transformers.AutoConfig.from_pretrained(name), name, key)
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let transformers draw no progress bars while this lasts."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def loaded(load: Callable[[], Loaded], name: str, key: str) -> Loaded:
     """Return what `load` does, its errors as one line.
 
@@ -44,7 +64,8 @@ def loaded(load: Callable[[], Loaded], name: str, key: str) -> Loaded:
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return load()
+        with without_bars():
+            return load()
     except UserError:
         raise
     except Exception as error:
@@ -57,6 +78,10 @@ def loaded(load: Callable[[], Loaded], name: str, key: str) -> Loaded:
         if not os.path.isdir(name) and (missing or isinstance(error, OSError)):
             raise UserError(f"{key}={name}: {_where_it_is_not(name)}") from error
         reason = " ".join(str(error).split())[:300]
+        if "Unrecognized configuration class" in reason or "does not recognize this architecture" in reason:
+            found = re.search(r"class '[\w.]*?(\w+)Config'|model type `(\w+)`", reason)
+            kind = next(filter(None, found.groups())) if found else "unknown"
+            raise UserError(f"{key}={name}: architecture {kind!r}: {SUPPORTED}") from error
         raise UserError(f"{key}={name}: cannot be loaded ({type(error).__name__}: {reason})") from error
 
 
@@ -90,12 +115,35 @@ def tokenizer_json(name: str, key: str) -> str:
     """
     transformers = need_transformers(key)
     if os.path.isfile(path := os.path.join(name, "tokenizer.json")):
-        return Path(path).read_text(encoding="utf-8")
+        return with_end(Path(path).read_text(encoding="utf-8"), name, key)
     tokenizer = loaded(lambda: transformers.AutoTokenizer.from_pretrained(name), name, key)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"{key}={name}: its tokenizer is no tokenizer.json")
-    return str(backend.to_str())
+    return with_end(str(backend.to_str()), name, key)
+
+
+def with_end(text: str, name: str, key: str) -> str:
+    """Return a tokenizer.json in which the token that ends texts is called <|endoftext|>; its id stays.
+
+    So that a model whose texts end otherwise, such as with </s>, needs no new id, whose row nobody has trained.
+    """
+    try:
+        content = json.loads(text)
+        vocabulary, added = content["model"]["vocab"], content["added_tokens"]
+    except (ValueError, KeyError, TypeError):
+        return text
+    ids = config_of(name, key).eos_token_id
+    end = ids[0] if isinstance(ids, list) and ids else ids
+    old = next((token["content"] for token in added if token["id"] == end), None)
+    if old is None or not isinstance(vocabulary, dict) or END in vocabulary or END in {t["content"] for t in added}:
+        return text
+    for token in added:
+        token["content"] = END if token["content"] == old else token["content"]
+    if old in vocabulary:
+        vocabulary[END] = vocabulary.pop(old)
+    content["post_processor"] = None  # which may name it; texts are read without what it adds
+    return json.dumps(content)
 
 
 def is_of_words(text: str) -> bool:

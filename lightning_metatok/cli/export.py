@@ -34,12 +34,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if arguments.shape not in SHAPES:
         raise UserError(f"--shape={arguments.shape}: expected one of {', '.join(SHAPES)}")
 
-    from lightning_metatok.cli.quiet_hub import quiet_hub
+    from lightning_metatok.cli.quiet_hub import silence
+    from lightning_metatok.export.write import Trained, check_folder, write
 
-    with quiet_hub():
-        from lightning_metatok.export.write import Trained, check_folder, write
-
-        check_folder(Path(arguments.to))
-        trained = Trained.read(Path(arguments.ckpt_path), trust=arguments.trust)
-        print(write(trained, Path(arguments.to), shape=arguments.shape).says())
+    silence()
+    check_folder(Path(arguments.to))
+    trained = Trained.read(Path(arguments.ckpt_path), trust=arguments.trust)
+    print(write(trained, Path(arguments.to), shape=arguments.shape).says())
     return 0

@@ -39,16 +39,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from lightning_metatok.hub import need_transformers
 
     need_transformers("import")
-    from lightning_metatok.cli.quiet_hub import quiet_hub
+    from lightning_metatok.cli.quiet_hub import silence
+    from lightning_metatok.export.read import read, write_start
+    from lightning_metatok.export.write import check_folder
 
-    with quiet_hub():
-        from lightning_metatok.export.read import read, write_start
-        from lightning_metatok.export.write import check_folder
-
-        to = Path(arguments.to)
-        check_folder(to)
-        start = read(arguments.source, added, trust=arguments.trust)
-        write_start(start, to)
+    silence()
+    to = Path(arguments.to)
+    check_folder(to)
+    start = read(arguments.source, added, trust=arguments.trust)
+    write_start(start, to)
     config = start.model.config
     print(
         f"{to}: {start.family}, {start.model.n_parameters():,} parameters, mechanism {config.mechanism}; logits differ "

@@ -57,6 +57,11 @@ class Trained:
         checkpoint, source = read_state(path, key="--ckpt_path"), f"--ckpt_path={path}"
         if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
             raise UserError(f"{source}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
+        if (base := checkpoint["hyper_parameters"].get("base")) is not None:
+            raise UserError(
+                f"{source}: model.base={base!r} cannot be exported: its blocks are another model's, which the "
+                "checkpoint does not hold; `generate` and `evaluate` read it from where it lies"
+            )
         config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
         if tokenizer.vocab_size > config.vocab_size:
             n_ids = tokenizer.vocab_size

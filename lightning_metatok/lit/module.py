@@ -34,7 +34,7 @@ from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
 from lightning_metatok.lit.spending import follow_budget
 from lightning_metatok.lit.step_mean import StepMean
-from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model import TransformerConfig, build
 
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
@@ -78,7 +78,7 @@ class MetaTokenLM(LightningModule):
         # Plain types only: a checkpoint must load with weights_only=True.
         self.save_hyperparameters({**asdict(config), "optimizer": asdict(self.optimizer_config), "compile": compile})
         self.config = config
-        self.model = MetaTransformer(config)
+        self.model = build(config)
         self.tokenizer: MetaTokenizer | None = None
         self._meta_rows: dict[str, Tensor] = {}
         self.measured = {}

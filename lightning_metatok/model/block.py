@@ -52,19 +52,20 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.pre_norm, self.parallel = config.norm == "pre", config.parallel
-        mechanism = config.built_mechanism
-        attention = mechanism.attention(config, layer)
-        parts: list[tuple[Branch, nn.Module]] = [
-            (SELF_ATTENTION, attention),
-            *mechanism.branches(config, layer, attention),
-            (MLP_BRANCH, MLP(config)),
-        ]
+        parts = self.parts(config, layer)
         self.branches = [branch for branch, _ in parts]
         for branch, module in parts:
             self.add_module(branch.norm, norm_of(config))
             self.add_module(branch.module, module)
             self.add_module(branch.behind, nn.Identity())
         self.dropout = nn.Dropout(config.dropout)
+
+    def parts(self, config: TransformerConfig, layer: int) -> list[tuple[Branch, nn.Module]]:
+        """Its branches and their modules, in the order of the sum."""
+        mechanism = config.built_mechanism
+        attention = mechanism.attention(config, layer)
+        added = mechanism.branches(config, layer, attention)
+        return [(SELF_ATTENTION, attention), *added, (MLP_BRANCH, MLP(config))]
 
     def forward(self, x_BTD: Tensor, plans: Plans, memories: Memories | None = None) -> Tensor:
         """The residual stream after this block, [B, T, D]. A branch whose plan is None has nothing to work on."""

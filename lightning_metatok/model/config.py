@@ -113,6 +113,17 @@ class TransformerConfig:
     branch that the mechanism adds, such as meta_attention. An absolute embedding feeds all of them, so only "both"
     drops it."""
 
+    base: str | None = None
+    """A causal language model of Hugging Face, its folder or name, that gets meta-tokens and a mechanism; its sizes are
+    taken from it. Needs the extra hf."""
+
+    base_weights: Literal["frozen", "lora", "all"] = "frozen"
+    """What is trained of `base`: nothing, low-rank updates of its linear layers (extra lora), or all of it. What is
+    added to it is always trained."""
+
+    lora_rank: int = 8
+    """Rank of these updates."""
+
     attention_backend: str = "auto"
     """How attention is computed: auto, or a name in `lightning_metatok.model.attention.backends.BACKENDS`."""
 
@@ -129,6 +140,9 @@ class TransformerConfig:
         _one_of("attention_backend", self.attention_backend, ("auto", *backends.BACKENDS))
         divides = self.d_model % self.n_heads == 0
         _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
+        _one_of("base_weights", self.base_weights, ("frozen", "lora", "all"))
+        _expect(self.base is not None or self.base_weights == "frozen", "base_weights", self.base_weights, "model.base")
+        _expect(self.lora_rank > 0, "lora_rank", self.lora_rank, "a positive integer")
         _one_of("norm_type", self.norm_type, ("layer", "rms"))
         _expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a number above 0")
         kv = self.n_kv_heads

@@ -125,12 +125,20 @@ class MetaTransformer(nn.Module):
             cache,
         )
         plans = plan.build(forward, self.mechanism, config.n_layers)
+        hidden_BTD = self.hidden(tokens_BT, forward, plans, zero_meta_embedding=zero_meta_embedding)
+        return hidden_BTD if return_hidden else self.logits(hidden_BTD)
+
+    def hidden(
+        self, tokens_BT: Tensor, forward: plan.Forward, plans: list[plan.Plans], *, zero_meta_embedding: bool
+    ) -> Tensor:
+        """The normed hidden states [B, T, D] behind all blocks, which work by their `plans`."""
+        config, meta_mask_BT, cache = self.config, forward.extra_BT, forward.cache
         x_BTD = self.embedding(tokens_BT)
         if self.positions.token_scale != 1:
             x_BTD = x_BTD * self.positions.token_scale
         if zero_meta_embedding and meta_mask_BT is not None:
             x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
-        if (embedded := self.positions.embed(position_ids_BT, forward.kept_BT(EMBEDDING))) is not None:
+        if (embedded := self.positions.embed(forward.position_ids_BT, forward.kept_BT(EMBEDDING))) is not None:
             x_BTD = x_BTD + embedded.to(x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
         states = [] if self.between is None else [x_BTD]
@@ -142,7 +150,7 @@ class MetaTransformer(nn.Module):
                 states.append(x_BTD)
                 x_BTD = self.between(states, layer=i, plans=plans[i], memories=memories)
         hidden_BTD: Tensor = self.norm(x_BTD)
-        return hidden_BTD if return_hidden else self.logits(hidden_BTD)
+        return hidden_BTD
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D] that `forward` returned."""
