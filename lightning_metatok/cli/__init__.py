@@ -34,6 +34,10 @@ VERBS = {
         "lightning_metatok.cli.import_",
         "start from a model of Hugging Face: --from MODEL --to DIR [--mechanism meta]",
     ),
+    "evaluate": (
+        "lightning_metatok.cli.evaluate",
+        "tasks of lm-evaluation-harness on a checkpoint: --ckpt_path CKPT --tasks NAME,NAME",
+    ),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
     "report": ("lightning_metatok.cli.report", "which arm wins, at which length, how sure, as a page: SWEEP.yaml"),
