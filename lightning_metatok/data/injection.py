@@ -18,7 +18,7 @@ so any worker, rank or batch composition gives a sample the same meta-tokens.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, cached_property
 from typing import Any, Literal, get_args
@@ -157,6 +157,18 @@ class InjectionRule:
     def total_length(self, block_length: int) -> int:
         """Return T, the positions that a model sees: `block_length`, plus M for `grow`."""
         return self.source_length(block_length) + self.n_meta(block_length)
+
+    def in_prompt(self, tokens_1T: Tensor, *, meta_id: int, seed: int, index: int, after_ids: Ids = ()) -> Injected:
+        """Return a prompt, which may be shorter than any block, with the meta-tokens it gets; it grows by them.
+
+        A placement of given slots puts none: a prompt has no such slots.
+        """
+        T = tokens_1T.shape[1]
+        count = replace(self, length="grow").n_meta(T) if self.where.any_length else 0
+        where = self.where if count else "random"
+        return inject(
+            tokens_1T, count=count, placement=where, meta_id=meta_id, seed=seed, index=index, after_ids=after_ids
+        )
 
     def apply(
         self,

@@ -10,7 +10,6 @@ lengths, and what several of them share, the same tokens before the last, is rea
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -135,11 +134,10 @@ class LiveModel(TemplateLM):
         return [*self._with_extra(kept, rule), *continuation]
 
     def _with_extra(self, ids: list[int], rule: InjectionRule | None) -> list[int]:
-        if rule is None or not rule.where.by_share or self.own_tokenizer.meta_id in ids:
+        if rule is None or self.own_tokenizer.meta_id in ids:
             return ids
-        injected = replace(rule, length="grow").apply(
+        injected = rule.in_prompt(
             torch.tensor([ids]),
-            block_length=len(ids),
             meta_id=self.own_tokenizer.meta_id,
             seed=self.seed,
             index=0,

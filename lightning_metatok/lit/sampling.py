@@ -1,7 +1,7 @@
 """Text in, text out: meta-tokens put into the prompt by rule, then continued by the model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -146,14 +146,9 @@ def _read(
     """Ids and meta mask [1, T] of a prompt."""
     tokens_1T = torch.tensor([tokenizer.encode_prompt(prompt) or [tokenizer.eos_id]])
     meta_mask_1T = tokens_1T == tokenizer.meta_id
-    if rule is None or not rule.where.by_share or meta_mask_1T.any():  # a prompt has no fixed slots
+    if rule is None or meta_mask_1T.any():
         return tokens_1T, meta_mask_1T
-    injected = replace(rule, length="grow").apply(
-        tokens_1T,
-        block_length=tokens_1T.shape[1],
-        meta_id=tokenizer.meta_id,
-        seed=seed,
-        index=place,
-        after_ids=tokenizer.punctuation_ids,
+    injected = rule.in_prompt(
+        tokens_1T, meta_id=tokenizer.meta_id, seed=seed, index=place, after_ids=tokenizer.punctuation_ids
     )
     return injected.tokens_BT, injected.meta_mask_BT

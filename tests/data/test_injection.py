@@ -237,6 +237,21 @@ def test_a_chunk_ends_with_its_extra_token(length: str, block: int, expected: st
     assert rule.total_length(block) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (InjectionRule(placement="chunk_end", options={"c": 3}), "abcxdefxg"),
+        (InjectionRule(placement="chunk_end", options={"c": 16}), "abcdefg"),
+        (InjectionRule(placement="fixed", options={"slots": [0]}), "abcdefg"),
+        (InjectionRule(fraction=0.15, placement="periodic", length="within"), "abcdxefg"),
+    ],
+)
+def test_a_prompt_of_any_length_gets_what_a_text_of_its_length_gets(rule: InjectionRule, expected: str) -> None:
+    (row,) = rule.in_prompt(source(1, 7), meta_id=META, seed=0, index=0).tokens_BT.tolist()
+    letters = iter("abcdefg")
+    assert "".join("x" if token == META else next(letters) for token in row) == expected
+
+
 def test_a_chunk_longer_than_its_block_is_refused() -> None:
     rule = InjectionRule(placement="chunk_end", options={"c": 64})
     with pytest.raises(UserError, match=r"data\.meta_placement_options\.c=64: expected a chunk that a block of 16 "):

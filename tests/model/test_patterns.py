@@ -183,6 +183,12 @@ def test_the_mean_number_of_keys_is_that_of_the_mask(rule: Pattern, n: int) -> N
     assert Pattern.mean_keys(rule, n, 0.1) == pytest.approx(counted)
 
 
+@pytest.mark.parametrize("rule", [WindowMeta(w=8), WindowMeta(w=500), ChunkMeta()], ids=repr)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
+def test_keys_of_rules_with_extra_tokens_are_about_as_many_as_of_their_mask(rule: Pattern, share: float) -> None:
+    assert rule.mean_keys(400, share) == pytest.approx(Pattern.mean_keys(rule, 400, share), rel=0.03)
+
+
 def test_extra_keys_are_counted_at_even_distances() -> None:
     rule = Causal() & Extra()
     assert rule.mean_keys(20, 0.1) == pytest.approx((9 * 0 + 10 * 1 + 2) / 20)

@@ -56,6 +56,9 @@ class Placement:
     by_share: ClassVar[bool] = True
     """Whether `data.meta_fraction` says how many there are, in a block of any length."""
 
+    any_length: ClassVar[bool] = True
+    """Whether it works in a text of any length, such as a prompt."""
+
     def count(self, share: int, length: int, *, grows: bool) -> int:
         """Return M, the extra tokens of a block.
 

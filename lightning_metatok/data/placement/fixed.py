@@ -21,6 +21,7 @@ class FixedPlaces(Placement):
     """`slots`: places in the finished block, from 0 on; they say how many extra tokens there are, too."""
 
     by_share = False
+    any_length = False
 
     def __init__(self, *, slots: Annotated[list[int], DISTINCT]) -> None:
         self.slots = np.asarray(slots, dtype=np.int64)

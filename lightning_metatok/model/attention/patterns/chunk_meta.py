@@ -33,3 +33,8 @@ class ChunkMeta(Pattern):
 
     def lasts(self, facts: Facts) -> Tensor:
         return (facts.chunk_BK == facts.chunk_BK[:, -1:]) | facts.is_extra_BK
+
+    def mean_keys(self, n: int, extra_share: float) -> float:
+        c = min(1 / extra_share, n) if extra_share else n  # tokens of a chunk, its extra token among them
+        chunks = n / c
+        return (c + 1) / 2 + (chunks - 1) / 2

@@ -37,5 +37,10 @@ class WindowMeta(Pattern):
     def lasts(self, facts: Facts) -> Tensor:
         return (facts.place_BK > facts.place_BK[:, -1:] + 1 - self.w) | facts.is_extra_BK
 
+    def mean_keys(self, n: int, extra_share: float) -> float:
+        w = min(self.w, n)
+        further = extra_share * (n - w) * (n - w + 1) / 2  # extra tokens before the windows
+        return w - w * (w - 1) / 2 / n + further / n
+
     def __repr__(self) -> str:
         return f"WindowMeta(w={self.w})"
