@@ -1,9 +1,9 @@
-"""The recall suite: tasks whose answer stands somewhere in the prompt, one a file.
+"""Tasks: the recall suite, whose answers stand somewhere in the prompt, and those of other systems; one a file.
 
 `build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; `examples(n, seed, split)` makes prompts.
 Read in this order: `task`, `list_recall`, then `draft` and `lexicon` (words and their renderings), `marks` (where
-meta-tokens go), `drawing`, `draws`. A new task is a file with a class, and its name in `OWN`; a class of another
-package needs no line here: `build("my_lab.echo.Echo")`.
+meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`. A new task is a file with a class, and its name in `OF_OTHERS`; a class of
+another package needs no line here: `build("my_lab.echo.Echo")`.
 """
 
 from dataclasses import MISSING, fields
@@ -21,13 +21,24 @@ from lightning_metatok.tasks.needle import Needle
 from lightning_metatok.tasks.options import LEVELS
 from lightning_metatok.tasks.parity import Parity
 from lightning_metatok.tasks.segment_counting import SegmentCounting
+from lightning_metatok.tasks.strings.count import Count
+from lightning_metatok.tasks.strings.dedupe import Dedupe
+from lightning_metatok.tasks.strings.position_retrieval import PositionRetrieval
+from lightning_metatok.tasks.strings.recopy import Recopy
+from lightning_metatok.tasks.strings.repeating import Repeating
+from lightning_metatok.tasks.strings.reverse import Reverse
+from lightning_metatok.tasks.strings.sort import Sort
 from lightning_metatok.tasks.task import Score, Task
 from lightning_metatok.tasks.variable_tracking import VariableTracking
 
-OWN = (
+RECALL = (
     *(ListRecall, SegmentCounting, Parity, Copying, MultiQueryRecall, Needle, VariableTracking),
     *(Addition, Multiplication),
 )
+"""What `docs/recall.md` is about."""
+OF_OTHERS: tuple[type[Task], ...] = (*(Repeating, Reverse, Sort, Count, Recopy, Dedupe, PositionRetrieval),)
+"""Tasks of other systems, `docs/tasks.md`."""
+OWN = (*RECALL, *OF_OTHERS)
 TASKS: Registry[Task] = Registry(
     "data.task",
     Task,  # a base to compare with, never made
@@ -86,4 +97,4 @@ def read_symbols(given: Any) -> tuple[int, int, int]:
     return counts
 
 
-__all__ = ["LEVELS", "TASKS", "Score", "Task", "build", "read_symbols", "symbol_tokenizer"]
+__all__ = ["LEVELS", "OF_OTHERS", "RECALL", "TASKS", "Score", "Task", "build", "read_symbols", "symbol_tokenizer"]
