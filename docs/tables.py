@@ -17,13 +17,13 @@ from typing import Any
 import yaml
 from docstring_parser import parse
 
+from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.data.placement import PLACEMENTS
 from lightning_metatok.lit.ablations.readings import READINGS
 from lightning_metatok.model import mechanisms, positions
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.options import defaults
 from lightning_metatok.probes import PROBES
-from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.tasks import OF_OTHERS, RECALL, TASKS, build
 
 ROOT = Path(__file__).resolve().parents[1]

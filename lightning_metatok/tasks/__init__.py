@@ -2,8 +2,8 @@
 
 `build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; `examples(n, seed, split)` makes prompts.
 Read in this order: `task`, `list_recall`, then `draft` and `lexicon` (words and their renderings), `marks` (where
-meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`. A new task is a file with a class, and its name in `OF_OTHERS`; a class of
-another package needs no line here: `build("my_lab.echo.Echo")`.
+meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`. A new task is a file with a class, and its name
+in `OF_OTHERS`; a class of another package needs no line here: `build("my_lab.echo.Echo")`.
 """
 
 from dataclasses import MISSING, fields

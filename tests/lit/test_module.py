@@ -11,6 +11,7 @@ import torch
 from lightning_metatok.data import next_token_targets
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import MetaTokenLM
+from lightning_metatok.lit.targets import summed
 from lightning_metatok.model.positions import RotaryPositions
 
 
@@ -49,6 +50,22 @@ def test_nll_is_the_cross_entropy_of_the_logits(make_data: Any, make_model: Any)
         target = int(batch.targets_BT[row, t])
         expected = -log_p[row, t, target].item() if target >= 0 else 0.0
         assert nll[row, t].item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("tied_head", [True, False])
+def test_what_is_minimised_has_the_gradient_of_the_plain_loss(tied_head: bool, make_data: Any, make_model: Any) -> None:
+    data, model = make_data(), make_model(tied_head=tied_head)
+    batch = _batch(data)
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, tuple(model.parameters()))])
+
+    logits_BTV = model.model(batch.tokens_BT, batch.meta_mask_BT, batch.position_ids_BT)
+    plain = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), batch.targets_BT.flatten(), reduction="sum")
+    found = summed(model.model, model.rows(batch)).sum
+    torch.testing.assert_close(found, plain)
+    ours, expected = gradient(found), gradient(plain)
+    assert (ours - expected).norm() < 1e-6 * expected.norm()
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(make_data: Any, make_model: Any) -> None:
