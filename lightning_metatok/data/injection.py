@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -45,6 +45,7 @@ class Injected:
     meta_mask_BT: Tensor
 
 
+@cache
 def floor_of_fraction(fraction: float, length: int) -> int:
     """Return floor(fraction * length) for the decimal that `fraction` was written as: 29 for 0.29 * 100.
 

@@ -46,6 +46,8 @@ class MetaTokenLM(LightningModule):
     bytes_V: Tensor
     dropout_from: int | None = None
     """Seed of dropout and of random positions; None: that of the data."""
+    measured: dict[str, Any]
+    """What the training step at hand says of itself, by the names that it is logged under."""
     loss_of_micro_batch: Tensor
     """The mean over what the micro-batch at hand scores."""
 
@@ -79,6 +81,7 @@ class MetaTokenLM(LightningModule):
         self.model = build(config)
         self.tokenizer: MetaTokenizer | None = None
         self._meta_rows: dict[str, Tensor] = {}
+        self.measured = {}
         check_parts(init_new or [], init_from=init_from)
         if init_from is not None:
             self._load_weights(Path(init_from), init_new or [])
@@ -201,15 +204,14 @@ class MetaTokenLM(LightningModule):
         rows = self.rows(batch)
         found, id_nll, scored = targets.summed(self.model, rows), rows.id_nll, len(rows)
         sum_of_losses, loss = found.sum, found.sum / scored
-        self.log("loss/train", loss, prog_bar=True)
-        self._log_step(self.global_step + 1)
+        self.measured = {"loss/train": loss.detach()}
         if id_nll is not None:
-            self.log("loss/position_ids/train", id_nll)
+            self.measured["loss/position_ids/train"] = id_nll.detach()
             sum_of_losses = sum_of_losses + id_nll * scored
-        elif not self.scores_answers_only and self._logs_now():
+        elif not self.scores_answers_only and self._is_written(self.global_step + 1):
             metric = SourceTokenLoss().to(self.device)
             metric.update(rows.laid_out(found.nll_K), batch.targets_BT, self.bytes_V)
-            self.log("bits_per_byte/train", metric.compute()["bits_per_byte"])
+            self.measured["bits_per_byte/train"] = metric.compute()["bits_per_byte"]
         whole_loss = loss if id_nll is None else loss + id_nll
         self.loss_of_micro_batch = whole_loss.detach()
         if not StepMean.is_needed(self.trainer):
@@ -222,6 +224,14 @@ class MetaTokenLM(LightningModule):
         """Once the last micro-batch of a step is in, its gradient is that of the mean over all that it scores."""
         if StepMean.is_needed(self.trainer) and not self.trainer.fit_loop._should_accumulate():
             self.step_mean.bring_to_mean(self.trainer, self.model)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log what the step measured if it is written: telling Lightning costs more than a small model's layer."""
+        if self.trainer.fit_loop._should_accumulate():
+            return
+        if self._is_written(self.global_step) or self.trainer.should_stop:
+            self.log_dict(self.measured)
+            self._log_step(self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""
@@ -274,8 +284,8 @@ class MetaTokenLM(LightningModule):
         """Where these values stand on the axis: optimiser steps done. Lightning's own count is one less."""
         self.log("step", torch.tensor(step, dtype=torch.float64), sync_dist=self.trainer.evaluating)
 
-    def _logs_now(self) -> bool:
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    def _is_written(self, step: int) -> bool:
+        return step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     # -- the step
 
@@ -304,5 +314,5 @@ class MetaTokenLM(LightningModule):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if (look := getattr(callback, "on_gradient_norm", None)) is not None:
                 look(self.trainer, self, optimizer, norm)
-        self.log("optimizer/grad_norm", norm)
-        self.log("optimizer/learning_rate", optimizer.param_groups[0]["lr"])
+        self.measured["optimizer/grad_norm"] = norm
+        self.measured["optimizer/learning_rate"] = optimizer.param_groups[0]["lr"]

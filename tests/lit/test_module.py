@@ -129,9 +129,9 @@ def test_what_positions_cannot_do_is_refused_before_anything_runs(
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 @pytest.mark.parametrize(
     ("every", "accumulate", "expected"),
-    [(3, 1, [3, 6]), (1, 1, [1, 2, 3, 4, 5, 6, 7]), (2, 2, [2, 2, 4, 4, 6, 6]), (50, 1, [])],
+    [(3, 1, [3, 6]), (1, 1, [1, 2, 3, 4, 5, 6, 7]), (2, 2, [2, 4, 6]), (50, 1, [])],
 )
-def test_bits_per_byte_in_training_are_measured_as_often_as_values_are_written(
+def test_what_training_measures_is_logged_as_often_as_it_is_written(
     every: int,
     accumulate: int,
     expected: list[int],
@@ -143,7 +143,7 @@ def test_bits_per_byte_in_training_are_measured_as_often_as_values_are_written(
     model, log, said = make_model(), MetaTokenLM.log, defaultdict(list)
 
     def noted(self: MetaTokenLM, name: str, value: Any, **options: Any) -> None:
-        said[name].append((self.global_step + 1, float(value)))
+        said[name].append((self.global_step, float(value)))
         log(self, name, value, **options)
 
     monkeypatch.setattr(MetaTokenLM, "log", noted)
@@ -161,8 +161,8 @@ def test_bits_per_byte_in_training_are_measured_as_often_as_values_are_written(
         default_root_dir=tmp_path,
     )
     trainer.fit(model, datamodule=make_data())
-    assert [step for step, _ in said["bits_per_byte/train"]] == expected
-    assert len(said["loss/train"]) == 7 * accumulate
+    for name in ("bits_per_byte/train", "loss/train", "optimizer/grad_norm", "optimizer/learning_rate"):
+        assert [step for step, _ in said[name]] == expected
     nats = dict(said["loss/train"])
     # The model knows nothing yet: a token of some bytes takes ln 320 nats.
     assert all(0.1 < bits / nats[step] < 1.5 for step, bits in said["bits_per_byte/train"])

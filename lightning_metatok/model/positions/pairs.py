@@ -35,12 +35,15 @@ def turn_plainly(x_BNTH: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing) -> 
 
 def pairs(x_BNTH: Tensor, rotary_dim: int, pairing: Pairing) -> tuple[Tensor, Tensor, Tensor]:
     """The first and the second of each pair, [..., R / 2] each, and what is not turned."""
-    turned, rest = x_BNTH[..., :rotary_dim], x_BNTH[..., rotary_dim:]
+    return *_halves(x_BNTH, rotary_dim, pairing), x_BNTH[..., rotary_dim:]
+
+
+def _halves(x: Tensor, rotary_dim: int, pairing: Pairing) -> tuple[Tensor, Tensor]:
+    turned = x if rotary_dim == x.shape[-1] else x[..., :rotary_dim]  # a view less: small models count them
     if pairing == "half":
         first, second = turned.chunk(2, dim=-1)
-    else:
-        first, second = turned[..., 0::2], turned[..., 1::2]
-    return first, second, rest
+        return first, second
+    return turned[..., 0::2], turned[..., 1::2]
 
 
 def identity_where_dropped(cos: Tensor, sin: Tensor, keep_BT: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -70,13 +73,14 @@ class _Turn(torch.autograd.Function):
 def _turned(x_BNTH: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing, *, back: bool) -> Tensor:
     exact = torch.promote_types(x_BNTH.dtype, cos.dtype)
     out = torch.empty(x_BNTH.shape, dtype=exact, device=x_BNTH.device)
-    first, second, rest = pairs(x_BNTH, 2 * cos.shape[-1], pairing)
-    to_first, to_second, to_rest = pairs(out, 2 * cos.shape[-1], pairing)
+    rotary_dim = 2 * cos.shape[-1]
+    first, second = _halves(x_BNTH, rotary_dim, pairing)
+    to_first, to_second = _halves(out, rotary_dim, pairing)
     sign = -1 if back else 1
     torch.mul(first, cos, out=to_first)
     to_first.addcmul_(second, sin, value=-sign)
     torch.mul(second, cos, out=to_second)
     to_second.addcmul_(first, sin, value=sign)
-    if rest.shape[-1]:
-        to_rest.copy_(rest)
+    if rotary_dim < x_BNTH.shape[-1]:
+        out[..., rotary_dim:] = x_BNTH[..., rotary_dim:]
     return out.to(x_BNTH.dtype)
