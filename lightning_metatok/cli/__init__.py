@@ -17,6 +17,7 @@ from lightning_metatok.errors import UserError, nearest
 
 # verb -> (module with `main(verb, argv) -> exit code`, what it does)
 VERBS = {
+    "init": ("lightning_metatok.cli.init", "conf/ and sweeps/ as files of your own: [FOLDER]"),
     "fit": ("lightning_metatok.cli.training", "train a model: --config conf/base.yaml"),
     "validate": ("lightning_metatok.cli.training", "validation loss of a checkpoint: --ckpt_path CKPT"),
     "test": (
@@ -27,6 +28,8 @@ VERBS = {
     "generate": ("lightning_metatok.cli.generate", "continue a prompt: --ckpt_path CKPT --prompt TEXT"),
     "probe": ("lightning_metatok.cli.probe", "look inside a model: --ckpt_path CKPT [--config conf/probe/full.yaml]"),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
+    "ls": ("lightning_metatok.cli.ls", "the runs under a folder: arm, seed, step, loss, age: [FOLDER]"),
+    "diff": ("lightning_metatok.cli.diff", "what two runs differ in, keys and metrics: RUN RUN"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
     "report": ("lightning_metatok.cli.report", "which arm wins, at which length, how sure, as a page: SWEEP.yaml"),
     "dashboard": ("lightning_metatok.cli.dashboard", "the same in TensorBoard, arms overlaid: SWEEP.yaml"),
