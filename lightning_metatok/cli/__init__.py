@@ -27,6 +27,14 @@ VERBS = {
     "predict": ("lightning_metatok.cli.training", "write the loss of every source token: --ckpt_path CKPT"),
     "generate": ("lightning_metatok.cli.generate", "continue a prompt: --ckpt_path CKPT --prompt TEXT"),
     "probe": ("lightning_metatok.cli.probe", "look inside a model: --ckpt_path CKPT [--config conf/probe/full.yaml]"),
+    "export": (
+        "lightning_metatok.cli.export",
+        "write a checkpoint for Hugging Face transformers: --ckpt_path CKPT --to DIR",
+    ),
+    "import": (
+        "lightning_metatok.cli.import_",
+        "start from a model of Hugging Face: --from MODEL --to DIR [--mechanism meta]",
+    ),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "ls": ("lightning_metatok.cli.ls", "the runs under a folder: arm, seed, step, loss, age: [FOLDER]"),
     "diff": ("lightning_metatok.cli.diff", "what two runs differ in, keys and metrics: RUN RUN"),

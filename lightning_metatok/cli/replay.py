@@ -78,6 +78,7 @@ def _replay(path: Path, trust: bool) -> bool:
     import torch
 
     from lightning_metatok.lit.checkpoints.random_state import set_random_state
+    from lightning_metatok.lit.targets import summed
 
     record, module, batches = _read(path, trust)
     device = record["device"] if record["device"] == "cpu" or torch.cuda.is_available() else "cpu"
@@ -97,7 +98,7 @@ def _replay(path: Path, trust: bool) -> bool:
             torch.manual_seed(seed)
         batch = on_host.to(device)
         with half:
-            loss = module.nll(batch).sum()
+            loss = summed(module.model, module.rows(batch)).sum
         (loss / scored).backward()
         losses.append((loss / (batch.targets_BT >= 0).sum()).item())
     gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_metatok import signals
+from lightning_metatok.cli.base import with_base
 from lightning_metatok.cli.bounds import check_bounds, check_machine
 from lightning_metatok.cli.interpolations import config_text, kept_config
 from lightning_metatok.cli.kinds import KINDS, check_names
@@ -335,7 +336,7 @@ class TrainingCLI(LightningCLI):
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb of the Trainer."""
     argv, foreign = with_own_config(verb, list(argv))
-    argv = with_vocabulary(verb, argv)
+    argv = with_vocabulary(verb, with_base(verb, argv))
     quiet()
     if "LOCAL_RANK" not in os.environ:  # not launched by a rank 0: nobody has chosen the folder yet
         os.environ.pop(RUN_DIR_VARIABLE, None)

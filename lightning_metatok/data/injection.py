@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -45,6 +45,7 @@ class Injected:
     meta_mask_BT: Tensor
 
 
+@cache
 def floor_of_fraction(fraction: float, length: int) -> int:
     """Return floor(fraction * length) for the decimal that `fraction` was written as: 29 for 0.29 * 100.
 
@@ -82,8 +83,9 @@ def inject(
     assert fraction is None or count is None, "give fraction or count, not both"
     assert not rule.by_share or fraction is not None or count is not None, "give fraction or count"
     asked = count if fraction is None else floor_of_fraction(fraction, S if crop_to is None else crop_to)
-    M = rule.count(0 if asked is None else asked)
-    assert asked is None or rule.by_share or count == M, "the placement itself says how many"
+    length, grows = (S, True) if crop_to is None else (crop_to, False)
+    # Who says how many there are has said how long the block is, too.
+    M = count if count is not None else rule.count(asked or 0, length, grows=grows)
     T = S + M if crop_to is None else crop_to
     assert 0 <= M <= T, f"{M} meta-tokens do not fit into {T} slots"
     assert S >= T - M, f"{S} source tokens cannot fill {T} slots less {M}"
@@ -145,7 +147,8 @@ class InjectionRule:
 
     def n_meta(self, block_length: int) -> int:
         """Return M for blocks of the nominal length `block_length`."""
-        return self.where.count(floor_of_fraction(self.fraction, block_length))
+        share = floor_of_fraction(self.fraction, block_length)
+        return self.where.count(share, block_length, grows=self.length == "grow")
 
     def source_length(self, block_length: int) -> int:
         """Return S, the source tokens in a block: `block_length`, less M for `within`."""

@@ -5,7 +5,7 @@ goes on from there. Checkpoints of this project are made at the border, and a ru
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -38,10 +38,10 @@ class BorderedEpochLoop(_TrainingEpochLoop):
                 return
             self.val_loop.restarting = False  # it begins anew
         trainer = self.trainer
-        due = trainer.world_size == 1 and self._should_check_val_fx(data_fetcher) and not self._should_accumulate()
-        before = self._before_validation() if due else {}
+        due = self._should_check_val_fx(data_fetcher) and not self._should_accumulate()
+        before = self._before_validation() if due and trainer.world_size == 1 else {}
         try:
-            with undisturbed():
+            with undisturbed() if due else nullcontext():
                 super().on_advance_end(data_fetcher)
         except signals.Asked:
             trainer.training = True

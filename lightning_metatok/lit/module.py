@@ -1,8 +1,8 @@
 """MetaTokenLM: the LightningModule around the meta-token transformer.
 
 Loss over SOURCE targets only (`targets_BT` is -100 elsewhere). Everything the model needs stands in the Batch, so a
-step is: logits, cross-entropy, log. Where data score answers only, a few positions of a prompt, logits are computed at
-these positions alone, and accuracy is logged beside the loss.
+step is: hidden states, cross-entropy where something is scored (`targets`), log. Where data score answers only, a few
+positions of a prompt, accuracy is logged beside the loss.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -20,6 +19,7 @@ from lightning_metatok import old_keys
 from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit import targets
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
 from lightning_metatok.lit.budget import Budget
 from lightning_metatok.lit.checkpoints import marks
@@ -34,7 +34,7 @@ from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
 from lightning_metatok.lit.sharded import ShardedStrategy, whole
 from lightning_metatok.lit.spending import follow_budget
 from lightning_metatok.lit.step_mean import StepMean
-from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model import TransformerConfig, build
 
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
@@ -46,6 +46,8 @@ class MetaTokenLM(LightningModule):
     bytes_V: Tensor
     dropout_from: int | None = None
     """Seed of dropout and of random positions; None: that of the data."""
+    measured: dict[str, Any]
+    """What the training step at hand says of itself, by the names that it is logged under."""
     loss_of_micro_batch: Tensor
     """The mean over what the micro-batch at hand scores."""
 
@@ -76,9 +78,10 @@ class MetaTokenLM(LightningModule):
         # Plain types only: a checkpoint must load with weights_only=True.
         self.save_hyperparameters({**asdict(config), "optimizer": asdict(self.optimizer_config), "compile": compile})
         self.config = config
-        self.model = MetaTransformer(config)
+        self.model = build(config)
         self.tokenizer: MetaTokenizer | None = None
         self._meta_rows: dict[str, Tensor] = {}
+        self.measured = {}
         check_parts(init_new or [], init_from=init_from)
         if init_from is not None:
             self._load_weights(Path(init_from), init_new or [])
@@ -166,54 +169,22 @@ class MetaTokenLM(LightningModule):
 
     def nll(self, batch: Batch, *, drop_positions: str | None = None) -> Tensor:
         """Negative log-likelihood of every target, in nats, 0 where nothing is scored: `nll_BT`."""
-        if self.scores_answers_only:
-            return self.answers(batch, drop_positions=drop_positions)[0]
-        logits_BTV = self.model(
-            batch.tokens_BT,
-            batch.meta_mask_BT,
-            self.model.positions.moved(batch.position_ids_BT),
-            batch.document_ids_BT if self.separate_documents else None,  # None: one document, the fast mask
-            drop_positions=drop_positions,
-        )
-        return F.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), batch.targets_BT.flatten(), ignore_index=-100, reduction="none"
-        ).view_as(batch.targets_BT)
+        rows = self.rows(batch, drop_positions=drop_positions)
+        return rows.laid_out(targets.each(self.model, rows))
 
     def answers(self, batch: Batch, *, drop_positions: str | None = None) -> tuple[Tensor, Tensor]:
-        """Score answers alone: `nll_BT` as `nll` gives it, and bool `right_BT`: the likeliest token is the right one.
+        """Score answers alone: `nll_BT` without a gradient, and bool `right_BT`: the likeliest token is the right one.
 
         A prompt is one document: the filling stands behind it, where no token of the prompt sees it.
         """
-        nll_BT, right_BT, _ = self._answers(batch, drop_positions)
-        return nll_BT, right_BT
+        rows = self.rows(batch, drop_positions=drop_positions)
+        found = targets.summed(self.model, rows, likeliest=True)
+        return rows.laid_out(found.nll_K), rows.laid_out(rows.right_K(found.likeliest_K))
 
-    def _answers(self, batch: Batch, drop_positions: str | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What `answers` returns, and the mean nll of the answers' position ids where the positions predict them."""
-        targets = batch.targets_BT.flatten()
-        # Before the model runs: asking a GPU where targets stand waits for all that it was told before.
-        (at_K,) = torch.nonzero(targets >= 0, as_tuple=True)
-        position_ids_BT = self.model.positions.moved(batch.position_ids_BT)
-        hidden_BTD = self.model(
-            batch.tokens_BT,
-            batch.meta_mask_BT,
-            position_ids_BT,
-            drop_positions=drop_positions,
-            return_hidden=True,
-        )
-        hidden_KD = hidden_BTD.flatten(0, 1)[at_K]
-        logits_KV = self.model.logits(hidden_KD)
-        nll_K = F.cross_entropy(logits_KV.float(), targets[at_K], reduction="none")
-        nll = torch.zeros(targets.shape, device=targets.device).index_put((at_K,), nll_K)
-        right = torch.zeros_like(targets, dtype=torch.bool)
-        right[at_K] = logits_KV.argmax(dim=1) == targets[at_K]
-        id_nll = None
-        if self.model.positions.predicts_ids:
-            id_logits_KP = self.model.positions.id_logits(hidden_KD)
-            next_ids_K = position_ids_BT.flatten()[at_K + 1]
-            id_nll = F.cross_entropy(id_logits_KP.float(), next_ids_K)
-            # Generation feeds the predicted ids back: an answer is right when these are, too.
-            right[at_K] &= id_logits_KP.argmax(dim=1) == next_ids_K
-        return nll.view_as(batch.targets_BT), right.view_as(batch.targets_BT), id_nll
+    def rows(self, batch: Batch, *, drop_positions: str | None = None) -> targets.Rows:
+        """Read a batch: the hidden states that are scored."""
+        separate = self.separate_documents and not self.scores_answers_only
+        return targets.Rows.of(self.model, batch, separate_documents=separate, drop_positions=drop_positions)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same."""
@@ -230,22 +201,17 @@ class MetaTokenLM(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss over the source targets of this micro-batch, weighted by what it scores of its step's."""
-        id_nll = None
-        if self.scores_answers_only:
-            nll_BT, _, id_nll = self._answers(batch)
-        else:
-            nll_BT = self.nll(batch)
-        scored, sum_of_losses = (batch.targets_BT >= 0).sum(), nll_BT.sum()
-        loss = sum_of_losses / scored
-        self.log("loss/train", loss, prog_bar=True)
-        self._log_step(self.global_step + 1)
+        rows = self.rows(batch)
+        found, id_nll, scored = targets.summed(self.model, rows), rows.id_nll, len(rows)
+        sum_of_losses, loss = found.sum, found.sum / scored
+        self.measured = {"loss/train": loss.detach()}
         if id_nll is not None:
-            self.log("loss/position_ids/train", id_nll)
+            self.measured["loss/position_ids/train"] = id_nll.detach()
             sum_of_losses = sum_of_losses + id_nll * scored
-        elif not self.scores_answers_only and self._logs_now():
+        elif not self.scores_answers_only and self._is_written(self.global_step + 1):
             metric = SourceTokenLoss().to(self.device)
-            metric.update(nll_BT, batch.targets_BT, self.bytes_V)
-            self.log("bits_per_byte/train", metric.compute()["bits_per_byte"])
+            metric.update(rows.laid_out(found.nll_K), batch.targets_BT, self.bytes_V)
+            self.measured["bits_per_byte/train"] = metric.compute()["bits_per_byte"]
         whole_loss = loss if id_nll is None else loss + id_nll
         self.loss_of_micro_batch = whole_loss.detach()
         if not StepMean.is_needed(self.trainer):
@@ -258,6 +224,14 @@ class MetaTokenLM(LightningModule):
         """Once the last micro-batch of a step is in, its gradient is that of the mean over all that it scores."""
         if StepMean.is_needed(self.trainer) and not self.trainer.fit_loop._should_accumulate():
             self.step_mean.bring_to_mean(self.trainer, self.model)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log what the step measured if it is written: telling Lightning costs more than a small model's layer."""
+        if self.trainer.fit_loop._should_accumulate():
+            return
+        if self._is_written(self.global_step) or self.trainer.should_stop:
+            self.log_dict(self.measured)
+            self._log_step(self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation loss."""
@@ -310,8 +284,8 @@ class MetaTokenLM(LightningModule):
         """Where these values stand on the axis: optimiser steps done. Lightning's own count is one less."""
         self.log("step", torch.tensor(step, dtype=torch.float64), sync_dist=self.trainer.evaluating)
 
-    def _logs_now(self) -> bool:
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    def _is_written(self, step: int) -> bool:
+        return step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     # -- the step
 
@@ -340,5 +314,5 @@ class MetaTokenLM(LightningModule):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if (look := getattr(callback, "on_gradient_norm", None)) is not None:
                 look(self.trainer, self, optimizer, norm)
-        self.log("optimizer/grad_norm", norm)
-        self.log("optimizer/learning_rate", optimizer.param_groups[0]["lr"])
+        self.measured["optimizer/grad_norm"] = norm
+        self.measured["optimizer/learning_rate"] = optimizer.param_groups[0]["lr"]

@@ -1,14 +1,37 @@
 """Text in, text out: meta-tokens put into the prompt by rule, then continued by the model."""
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from lightning_metatok.data import InjectionRule, MetaTokenizer
-from lightning_metatok.model import MetaTransformer, generate
+from lightning_metatok.lit.writing import Writing
+from lightning_metatok.model import MetaTransformer
+from lightning_metatok.model.generate import stream
+from lightning_metatok.model.sampling import Sampling
+
+End = Literal["document", "stop", "length"]
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Completion:
+    """A prompt as it is shown, and what was written behind it.
+
+    Attributes:
+        ended: by the end of a document, by a stop string, or by `max_new_tokens`.
+        n_prompt, n_new: tokens read, meta-tokens among them, and tokens written, without the one that ends a document.
+    """
+
+    prompt: str
+    text: str
+    ended: End
+    n_prompt: int
+    n_new: int
+
+
 def complete(
     model: MetaTransformer,
     tokenizer: MetaTokenizer,
@@ -24,44 +47,113 @@ def complete(
 ) -> str:
     """Continue `prompt` until the end of a document or `max_new_tokens`.
 
-    A prompt that already holds `<|meta|>` is left as written; otherwise `rule` puts meta-tokens into it, growing it.
-    An empty prompt starts a new document. The model never writes a meta-token.
-
     Returns:
         The prompt and its continuation, without the token that ends it; meta-tokens are shown only with `keep_meta`.
 
     Raises:
+        UserError: as `complete_all` does.
+    """
+    sampling = Sampling(temperature, top_k, top_p, seed=seed)
+    (done,) = complete_all(
+        model, tokenizer, [prompt], sampling, rule=rule, max_new_tokens=max_new_tokens, keep_meta=keep_meta
+    )
+    return done.prompt + done.text
+
+
+def complete_all(
+    model: MetaTransformer,
+    tokenizer: MetaTokenizer,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    rule: InjectionRule | None = None,
+    max_new_tokens: int = 64,
+    stop: Sequence[str] = (),
+    keep_meta: bool = False,
+    show: Callable[[int, str], None] | None = None,
+) -> list[Completion]:
+    """Continue each prompt until the end of a document, a stop string or `max_new_tokens`.
+
+    A prompt that already holds `<|meta|>` is left as written; otherwise `rule` puts meta-tokens into it, growing it.
+    An empty prompt starts a new document. The model never writes a meta-token. What a prompt gets depends on its place
+    in the list and on the seed, not on the other prompts.
+
+    Args:
+        stop: strings that end a continuation; they are not part of it.
+        keep_meta: show meta-tokens.
+        show: called with a prompt's place and with each piece of its text as soon as it is known, the prompt first.
+
+    Raises:
         UserError: prompt and continuation are longer than the table of positions.
     """
+    seed = 0 if sampling.seed is None else sampling.seed
+    done = []
+    for place, prompt in enumerate(prompts):
+        tokens_1T, meta_mask_1T = _read(tokenizer, prompt, rule, seed, place)
+        # What stands for an empty prompt was not the user's.
+        shown = tokenizer.decode(tokens_1T[0].tolist() if prompt else [], skip_meta=not keep_meta)
+        writing = Writing(lambda ids: tokenizer.decode(ids, skip_meta=not keep_meta), tokens_1T[0].tolist(), stop)
+        send = _sender(show, place)
+        send(shown)
+        ended = _write(model, tokenizer, tokens_1T, meta_mask_1T, sampling, max_new_tokens, place, writing, send)
+        send(writing.end())
+        done.append(Completion(shown, writing.text, ended, tokens_1T.shape[1], len(writing.ids)))
+    return done
+
+
+def _sender(show: Callable[[int, str], None] | None, place: int) -> Callable[[str], None]:
+    def send(text: str) -> None:
+        if text and show is not None:
+            show(place, text)
+
+    return send
+
+
+def _write(
+    model: MetaTransformer,
+    tokenizer: MetaTokenizer,
+    tokens_1T: Tensor,
+    meta_mask_1T: Tensor,
+    sampling: Sampling,
+    max_new_tokens: int,
+    place: int,
+    writing: Writing,
+    send: Callable[[str], None],
+) -> End:
     device = next(model.parameters()).device
-    ids = tokenizer.encode_prompt(prompt) or [tokenizer.eos_id]
-    tokens_BT = torch.tensor([ids])
-    meta_mask_BT = tokens_BT == tokenizer.meta_id
-    if rule is not None and rule.where.by_share and not meta_mask_BT.any():  # a prompt has no fixed slots
-        injected = replace(rule, length="grow").apply(
-            tokens_BT,
-            block_length=tokens_BT.shape[1],
-            meta_id=tokenizer.meta_id,
-            seed=seed,
-            index=0,
-            after_ids=tokenizer.punctuation_ids,
-        )
-        tokens_BT, meta_mask_BT = injected.tokens_BT, injected.meta_mask_BT
-    out_BT = generate(
+    steps = stream(
         model,
-        tokens_BT.to(device),
-        meta_mask_BT.to(device),
+        tokens_1T.to(device),
+        meta_mask_1T.to(device),
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
+        sampling=sampling,
         forbidden_ids=(tokenizer.meta_id, *range(tokenizer.vocab_size, model.config.vocab_size)),
         stop_id=tokenizer.eos_id,
+        samples=[place],
     )
-    written = out_BT[0, tokens_BT.shape[1] :].tolist()
-    if tokenizer.eos_id in written:
-        written = written[: written.index(tokenizer.eos_id)]
-    # What stands for an empty prompt was not the user's.
-    asked = [id for id in tokens_BT[0].tolist() if prompt or id != tokenizer.eos_id]
-    return tokenizer.decode([*asked, *written], skip_meta=not keep_meta)
+    for next_1 in steps:
+        if (id := int(next_1)) == tokenizer.eos_id:
+            return "document"
+        send(writing.take(id))
+        if writing.stopped:
+            return "stop"
+    return "length"
+
+
+def _read(
+    tokenizer: MetaTokenizer, prompt: str, rule: InjectionRule | None, seed: int, place: int
+) -> tuple[Tensor, Tensor]:
+    """Ids and meta mask [1, T] of a prompt."""
+    tokens_1T = torch.tensor([tokenizer.encode_prompt(prompt) or [tokenizer.eos_id]])
+    meta_mask_1T = tokens_1T == tokenizer.meta_id
+    if rule is None or not rule.where.by_share or meta_mask_1T.any():  # a prompt has no fixed slots
+        return tokens_1T, meta_mask_1T
+    injected = replace(rule, length="grow").apply(
+        tokens_1T,
+        block_length=tokens_1T.shape[1],
+        meta_id=tokenizer.meta_id,
+        seed=seed,
+        index=place,
+        after_ids=tokenizer.punctuation_ids,
+    )
+    return injected.tokens_BT, injected.meta_mask_BT

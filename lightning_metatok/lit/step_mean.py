@@ -9,6 +9,7 @@ losses over one number that all of them share, and once the last is in, the grad
 A single micro-batch on a single rank needs none of this: its own mean is the step's.
 """
 
+import torch
 from lightning import Trainer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -18,7 +19,7 @@ class StepMean:
     """Counts the scored tokens of a step; `shared` is about as many as a micro-batch has."""
 
     def __init__(self) -> None:
-        self.scored: Tensor | None = None
+        self.scored: int | None = None
         self.shared = 1.0
 
     @staticmethod
@@ -26,18 +27,18 @@ class StepMean:
         """Whether a step has several micro-batches or ranks."""
         return trainer.accumulate_grad_batches * trainer.world_size > 1
 
-    def weighted(self, sum_of_losses: Tensor, scored: Tensor, shared: float) -> Tensor:
+    def weighted(self, sum_of_losses: Tensor, scored: int, shared: float) -> Tensor:
         """Return what a micro-batch gives; `shared`, the same on every rank, counts where it opens a step."""
         if self.scored is None:
-            self.scored, self.shared = scored.detach().clone(), shared
-        else:
-            self.scored += scored.detach()
+            self.scored, self.shared = 0, shared
+        self.scored += scored
         return sum_of_losses / self.shared
 
     def bring_to_mean(self, trainer: Trainer, module: nn.Module) -> None:
         """Scale the gradient of a whole step, before anybody looks at it; a loss scale in it stays there."""
         assert self.scored is not None, "a step has a micro-batch"
-        scored = trainer.strategy.reduce(self.scored, reduce_op="sum")
+        counted = torch.tensor(self.scored, device=trainer.strategy.root_device)
+        scored = trainer.strategy.reduce(counted, reduce_op="sum")
         self.scored = None
         factor = self.shared * trainer.accumulate_grad_batches * trainer.world_size / scored
         for parameter in module.parameters():

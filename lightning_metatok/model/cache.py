@@ -8,6 +8,7 @@ behind every query's causal sight.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,8 @@ class KVCache:
         self.facts: Facts | None = None
         """Of all tokens taken up so far, which are the keys."""
         self.position_ids_BK: Tensor | None = None
+        self.of_base: Any = None
+        """What a base of transformers keeps beside, in a Cache of its own (`model.adapted`)."""
 
     @property
     def length(self) -> int:

@@ -5,6 +5,7 @@ for Language Modeling" (arXiv 2509.16278), with rotary positions as in its main 
 `drop_positions` and the options of the mechanism `meta` exist because the paper leaves these points open.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -15,7 +16,7 @@ from lightning_metatok.model.attention import backends, patterns
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 
-Activation = Literal["gelu", "gelu_tanh", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
 DROP_NOWHERE = "none"
 FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
 """What not every class of an axis can do."""
@@ -72,7 +73,8 @@ class TransformerConfig:
     """Inner width of the MLP; 4 * d_model when not given."""
 
     activation: Activation = "gelu"
-    """Activation of the MLP; gelu_tanh is the approximation that GPT-2 uses."""
+    """Activation of the MLP; gelu_tanh is the approximation that GPT-2 uses. swiglu is silu(g) * u of two halves of a
+    projection twice as wide, as in Llama: half as much d_ff again as without has as many weights."""
 
     dropout: float = 0.0
     """Dropout probability of embeddings, attention weights and residual branches."""
@@ -83,13 +85,44 @@ class TransformerConfig:
     norm: Literal["pre", "post"] = "pre"
     """Layer norm before each branch, x + f(LN(x)), or after the sum, LN(x + f(x))."""
 
+    norm_type: Literal["layer", "rms"] = "layer"
+    """What norms are: layer norm, or RMS norm without a mean and biases, as in Llama."""
+
+    norm_eps: float = 1e-5
+    """What norms add to the variance."""
+
+    n_kv_heads: int | None = None
+    """Heads of keys and values, each shared by n_heads / n_kv_heads heads of queries; n_heads when not given."""
+
+    qkv_bias: bool | None = None
+    """Biases of queries, keys and values; as `bias` when not given."""
+
+    parallel: bool = False
+    """All branches of a block read what entered it, x + f(LN1(x)) + g(LN2(x)), as in GPT-NeoX; else one after the
+    other."""
+
     shared_layers: bool = False
     """All layers share one block's weights, those of the positional encoding included (Universal Transformer)."""
+
+    init_std: float = 0.02
+    """Standard deviation of the weights at the start, nanoGPT's by default; a branch's last layer has it divided by
+    sqrt(2 n_layers). At small widths a larger one can learn to recall much sooner."""
 
     drop_positions: str = "none"
     """Where the positions of meta-tokens are dropped, in training too: none, self_attention, both, or the name of a
     branch that the mechanism adds, such as meta_attention. An absolute embedding feeds all of them, so only "both"
     drops it."""
+
+    base: str | None = None
+    """A causal language model of Hugging Face, its folder or name, that gets meta-tokens and a mechanism; its sizes are
+    taken from it. Needs the extra hf."""
+
+    base_weights: Literal["frozen", "lora", "all"] = "frozen"
+    """What is trained of `base`: nothing, low-rank updates of its linear layers (extra lora), or all of it. What is
+    added to it is always trained."""
+
+    lora_rank: int = 8
+    """Rank of these updates."""
 
     attention_backend: str = "auto"
     """How attention is computed: auto, or a name in `lightning_metatok.model.attention.backends.BACKENDS`."""
@@ -107,6 +140,15 @@ class TransformerConfig:
         _one_of("attention_backend", self.attention_backend, ("auto", *backends.BACKENDS))
         divides = self.d_model % self.n_heads == 0
         _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
+        _one_of("base_weights", self.base_weights, ("frozen", "lora", "all"))
+        _expect(self.base is not None or self.base_weights == "frozen", "base_weights", self.base_weights, "model.base")
+        _expect(self.lora_rank > 0, "lora_rank", self.lora_rank, "a positive integer")
+        _one_of("norm_type", self.norm_type, ("layer", "rms"))
+        _expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a number above 0")
+        kv = self.n_kv_heads
+        shared = kv is None or (isinstance(kv, int) and kv > 0 and self.n_heads % kv == 0)
+        _expect(shared, "n_kv_heads", kv, f"a divisor of n_heads={self.n_heads}")
+        _expect(not self.parallel or self.norm == "pre", "parallel", self.parallel, "false with model.norm='post'")
         _expect(
             not (self._family.needs_even_head_dim and self.head_dim % 2),
             "d_model",
@@ -114,6 +156,7 @@ class TransformerConfig:
             f"an even d_model / n_heads for position={self.position!r}, not {self.head_dim}",
         )
         _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
+        _expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
         self._check_backend()
         self.built_mechanism.check(self)
         self.check_drop_positions(self.drop_positions)
@@ -127,6 +170,21 @@ class TransformerConfig:
     def mlp_dim(self) -> int:
         """Inner width of the MLP."""
         return 4 * self.d_model if self.d_ff is None else self.d_ff
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def n_attention_weights(self) -> int:
+        """Weights of the matrices of one attention: q, k, v and output."""
+        return 2 * self.d_model * (self.d_model + self.kv_heads * self.head_dim)
+
+    @property
+    def n_block_weights(self) -> int:
+        """Weights of the matrices of a plain block."""
+        return self.n_attention_weights + (3 if self.activation == "swiglu" else 2) * self.d_model * self.mlp_dim
 
     @property
     def n_blocks(self) -> int:

@@ -1,16 +1,17 @@
-"""Sampling from a model, token by token, with a key-value cache.
+"""Continuing sequences, token by token, with a key-value cache.
 
 The prompt is read in one pass; then each new token is one pass of length 1. New tokens are ordinary tokens:
 the prompt's meta-tokens stay where they are, and the caller forbids the meta-token's id.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model.cache import KVCache
+from lightning_metatok.model.sampling import Sampling
 from lightning_metatok.model.transformer import MetaTransformer
 
 
@@ -25,11 +26,54 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
     seed: int | None = None,
     forbidden_ids: Sequence[int] = (),
     stop_id: int | None = None,
 ) -> Tensor:
     """Continue every prompt of a batch by `max_new_tokens` tokens.
+
+    Args:
+        model, tokens_BT, meta_mask_BT, position_ids_BT, max_new_tokens, forbidden_ids, stop_id: as for `stream`.
+        temperature, top_k, top_p, min_p, repetition_penalty, seed: as for `sampling.Sampling`.
+
+    Returns:
+        Prompts and continuations, [B, T + max_new_tokens].
+
+    Raises:
+        UserError: an option is out of range, or the position table is too short for the whole sequence.
+    """
+    steps = stream(
+        model,
+        tokens_BT,
+        meta_mask_BT,
+        position_ids_BT,
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed),
+        forbidden_ids=forbidden_ids,
+        stop_id=stop_id,
+    )
+    new = [next_B.unsqueeze(-1) for next_B in steps]
+    if len(new) < max_new_tokens:  # all have stopped
+        new.append(new[-1].expand(-1, max_new_tokens - len(new)))
+    return torch.cat((tokens_BT, *new), dim=1)
+
+
+@torch.no_grad()
+def stream(
+    model: MetaTransformer,
+    tokens_BT: Tensor,
+    meta_mask_BT: Tensor | None = None,
+    position_ids_BT: Tensor | None = None,
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+    forbidden_ids: Sequence[int] = (),
+    stop_id: int | None = None,
+    samples: Sequence[int] | None = None,
+) -> Iterator[Tensor]:
+    """Yield the next token of every sample of a batch, [B], `max_new_tokens` times or until all have stopped.
 
     Args:
         model: in any mode; it generates without dropout and is left in the mode it was in.
@@ -38,88 +82,49 @@ def generate(
         position_ids_BT: positions of the prompts' tokens; None: 0, 1, 2, ... New tokens go on with those, or have the
             positions that the model predicts, where its encoding does that. Not with others: nobody says how ids go on.
         max_new_tokens: how many tokens to add.
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_k: sample among this many likeliest tokens.
-        top_p: sample among the fewest likeliest tokens that hold this much probability together.
-        seed: of the sampling; None draws from torch's own generator.
+        sampling: how each is chosen.
         forbidden_ids: ids never generated, such as the meta-token's.
-        stop_id: a sample that has generated this id is filled up with it.
-
-    Returns:
-        Prompts and continuations, [B, T + max_new_tokens].
+        stop_id: a sample that has generated this id goes on with it.
+        samples: numbers of the samples, which say what random numbers each gets; None: 0, 1, 2, ...
 
     Raises:
         UserError: an option is out of range, or the position table is too short for the whole sequence.
     """
-    _check(max_new_tokens, temperature, top_k, top_p)
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens={max_new_tokens!r}: expected at least 1")
     # The last new token is never read, so it needs no position.
     predicts = model.positions.predicts_ids
     if not predicts:
         assert position_ids_BT is None, "new tokens need positions, which only an encoding that predicts them has"
         model.check_length(tokens_BT.shape[1] + max_new_tokens - 1)
-    ids_BT = position_ids_BT
-    generator = None
-    if seed is not None:
-        generator = torch.Generator(tokens_BT.device).manual_seed(seed)
+    device, ids_BT = tokens_BT.device, position_ids_BT
+    draws_SB = sampling.draws(max_new_tokens, range(len(tokens_BT)) if samples is None else samples)
+    draws_SB = None if draws_SB is None else draws_SB.to(device)
+    present_BV = None
+    if sampling.repetition_penalty != 1:
+        nothing_BV = torch.zeros(len(tokens_BT), model.config.vocab_size, dtype=torch.bool, device=device)
+        present_BV = nothing_BV.scatter_(1, tokens_BT, True)
+    forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.int64, device=device)
     cache = KVCache(model.config.n_layers)
-    finished_B = torch.zeros(len(tokens_BT), dtype=torch.bool, device=tokens_BT.device)
-    chunk_BT, mask_BT, pieces = tokens_BT, meta_mask_BT, [tokens_BT]
+    finished_B = torch.zeros(len(tokens_BT), dtype=torch.bool, device=device)
+    chunk_BT, mask_BT = tokens_BT, meta_mask_BT
     was_training = model.training
     model.eval()
     try:
-        for _ in range(max_new_tokens):
+        for step in range(max_new_tokens):
             hidden_BTD = model(chunk_BT, mask_BT, ids_BT, cache=cache, return_hidden=True)
             if predicts:
                 ids_BT = model.positions.id_logits(hidden_BTD[:, -1:]).argmax(dim=-1)
-            logits_BV = model.logits(hidden_BTD[:, -1]).float()
-            logits_BV[:, list(forbidden_ids)] = -torch.inf
-            next_B = _sample(logits_BV, temperature, top_k, top_p, generator)
+            logits_BV = model.logits(hidden_BTD[:, -1]).float().index_fill_(1, forbidden, -torch.inf)
+            next_B = sampling.choose(logits_BV, None if draws_SB is None else draws_SB[step], present_BV)
             if stop_id is not None:
                 next_B = torch.where(finished_B, stop_id, next_B)
                 finished_B = finished_B | (next_B == stop_id)
             chunk_BT, mask_BT = next_B.unsqueeze(-1), None
-            pieces.append(chunk_BT)
+            if present_BV is not None:
+                present_BV.scatter_(1, chunk_BT, True)
+            yield next_B
             if stop_id is not None and bool(finished_B.all()):
-                missing = max_new_tokens + 1 - len(pieces)
-                pieces.append(chunk_BT.expand(-1, missing))
-                break
+                return
     finally:
         model.train(was_training)
-    return torch.cat(pieces, dim=1)
-
-
-def _sample(
-    logits_BV: Tensor,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """One token a sample, [B]."""
-    if temperature == 0:
-        return logits_BV.argmax(dim=-1)
-    # Near 0 and near infinity a quotient would overflow, or 0 / 0 and inf / inf meet; the shift is what softmax does.
-    floats = torch.finfo(logits_BV.dtype)
-    logits_BV = logits_BV - logits_BV.amax(dim=-1, keepdim=True)
-    logits_BV = logits_BV / min(max(temperature, floats.tiny), floats.max)
-    if top_k is not None:
-        least_B1 = logits_BV.topk(min(top_k, logits_BV.shape[-1])).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
-    if top_p is not None:
-        sorted_BV, ids_BV = logits_BV.softmax(dim=-1).sort(dim=-1, descending=True)
-        # What stands before a token already holds top_p: the token is not needed. The first is always kept.
-        surplus_BV = sorted_BV.cumsum(dim=-1) - sorted_BV >= top_p
-        logits_BV = logits_BV.masked_fill(surplus_BV.scatter(-1, ids_BV, surplus_BV), -torch.inf)
-    return torch.multinomial(logits_BV.softmax(dim=-1), 1, generator=generator).squeeze(-1)
-
-
-def _check(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    checks = {
-        "max_new_tokens": (max_new_tokens, max_new_tokens >= 1, "at least 1"),
-        "temperature": (temperature, temperature >= 0, "0 (greedy) or more"),
-        "top_k": (top_k, top_k is None or top_k >= 1, "at least 1"),
-        "top_p": (top_p, top_p is None or 0 < top_p <= 1, "a number in (0, 1]"),
-    }
-    for key, (value, right, expected) in checks.items():
-        if not right:
-            raise UserError(f"{key}={value!r}: expected {expected}")

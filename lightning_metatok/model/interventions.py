@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention import masks
 from lightning_metatok.model.attention.layers import Attention, AttentionPlan
 from lightning_metatok.model.attention.meta import MetaBlocks
@@ -158,6 +159,8 @@ class _Hooks:
         rows, states = patch.rows_BT.unsqueeze(-1), patch.states_BTD.to(qkv.dtype)
         if blocks is not None:
             rows, states = blocks.gather(rows), blocks.gather(states)
+        if qkv.shape[-1] != 3 * states.shape[-1]:
+            raise UserError("model.n_kv_heads: values that heads share cannot be patched; expected one set a head")
         q, k, v = qkv.chunk(3, dim=-1)
         return torch.cat((q, k, torch.where(rows, states, v)), dim=-1)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
 from lightning_metatok.model.attention import plan
-from lightning_metatok.model.block import Block, initialise
+from lightning_metatok.model.block import Block, initialise, norm_of
 from lightning_metatok.model.branch import EMBEDDING
 from lightning_metatok.model.cache import KVCache
 from lightning_metatok.model.config import TransformerConfig
@@ -48,9 +48,9 @@ class MetaTransformer(nn.Module):
         self.between = self.mechanism.between(config)
         # After post-norm blocks the stream is normed already.
         pre_norm = config.norm == "pre"
-        self.norm = nn.LayerNorm(config.d_model, bias=config.bias) if pre_norm else nn.Identity()
+        self.norm = norm_of(config) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        initialise(self, config.n_layers, start)
+        initialise(self, config.n_layers, start, config.init_std)
         self.positions.initialise_tokens(self.embedding.weight, start)
 
     def forward(
@@ -125,12 +125,20 @@ class MetaTransformer(nn.Module):
             cache,
         )
         plans = plan.build(forward, self.mechanism, config.n_layers)
+        hidden_BTD = self.hidden(tokens_BT, forward, plans, zero_meta_embedding=zero_meta_embedding)
+        return hidden_BTD if return_hidden else self.logits(hidden_BTD)
+
+    def hidden(
+        self, tokens_BT: Tensor, forward: plan.Forward, plans: list[plan.Plans], *, zero_meta_embedding: bool
+    ) -> Tensor:
+        """The normed hidden states [B, T, D] behind all blocks, which work by their `plans`."""
+        config, meta_mask_BT, cache = self.config, forward.extra_BT, forward.cache
         x_BTD = self.embedding(tokens_BT)
         if self.positions.token_scale != 1:
             x_BTD = x_BTD * self.positions.token_scale
         if zero_meta_embedding and meta_mask_BT is not None:
             x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
-        if (embedded := self.positions.embed(position_ids_BT, forward.kept_BT(EMBEDDING))) is not None:
+        if (embedded := self.positions.embed(forward.position_ids_BT, forward.kept_BT(EMBEDDING))) is not None:
             x_BTD = x_BTD + embedded.to(x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
         states = [] if self.between is None else [x_BTD]
@@ -142,12 +150,17 @@ class MetaTransformer(nn.Module):
                 states.append(x_BTD)
                 x_BTD = self.between(states, layer=i, plans=plans[i], memories=memories)
         hidden_BTD: Tensor = self.norm(x_BTD)
-        return hidden_BTD if return_hidden else self.logits(hidden_BTD)
+        return hidden_BTD
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D] that `forward` returned."""
+        return nn.functional.linear(hidden, self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The weight [V, D] of the head, which may be that of the embedding."""
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return nn.functional.linear(hidden, weight)
+        return weight
 
     def check_length(self, n_positions: int) -> None:
         """Raise `UserError` when the positional encoding has no place for so long a sequence."""
@@ -177,7 +190,8 @@ class MetaTransformer(nn.Module):
     def flops_per_token(self, T: int, meta_fraction: float = 0.0) -> float:
         """Training FLOPs (forward and backward) a position of a sequence of length T, meta-tokens among them.
 
-            6 (V D + L (4 D^2 + 2 D F)) + 12 D sum K      plain: weights used, then scores and values
+            6 (V D + L (4 D^2 + 2 D F)) + 12 D sum K      plain: weights used, then scores and values; less where heads
+                                                          share keys, 3 D F with swiglu
             + what the mechanism adds
 
         L blocks, F the MLP's inner width, K keys that the pattern lets a query of a layer see on average, (T + 1) / 2
@@ -185,7 +199,7 @@ class MetaTransformer(nn.Module):
         work and positions are left out.
         """
         c = self.config
-        plain = 6 * (c.vocab_size * c.d_model + c.n_layers * (4 * c.d_model**2 + 2 * c.d_model * c.mlp_dim))
+        plain = 6 * (c.vocab_size * c.d_model + c.n_layers * c.n_block_weights)
         layers = (self.pattern.at(layer, c.n_layers) for layer in range(c.n_layers))
         seen = sum(pattern.mean_keys(T, meta_fraction) for pattern in layers)
         return plain + 12 * c.d_model * seen + self.mechanism.flops_per_token(c, T, meta_fraction)

@@ -67,14 +67,14 @@ def activation_bytes(
     """Return what forward keeps for backward, in bytes a token: of one block with the mechanism, and of one without.
 
         attention  (stream + 5 work) D, and 3 work D with rotation   input, normed, q k v, output; turned q k, output
-        MLP        (stream + work) D + 2 work F                      input, normed, before and after GELU
+        MLP        (stream + work) D + 2 work F                      input, normed, before and after GELU; 4 with swiglu
         dropout    1 byte a masked element, where there is dropout
 
     Attention scores are not kept: fused kernels make them again. They lay their output out as turned queries lie, so
     that it is copied once more. Statistics of norms and softmax are left out.
     """
     attention = (form.stream + (8 if rotates else 5) * form.work) * config.d_model
-    inner = 1 if config.activation == "relu" else 2  # of ReLU the output says enough
+    inner = {"relu": 1, "swiglu": 4}.get(config.activation, 2)  # of ReLU the output says enough
     mlp = (form.stream + form.work) * config.d_model + inner * form.work * config.mlp_dim
     mask = config.d_model if config.dropout else 0
     plain = attention + mlp + 2 * mask

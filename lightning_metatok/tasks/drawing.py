@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.counter import random_bits
-from lightning_metatok.data.examples import META, SOURCE, Examples, concatenate
+from lightning_metatok.data.examples import ANSWER, META, SOURCE, Examples, concatenate
 from lightning_metatok.errors import UserError
 from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
@@ -151,21 +151,30 @@ class Drawing(Options):
 
 
 def measured(examples: Examples) -> dict[str, IntArray]:
-    """Slices that tokens tell: where the answer stands, and how far behind a mark.
+    """Slices that tokens tell: where the answer stands, how far behind a mark, and how far back for who must say it.
 
     `position`: tokens before the first place that holds the answer. `distance`: tokens from the last mark before that
-    place, -1 if there is none.
+    place, -1 if there is none. `back`: source tokens from that place to the first token of the answer, marks not
+    counted, so that it is the same in every arm; -1 where no place holds it.
     """
     n, rows = len(examples), examples.rows()
     places = np.arange(len(rows))
-    source = np.full(n, -1, dtype=np.int64)
-    at = np.flatnonzero(examples.flags & SOURCE)[::-1]  # the first of a row is written last
-    source[rows[at]] = at
+
+    def first_with(flag: np.uint8) -> IntArray:
+        first_n = np.full(n, -1, dtype=np.int64)
+        at = np.flatnonzero(examples.flags & flag)[::-1]  # the first of a row is written last
+        first_n[rows[at]] = at
+        return first_n
+
+    source, answer = first_with(SOURCE), first_with(ANSWER)
+    sources_so_far = np.cumsum((examples.flags & META) == 0)
     last_mark = np.maximum.accumulate(np.where((examples.flags & META) > 0, places, -1))
     mark = last_mark[np.maximum(source, 0)]
     known = source >= 0
+    asked = known & (answer >= 0)
     marked = known & (mark >= examples.offsets[:-1])
     return {
         "position": np.where(known, source - examples.offsets[:-1], -1),
         "distance": np.where(marked, source - mark, -1),
+        "back": np.where(asked, sources_so_far[answer] - sources_so_far[source], -1),
     }

@@ -36,7 +36,14 @@ def prepared_examples(
     Raises:
         UserError: what `Task.examples` raises, or a cache folder that is full or cannot be written.
     """
-    inputs = {"kind": "examples", **task.describe(), "seed": seed, "split": split, "start": start, "n": n}
+    inputs = {
+        "kind": "examples, how far back their answers stand",
+        **task.describe(),
+        "seed": seed,
+        "split": split,
+        "start": start,
+        "n": n,
+    }
 
     def build(folder: Path) -> None:
         parts: list[Examples] = []

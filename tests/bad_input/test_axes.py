@@ -18,8 +18,8 @@ from lightning_metatok.model.positions import PositionEncoding
 class Ahead(Pattern):
     """Sees everything."""
 
-    def allowed(self, facts, rows):
-        return torch.ones(1, rows.stop - rows.start, facts.n, dtype=torch.bool)
+    def allowed(self, q, k):
+        return torch.ones_like(q.place == k.place)
 
 
 class Two(Pattern):

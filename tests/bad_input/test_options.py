@@ -104,6 +104,7 @@ OPTIONS = [
     ("--model.d_model=-32", "model.d_model=-32: expected a positive integer"),
     ("--model.vocab_size=0", "model.vocab_size=0: expected a positive integer"),
     ("--model.max_positions=0", "model.max_positions=0: expected a positive integer"),
+    ("--model.init_std=0", "model.init_std=0.0: expected a number above 0"),
     ("--model.d_ff=0", "model.d_ff=0: expected a positive integer"),
     ("--model.dropout=-0.1", "model.dropout=-0.1: expected a number in [0, 1)"),
     ("--model.dropout=nan", "model.dropout=nan: expected float"),

@@ -227,6 +227,22 @@ def test_fixed_slots_beyond_either_end_are_refused(slot: int) -> None:
         )
 
 
+@pytest.mark.parametrize(("length", "block", "expected"), [("grow", 10, "abcxdefxghixj"), ("within", 8, "abcxdefx")])
+def test_a_chunk_ends_with_its_extra_token(length: str, block: int, expected: str) -> None:
+    rule = InjectionRule(placement="chunk_end", length=length, options={"c": 3})
+    injected = rule.apply(source(2, 10), block_length=block, meta_id=META, seed=0, index=0)
+    for row in injected.tokens_BT.tolist():
+        letters = iter("abcdefghij")
+        assert "".join("x" if token == META else next(letters) for token in row) == expected
+    assert rule.total_length(block) == len(expected)
+
+
+def test_a_chunk_longer_than_its_block_is_refused() -> None:
+    rule = InjectionRule(placement="chunk_end", options={"c": 64})
+    with pytest.raises(UserError, match=r"data\.meta_placement_options\.c=64: expected a chunk that a block of 16 "):
+        rule.apply(source(1, 16), block_length=16, meta_id=META, seed=0, index=0)
+
+
 class AtTheStart(Placement):
     """A placement of somebody else's."""
 

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from lightning_metatok.data import InjectionRule, MetaTokenizer
-from lightning_metatok.lit.sampling import complete
+from lightning_metatok.lit.sampling import complete, complete_all
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model.sampling import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,40 @@ def test_marks_are_shown_on_request_alone(model: MetaTransformer, tokenizer: Met
     assert "<|meta|>" in shown
     assert shown.replace("<|meta|>", "") == hidden
     assert "<|endoftext|>" not in shown
+
+
+ONE = "<|endoftext|>one"
+
+
+def test_prompts_end_by_a_stop_string_or_by_themselves_and_are_shown_as_they_are_written(
+    model: MetaTransformer, tokenizer: MetaTokenizer
+) -> None:
+    shown: dict[int, str] = {}
+    done = complete_all(
+        model,
+        tokenizer,
+        ["", ONE, ONE],
+        Sampling(temperature=0),
+        max_new_tokens=40,
+        stop=["thr"],
+        show=lambda place, text: shown.update({place: shown.get(place, "") + text}),
+    )
+    assert [one.text for one in done] == ["one two ", " two ", " two "]
+    assert [one.ended for one in done] == ["stop"] * 3
+    assert [one.prompt for one in done] == ["", ONE, ONE]
+    assert shown == {place: one.prompt + one.text for place, one in enumerate(done)}
+    (free,) = complete_all(model, tokenizer, [ONE], Sampling(temperature=0), max_new_tokens=40)
+    assert (free.text, free.ended, free.n_new) == (" two three", "document", len(tokenizer.encode(" two three")))
+    (short,) = complete_all(model, tokenizer, [ONE], Sampling(temperature=0), max_new_tokens=1)
+    assert (short.ended, short.n_new) == ("length", 1)
+
+
+def test_each_prompt_has_its_own_draws_and_they_do_not_depend_on_the_others(
+    model: MetaTransformer, tokenizer: MetaTokenizer
+) -> None:
+    hot = Sampling(temperature=3, seed=4)
+    three, two = (
+        [one.text for one in complete_all(model, tokenizer, [ONE] * n, hot, max_new_tokens=9)] for n in (3, 2)
+    )
+    assert len(set(three)) == 3
+    assert three[:2] == two

@@ -85,11 +85,8 @@ def of_all(batches: list[Any], data: dict[str, Any], model: dict[str, Any]) -> t
     total, scored = torch.zeros(()), 0
     for batch in batches:
         n = int((batch.targets_BT >= 0).sum())
-        if module.scores_answers_only:
-            nll_BT, _, id_nll = module._answers(batch)
-            total = total + nll_BT.sum() + (0 if id_nll is None else id_nll * n)
-        else:
-            total = total + module.nll(batch).sum()
+        id_nll = module.rows(batch).id_nll
+        total = total + module.nll(batch).sum() + (0 if id_nll is None else id_nll * n)
         scored += n
     (total / scored).backward()
     return flat(module)

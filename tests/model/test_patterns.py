@@ -16,12 +16,14 @@ from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
     ByRow,
     Causal,
+    ChunkMeta,
     Extra,
     MetaToMeta,
     Pattern,
     SameDocument,
     Sinks,
     Window,
+    WindowMeta,
 )
 from tests.model.helpers import batch, tiny
 
@@ -29,6 +31,8 @@ DRAWN: list[Pattern] = [
     Causal(),
     SameDocument(),
     Window(w=3),
+    WindowMeta(w=2),
+    ChunkMeta(),
     Extra(),
     MetaToMeta(),
     Sinks(n=1),
@@ -36,9 +40,14 @@ DRAWN: list[Pattern] = [
 ]
 RULES: list[Pattern] = [
     *DRAWN,
-    *(patterns.build(name) for name in patterns.PATTERNS if name not in ("causal", "window")),  # those stand in DRAWN
+    *(
+        patterns.build(name)
+        for name in patterns.PATTERNS
+        if name not in ("causal", "window", "window_meta", "chunk_meta")
+    ),  # those stand in DRAWN
     Window(w=1),
     Window(w=100),
+    WindowMeta(w=1),
     Sinks(n=0),
     Causal() & MetaToMeta(),
     Causal() & SameDocument(),
@@ -107,6 +116,37 @@ def test_rows_of_generation_are_those_of_the_full_pass(rule: Pattern, facts: Fac
     whole = rule.mask(facts)
     assert not whole[:, row, row + 1 :].any()
     assert torch.equal(rule.mask(cut, slice(row, row + 1))[:, 0], whole[:, row, : row + 1])
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.causal], ids=repr)
+@given(facts=facts(), data=st.data())
+@settings(deadline=None, max_examples=30)
+def test_a_memory_may_forget_what_no_later_token_sees(rule: Pattern, facts: Facts, data: st.DataObject) -> None:
+    """Later tokens see nothing that does not last, and with the rest alone their rows are what they were."""
+    facts = Facts.of(facts.n, facts.extra_BK)  # a memory holds one document a sample
+    cut = data.draw(st.integers(1, facts.n))
+    whole = rule.mask(facts).expand(len(facts.is_extra_BK), -1, -1)
+    lasts = rule.lasts(facts.take(slice(0, cut))).expand(len(whole), cut)
+    assert not (whole[:, cut:, :cut] & ~lasts[:, None]).any()
+    for sample, lasts_K in enumerate(lasts):
+        mine = Facts.of(facts.n, facts.is_extra_BK[sample : sample + 1])
+        kept_1K = torch.cat((lasts_K.nonzero().flatten(), torch.arange(cut, facts.n)))[None]
+        rows = slice(int(lasts_K.sum()), kept_1K.shape[1])
+        assert torch.equal(rule.mask(mine.take(kept_1K), rows)[0], rule.mask(mine)[0, cut:, kept_1K[0]])
+
+
+@given(facts=facts(), cut=st.integers(0, 17))
+@settings(deadline=None, max_examples=60)
+def test_facts_that_grow_are_those_of_all_at_once(facts: Facts, cut: int) -> None:
+    n, extra_BK = facts.n, facts.is_extra_BK
+    cut = min(cut, n)
+    parts = [
+        Facts.of(end - first, extra_BK[:, first:end], first=first) for first, end in ((0, cut), (cut, n)) if end > first
+    ]
+    grown = parts[0] if len(parts) == 1 else parts[0].then(parts[1])
+    whole = Facts.of(n, extra_BK)
+    for name in ("place_BK", "chunk_BK", "in_document_BK"):
+        assert torch.equal(getattr(grown, name).expand_as(extra_BK), getattr(whole, name).expand_as(extra_BK)), name
 
 
 @given(facts=facts(), i=st.integers(0, len(RULES) - 1), j=st.integers(0, len(RULES) - 1))

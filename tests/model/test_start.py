@@ -93,6 +93,14 @@ def test_weights_have_the_spread_of_nanogpt_and_of_their_family() -> None:
     assert a.mean().item() == pytest.approx(0.5, abs=0.15)
 
 
+def test_another_spread_of_the_start_scales_all_weights() -> None:
+    small, large = (weights(d_model=16, vocab_size=50, init_std=std) for std in (0.02, 0.06))
+    drawn = [name for name in small if not name.startswith("norm") and ".norm" not in name]
+    assert drawn
+    for name in drawn:
+        torch.testing.assert_close(large[name], 3 * small[name])
+
+
 def test_a_network_over_scores_begins_as_torchs_layers_do() -> None:
     found = weights(position="dape", n_heads=8, d_model=64)
     most = 1 / math.sqrt(16)

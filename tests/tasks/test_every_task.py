@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_metatok.data.blocks import TokenStore
-from lightning_metatok.data.examples import ANSWER, BODY, META, Examples
+from lightning_metatok.data.examples import ANSWER, BODY, META, SOURCE, Examples
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import LEVELS, TASKS, Task, build
@@ -185,6 +185,16 @@ def test_encoding_the_text_of_a_prompt_gives_its_tokens(
     examples = task.examples(300, 0)
     for i in range(300):
         assert tokenizer.encode_prompt(task.text(examples[i])) == examples[i].tokens.tolist()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_how_far_back_an_answer_stands_is_the_same_in_every_arm(name: str, make: Make) -> None:
+    plain, marked = (make(name, placement=p).examples(50, 0) for p in ("none", "every"))
+    np.testing.assert_array_equal(plain.slices["back"], marked.slices["back"])
+    for i in range(50):
+        flags = plain[i].flags
+        (sources,), (answers,) = ((flags & flag).nonzero() for flag in (SOURCE, ANSWER))
+        assert plain[i].slices["back"] == (answers[0] - sources[0] if len(sources) else -1)
 
 
 # -- scores

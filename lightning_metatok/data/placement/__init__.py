@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_metatok import options as stated
 from lightning_metatok.data.placement.base import Placement, Sources, positions_within
+from lightning_metatok.data.placement.chunk_end import ChunkEnds
 from lightning_metatok.data.placement.fixed import FixedPlaces
 from lightning_metatok.data.placement.periodic import PeriodicPlaces
 from lightning_metatok.data.placement.punctuation import BehindPunctuation
@@ -23,6 +24,7 @@ PLACEMENTS: Registry[Placement] = Registry(
         "random": RandomPlaces,
         "periodic": PeriodicPlaces,
         "punctuation": BehindPunctuation,
+        "chunk_end": ChunkEnds,
         "fixed": FixedPlaces,
     },
     group="placements",

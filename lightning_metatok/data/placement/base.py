@@ -56,8 +56,13 @@ class Placement:
     by_share: ClassVar[bool] = True
     """Whether `data.meta_fraction` says how many there are, in a block of any length."""
 
-    def count(self, share: int) -> int:
-        """Return M, the extra tokens of a block; `share`: as many as `data.meta_fraction` asks for."""
+    def count(self, share: int, length: int, *, grows: bool) -> int:
+        """Return M, the extra tokens of a block.
+
+        Args:
+            share: as many as `data.meta_fraction` asks for.
+            length: of the block: of its source where it `grows` by M, else of the finished block.
+        """
         return share
 
     def check(self, T: int) -> None:

@@ -25,7 +25,7 @@ class FixedPlaces(Placement):
     def __init__(self, *, slots: Annotated[list[int], DISTINCT]) -> None:
         self.slots = np.asarray(slots, dtype=np.int64)
 
-    def count(self, share: int) -> int:
+    def count(self, share: int, length: int, *, grows: bool) -> int:
         return len(self.slots)
 
     def check(self, T: int) -> None:

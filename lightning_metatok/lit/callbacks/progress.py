@@ -25,6 +25,8 @@ from lightning_metatok.data import Batch
 from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.lit.micro_steps import micro_step
 
+EVERY_S_LIVE = 0.1
+
 
 def _bar(text: str, console: Console) -> Progress:
     """A live bar with `text` between its share and its times."""
@@ -53,6 +55,9 @@ class TokenProgress(ProgressBar):
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._enabled = True
+        self._tokens = self._batches = 0
+        self._clock = self._last_line = time.monotonic()
+        self._total: int | None = None
 
     def disable(self) -> None:
         """Show nothing (ranks other than 0)."""
@@ -96,12 +101,17 @@ class TokenProgress(ProgressBar):
         self._batches += 1
         if self._batches == 1:
             self._clock = time.monotonic()  # the first step compiles and warms up: no rate from it
+        if not self._shows(trainer.global_step):
+            self._done = trainer.global_step
+            return
         rate = (
             self._tokens * (1 - 1 / self._batches) / max(time.monotonic() - self._clock, 1e-9)
             if self._batches > 1
             else 0.0
         )
-        losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("loss/train", "loss/val")}
+        losses = {"loss/train": float(pl_module.measured["loss/train"])}  # type: ignore[index]
+        if "loss/val" in (known := trainer.callback_metrics):
+            losses["loss/val"] = float(known["loss/val"])
         status = f"{short(self._tokens)} tokens  {short(rate)} tok/s  " + "  ".join(
             f"{name.split('/')[1]} {value:.3f}" for name, value in losses.items()
         )
@@ -209,9 +219,18 @@ class TokenProgress(ProgressBar):
     def _step(self) -> None:
         self._move(self._done + 1, "")
 
+    def _shows(self, completed: int) -> bool:
+        """Whether it is time: what is shown may have to be fetched from a device, and nobody reads ten in a second."""
+        if not self._enabled:
+            return False
+        if self._bar is not None and completed == self._total:
+            return True
+        return time.monotonic() - self._last_line >= (self.every_s if self._bar is None else EVERY_S_LIVE)
+
     def _move(self, completed: int, status: str) -> None:
         started, self._done = self._done, completed
         if self._bar is not None:
+            self._last_line = time.monotonic()
             self._bar.update(self._task, completed=completed, status=status)
         elif self._enabled and time.monotonic() - self._last_line >= self.every_s and completed > started:
             self._last_line = time.monotonic()

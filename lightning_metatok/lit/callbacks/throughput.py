@@ -32,6 +32,8 @@ class Throughput(Callback):
         self.tokens = 0
         self._seconds = 0.0
         self._window: dict[str, Any] = {}
+        self._shape = 0, 0.0, 0.0
+        """Length of the samples of the last batch, share of meta-tokens, FLOPs a token."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new window, or go on in that of the checkpoint."""
@@ -88,7 +90,10 @@ class Throughput(Callback):
         self._batches += 1
         self._rows += rows
         length, share = round(n_tokens / rows), 1 - counts.source_tokens / counts.tokens
-        flops = pl_module.model.flops_per_token(length, share) * n_tokens  # type: ignore[union-attr,operator]
+        if (length, share) != self._shape[:2]:  # blocks of text are all of one
+            per_token = pl_module.model.flops_per_token(length, share)  # type: ignore[union-attr,operator]
+            self._shape = length, share, per_token
+        flops = self._shape[2] * n_tokens
         self._rates.update(
             time=self._seconds,
             batches=self._batches,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_metatok import old_keys
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms, positions
+from lightning_metatok.model import MetaTransformer, TransformerConfig, build, mechanisms, positions
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.registry import foreign_names
 
@@ -122,6 +122,9 @@ def config_of(checkpoint: Mapping[str, Any], source: str, *, trust: bool = False
         raise UserError(f"{source}: {error}") from error
     except TypeError as error:
         raise UserError(f"{source}: hyper_parameters describe no transformer ({error})") from error
+    if config.base is not None:  # which is read from where it lies
+        check_weights(build(config).state_dict(), weights_of(checkpoint), source)
+        return config
     try:
         with torch.device("meta"):
             shapes = MetaTransformer(config).state_dict()

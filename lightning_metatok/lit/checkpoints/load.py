@@ -7,7 +7,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, config_of, tokenizer_of, weights_of
 from lightning_metatok.lit.checkpoints.io import read_state
-from lightning_metatok.model import MetaTransformer
+from lightning_metatok.model import MetaTransformer, build
 
 
 def load_model(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, MetaTokenizer]:
@@ -36,6 +36,6 @@ def load_trained(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, M
             f"{source}: its tokenizer has {n_ids} ids, its model {config.vocab_size}; expected at least as many"
         )
     found = marks.marks_of(checkpoint, path, source)
-    model = MetaTransformer(config)
+    model = build(config)
     model.load_state_dict(weights_of(checkpoint))
     return model.eval(), tokenizer, found

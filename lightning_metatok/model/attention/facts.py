@@ -1,14 +1,17 @@
 """What is known of each token before any layer runs: all that a pattern may ask.
 
-    place      0 1 2 3 4 5       order: later tokens have larger ones
-    extra      . . * . . *       whether it is an extra token (a meta-token)
-    document   0 0 0 1 1 1       tokens of different ones do not see each other
-    chunk      0 0 0 1 1 1       an extra token ends its chunk, and so does the end of a document
+    place        0 1 2 3 4 5       order: later tokens have larger ones
+    extra        . . * . . *       whether it is an extra token (a meta-token)
+    document     0 0 0 1 1 1       tokens of different ones do not see each other
+    chunk        0 0 0 1 1 1       an extra token ends its chunk, and so does the end of a document
+    in_document  0 1 2 0 1 2       how many tokens of its document stand before it
 
 The facts of a pass are those of its keys; its queries are some rows of them. In generation the cache keeps them, so
-that the row of a token is the same whether it is read alone or with all others.
+that the row of a token is the same whether it is read alone or with all others, and with all keys or with those alone
+that are still kept (`take`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +28,10 @@ class Facts:
     """Bool; None: there are no extra tokens."""
     document_BK: Tensor | None = None
     """None: one document a sample."""
+    known_chunk_BK: Tensor | None = None
+    """`chunk_BK`, where tokens that it counts are not among these; None: it is counted here."""
+    known_in_document_BK: Tensor | None = None
+    """`in_document_BK`, likewise."""
 
     @classmethod
     def of(
@@ -45,9 +52,36 @@ class Facts:
         assert later.extra_BK is not None, "say which tokens are extra"
         assert self.document_BK is None, "one document a sample"
         assert later.document_BK is None, "one document a sample"
-        return Facts(
-            torch.cat((self.place_BK, later.place_BK), dim=1), torch.cat((self.extra_BK, later.extra_BK), dim=1)
+        chunks_B1 = self.chunk_BK[:, -1:] + self.extra_BK[:, -1:].long()
+        pairs = (
+            (self.place_BK, later.place_BK),
+            (self.extra_BK, later.extra_BK),
+            (self.chunk_BK, later.chunk_BK + chunks_B1),
+            (self.in_document_BK, later.in_document_BK + self.in_document_BK[:, -1:] + 1),
         )
+        place_BK, extra_BK, chunk_BK, in_document_BK = (torch.cat(_alike(*pair), dim=1) for pair in pairs)
+        return Facts(place_BK, extra_BK, None, chunk_BK, in_document_BK)
+
+    def take(self, kept: slice | Tensor) -> "Facts":
+        """Some of these tokens, in order: a slice of all samples, or long [B, K'], places among these by sample."""
+
+        def of(x_BK: Tensor) -> Tensor:
+            return x_BK[:, kept] if isinstance(kept, slice) else x_BK.expand(len(kept), -1).gather(1, kept)
+
+        extra_BK, document_BK = (None if x is None else of(x) for x in (self.extra_BK, self.document_BK))
+        return Facts(of(self.place_BK), extra_BK, document_BK, of(self.chunk_BK), of(self.in_document_BK))
+
+    def queries(self, rows: slice) -> "Tokens":
+        """Some of these tokens as rows of a table, [B, Q, 1]."""
+        return Tokens(self, lambda x_BK: x_BK[:, rows].unsqueeze(-1))
+
+    def keys(self, columns: slice | None = None) -> "Tokens":
+        """All of these tokens as columns of a table, [B, 1, K], or some."""
+        return Tokens(self, lambda x_BK: (x_BK if columns is None else x_BK[:, columns]).unsqueeze(-2))
+
+    def at(self, sample: Tensor, index: Tensor) -> "Tokens":
+        """Tokens by numbers of any shape, for kernels that ask for a pair at a time."""
+        return Tokens(self, lambda x_BK: x_BK[0, index] if len(x_BK) == 1 else x_BK[sample, index])
 
     @property
     def n(self) -> int:
@@ -72,12 +106,16 @@ class Facts:
     @cached_property
     def chunk_BK(self) -> Tensor:
         """Number of the chunk that a token is in. Documents must not be interleaved."""
+        if self.known_chunk_BK is not None:
+            return self.known_chunk_BK
         behind_extra_BK = torch.nn.functional.pad(self.is_extra_BK[:, :-1], (1, 0))
         return (behind_extra_BK | self.starts_BK).cumsum(dim=1) - 1
 
     @cached_property
     def in_document_BK(self) -> Tensor:
         """How many tokens of its own document stand before a token; documents may be interleaved."""
+        if self.known_in_document_BK is not None:
+            return self.known_in_document_BK
         if self.document_BK is None:
             return torch.arange(self.n, device=self.place_BK.device)[None]
         sorted_BK, order_BK = self.document_BK.sort(dim=1, stable=True)
@@ -85,3 +123,40 @@ class Facts:
         begins_BK = sorted_BK.diff(dim=1, prepend=sorted_BK[:, :1] - 1) != 0
         rank_BK = place_1K - (place_1K * begins_BK).cummax(dim=1).values
         return torch.zeros_like(rank_BK).scatter(1, order_BK, rank_BK)
+
+
+class Tokens:
+    """Facts of some tokens, laid out so that those of queries and of keys broadcast to a table of pairs."""
+
+    def __init__(self, facts: Facts, laid_out: Callable[[Tensor], Tensor]) -> None:
+        self._facts, self._laid_out = facts, laid_out
+
+    @cached_property
+    def place(self) -> Tensor:
+        """Order: later tokens have larger ones."""
+        return self._laid_out(self._facts.place_BK)
+
+    @cached_property
+    def extra(self) -> Tensor:
+        """Bool: whether it is an extra token."""
+        return self._laid_out(self._facts.is_extra_BK)
+
+    @cached_property
+    def document(self) -> Tensor | None:
+        """None: one document a sample."""
+        return None if self._facts.document_BK is None else self._laid_out(self._facts.document_BK)
+
+    @cached_property
+    def chunk(self) -> Tensor:
+        """Number of the chunk it is in."""
+        return self._laid_out(self._facts.chunk_BK)
+
+    @cached_property
+    def in_document(self) -> Tensor:
+        """How many tokens of its document stand before it."""
+        return self._laid_out(self._facts.in_document_BK)
+
+
+def _alike(one_BK: Tensor, other_BK: Tensor) -> tuple[Tensor, Tensor]:
+    n = max(len(one_BK), len(other_BK))
+    return one_BK.expand(n, -1), other_BK.expand(n, -1)

@@ -63,12 +63,19 @@ class Projections(nn.Module):
 
     def __init__(self, config: "TransformerConfig") -> None:
         super().__init__()
-        self.n_heads = config.n_heads
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=config.bias)
+        self.n_heads, self.n_kv_heads = config.n_heads, config.kv_heads
+        n_rows = (config.n_heads + 2 * config.kv_heads) * config.head_dim
+        bias = config.bias if config.qkv_bias is None else config.qkv_bias
+        self.qkv = nn.Linear(config.d_model, n_rows, bias=bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v, [..., N, H] each, of rows [..., D]."""
+        """q, k and v, [..., N, H] each, of rows [..., D]; heads of queries that share a k and v have a copy each."""
+        if self.n_kv_heads != self.n_heads:
+            of_heads = self.qkv(x).unflatten(-1, (self.n_heads + 2 * self.n_kv_heads, -1))
+            q, *kv = of_heads.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=-2)
+            k, v = (part.repeat_interleave(self.n_heads // self.n_kv_heads, dim=-2) for part in kv)
+            return q, k, v
         q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
         return q, k, v
 

@@ -89,7 +89,7 @@ class Forward:
         Args:
             dense: a mask is wanted in any case.
         """
-        if self.document_ids_BT is not None:
+        if self.facts.document_BK is not None:
             rule = rule & SameDocument()
         if not (dense or rule.needs_mask) and self.n_keys == self.n_queries:
             return None

@@ -69,4 +69,4 @@ class SecondAttention(Mechanism):
         """f (6 L' 4 D^2 + 6 L' D (f n + 1)): L' blocks have it, and f of all rows go through it."""
         f = self.share(extra_share)
         second = sum(bool(self.names(layer)) for layer in range(config.n_layers))
-        return f * second * (24 * config.d_model**2 + 6 * config.d_model * (f * n + 1))
+        return f * second * (6 * config.n_attention_weights + 6 * config.d_model * (f * n + 1))

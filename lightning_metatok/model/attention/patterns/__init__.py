@@ -7,17 +7,22 @@ such rules are made of. Documents are nobody's option: where they are given, `Sa
 from typing import Any
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model.attention.patterns.base import And, ByRow, Or, Pattern
+from lightning_metatok.model.attention.patterns.base import Pattern
 from lightning_metatok.model.attention.patterns.causal import Causal
+from lightning_metatok.model.attention.patterns.chunk_meta import ChunkMeta
+from lightning_metatok.model.attention.patterns.compose import And, ByRow, Or
 from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
 from lightning_metatok.model.attention.patterns.same_document import SameDocument
 from lightning_metatok.model.attention.patterns.sinks import Sinks
 from lightning_metatok.model.attention.patterns.window import Window
+from lightning_metatok.model.attention.patterns.window_meta import WindowMeta
 from lightning_metatok.model.axis import Axis
 
 PATTERNS: dict[str, type[Pattern]] = {
     "causal": Causal,
     "window": Window,
+    "window_meta": WindowMeta,
+    "chunk_meta": ChunkMeta,
 }
 AXIS = Axis("pattern", Pattern, PATTERNS)
 
@@ -43,6 +48,7 @@ __all__ = [
     "And",
     "ByRow",
     "Causal",
+    "ChunkMeta",
     "Extra",
     "MetaToMeta",
     "Or",
@@ -50,5 +56,6 @@ __all__ = [
     "SameDocument",
     "Sinks",
     "Window",
+    "WindowMeta",
     "build",
 ]

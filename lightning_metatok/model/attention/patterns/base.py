@@ -1,7 +1,9 @@
-"""The one interface of all patterns: WHAT may be seen, said three ways.
+"""The one interface of all patterns: WHAT may be seen, said four ways.
 
-    allowed(facts, rows)   bool [B, Q, K]: the oracle, dense             needed(facts, rows)   bool [B, K]: which keys
-    print(rule)            the same as a picture of a few tokens                                any of the rows may need
+    allowed(q, k)          bool, element by element: the rule          needed(facts, rows)   bool [B, K]: which keys
+    mask(facts, rows)      the same as a table [B, Q, K]: the oracle                         any of the rows may need
+    print(rule)            the same as a picture of a few tokens       lasts(facts)          bool [B, K]: which keys
+                                                                                             any LATER row may need
 
 A rule is composed of others: `a & b` lets a query see what both let it see, `a | b` what one of them does, and
 `ByRow(text=a, extra=b)` has a rule for ordinary tokens and another one for extra tokens.
@@ -14,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.facts import Facts, Tokens
 
 EXAMPLE = Facts.of(6, torch.tensor([[False, False, True, False, False, True]]))
 BLOCK = 1024
@@ -36,14 +38,14 @@ class Pattern:
     example: Facts = EXAMPLE
     """What `print` draws it on."""
 
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        """Return which keys each query may see.
+    def allowed(self, q: Tokens, k: Tokens) -> Tensor:
+        """Return whether each query may see each key, element by element.
 
         Args:
-            facts: of all keys. rows: which of them are the queries, as a slice with both ends.
+            q, k: facts of queries and of keys, which broadcast to each other: [B, Q, 1] and [B, 1, K], or any shapes.
 
         Returns:
-            bool, which broadcasts to [B, Q, K].
+            bool, which broadcasts to the pairs.
         """
         raise NotImplementedError
 
@@ -54,10 +56,18 @@ class Pattern:
         """
         raise NotImplementedError
 
+    def lasts(self, facts: Facts) -> Tensor:
+        """Return the keys, bool, which broadcasts to [B, K], that `allowed` may say True of for any token behind all of
+        these, in the document of the last one. A memory may forget the others.
+
+        Too many keys are right, too few are not; a rule that forgets nothing need not say so.
+        """
+        return torch.ones_like(facts.place_BK, dtype=torch.bool)
+
     def mask(self, facts: Facts, rows: slice | None = None) -> Tensor:
         """Return `allowed` in full, [B or 1, Q, K]; `rows` None: all tokens are queries."""
         rows = slice(0, facts.n) if rows is None else rows
-        allowed = self.allowed(facts, rows)
+        allowed = self.allowed(facts.queries(rows), facts.keys())
         return allowed.expand(*allowed.shape[:-2], rows.stop - rows.start, facts.n)
 
     def ranges(self, facts: Facts, rows: slice) -> list[tuple[int, int]]:
@@ -79,10 +89,14 @@ class Pattern:
         return _counted(self, n, round(extra_share, 3))
 
     def __and__(self, other: "Pattern") -> "Pattern":
-        return And(self, other)
+        from lightning_metatok.model.attention.patterns import compose
+
+        return compose.And(self, other)
 
     def __or__(self, other: "Pattern") -> "Pattern":
-        return Or(self, other)
+        from lightning_metatok.model.attention.patterns import compose
+
+        return compose.Or(self, other)
 
     def __repr__(self) -> str:
         return type(self).__name__
@@ -104,76 +118,3 @@ def _counted(rule: Pattern, n: int, extra_share: float) -> float:
     facts = Facts.of(n, extra_1K[None])
     rows = (slice(first, min(n, first + BLOCK)) for first in range(0, n, BLOCK))
     return sum(int(rule.mask(facts, block).sum()) for block in rows) / n
-
-
-class _Pair(Pattern):
-    sign: ClassVar[str]
-
-    def __init__(self, one: Pattern, other: Pattern) -> None:
-        self.one, self.other = one, other
-        self.example = next((rule.example for rule in (one, other) if rule.example is not EXAMPLE), EXAMPLE)
-
-    def __repr__(self) -> str:
-        parts = (f"({rule!r})" if isinstance(rule, _Pair) else repr(rule) for rule in (self.one, self.other))
-        return f" {self.sign} ".join(parts)
-
-
-class And(_Pair):
-    """Keys that both rules let a query see."""
-
-    sign = "&"
-
-    def __init__(self, one: Pattern, other: Pattern) -> None:
-        super().__init__(one, other)
-        self.causal = one.causal or other.causal
-
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        return self.one.allowed(facts, rows) & self.other.allowed(facts, rows)
-
-    def needed(self, facts: Facts, rows: slice) -> Tensor:
-        return self.one.needed(facts, rows) & self.other.needed(facts, rows)
-
-
-class Or(_Pair):
-    """Keys that one of the rules lets a query see."""
-
-    sign = "|"
-
-    def __init__(self, one: Pattern, other: Pattern) -> None:
-        super().__init__(one, other)
-        self.causal = one.causal and other.causal
-
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        return self.one.allowed(facts, rows) | self.other.allowed(facts, rows)
-
-    def needed(self, facts: Facts, rows: slice) -> Tensor:
-        return self.one.needed(facts, rows) | self.other.needed(facts, rows)
-
-
-class ByRow(Pattern):
-    """A rule for ordinary tokens and another one for extra tokens; here `causal`, and `causal & extra`.
-
-      a a * a a *
-    a # . . . . .
-    a # # . . . .
-    * . . # . . .
-    a # # # # . .
-    a # # # # # .
-    * . . # . . #
-    """
-
-    def __init__(self, text: Pattern, extra: Pattern) -> None:
-        self.text, self.extra = text, extra
-        self.causal = text.causal and extra.causal
-
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        extra_BQ1 = facts.is_extra_BK[:, rows].unsqueeze(-1)
-        return torch.where(extra_BQ1, self.extra.allowed(facts, rows), self.text.allowed(facts, rows))
-
-    def needed(self, facts: Facts, rows: slice) -> Tensor:
-        extra_BQ = facts.is_extra_BK[:, rows]
-        of_text_BK = self.text.needed(facts, rows) & ~extra_BQ.all(dim=1, keepdim=True)
-        return of_text_BK | (self.extra.needed(facts, rows) & extra_BQ.any(dim=1, keepdim=True))
-
-    def __repr__(self) -> str:
-        return f"ByRow(text={self.text!r}, extra={self.extra!r})"

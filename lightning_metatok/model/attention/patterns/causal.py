@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.facts import Facts, Tokens
 from lightning_metatok.model.attention.patterns.base import Pattern
 
 
@@ -21,8 +21,8 @@ class Causal(Pattern):
     causal = True
     needs_mask = False
 
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        return facts.place_BK.unsqueeze(-2) <= facts.place_BK[:, rows].unsqueeze(-1)
+    def allowed(self, q: Tokens, k: Tokens) -> Tensor:
+        return k.place <= q.place
 
     def needed(self, facts: Facts, rows: slice) -> Tensor:
         return facts.place_BK <= facts.place_BK[:, rows].amax(dim=1, keepdim=True)

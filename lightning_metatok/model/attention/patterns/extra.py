@@ -5,7 +5,7 @@ The paper's meta-attention mask P + M (arXiv 2509.16278, section 3) is `Causal()
 
 from torch import Tensor
 
-from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.facts import Facts, Tokens
 from lightning_metatok.model.attention.patterns.base import Pattern
 
 
@@ -21,10 +21,13 @@ class Extra(Pattern):
     * . . # . . #
     """
 
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        return facts.is_extra_BK.unsqueeze(-2)
+    def allowed(self, q: Tokens, k: Tokens) -> Tensor:
+        return k.extra
 
     def needed(self, facts: Facts, rows: slice) -> Tensor:
+        return facts.is_extra_BK
+
+    def lasts(self, facts: Facts) -> Tensor:
         return facts.is_extra_BK
 
 
@@ -40,8 +43,11 @@ class MetaToMeta(Pattern):
     * . . # . . #
     """
 
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        return facts.is_extra_BK[:, rows].unsqueeze(-1) & facts.is_extra_BK.unsqueeze(-2)
+    def allowed(self, q: Tokens, k: Tokens) -> Tensor:
+        return q.extra & k.extra
 
     def needed(self, facts: Facts, rows: slice) -> Tensor:
         return facts.is_extra_BK & facts.is_extra_BK[:, rows].any(dim=1, keepdim=True)
+
+    def lasts(self, facts: Facts) -> Tensor:
+        return facts.is_extra_BK

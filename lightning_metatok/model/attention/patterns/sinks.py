@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.facts import Facts, Tokens
 from lightning_metatok.model.attention.patterns.base import Pattern
 from lightning_metatok.options import at_least
 
@@ -24,10 +24,13 @@ class Sinks(Pattern):
     def __init__(self, *, n: Annotated[int, at_least(0)] = 4) -> None:
         self.n = n
 
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        return self.needed(facts, rows).unsqueeze(-2)
+    def allowed(self, q: Tokens, k: Tokens) -> Tensor:
+        return k.in_document < self.n
 
     def needed(self, facts: Facts, rows: slice) -> Tensor:
+        return facts.in_document_BK < self.n
+
+    def lasts(self, facts: Facts) -> Tensor:
         return facts.in_document_BK < self.n
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.facts import Facts, Tokens
 from lightning_metatok.model.attention.patterns.base import Pattern
 from lightning_metatok.options import at_least
 
@@ -26,13 +26,16 @@ class Window(Pattern):
     def __init__(self, *, w: Annotated[int, at_least(1)] = 256) -> None:
         self.w = w
 
-    def allowed(self, facts: Facts, rows: slice) -> Tensor:
-        back_BQK = facts.place_BK[:, rows].unsqueeze(-1) - facts.place_BK.unsqueeze(-2)
-        return (back_BQK >= 0) & (back_BQK < self.w)
+    def allowed(self, q: Tokens, k: Tokens) -> Tensor:
+        back = q.place - k.place
+        return (back >= 0) & (back < self.w)
 
     def needed(self, facts: Facts, rows: slice) -> Tensor:
         first, last = facts.place_BK[:, rows].aminmax(dim=1, keepdim=True)
         return (facts.place_BK <= last) & (facts.place_BK > first - self.w)
+
+    def lasts(self, facts: Facts) -> Tensor:
+        return facts.place_BK > facts.place_BK[:, -1:] + 1 - self.w
 
     def mean_keys(self, n: int, extra_share: float) -> float:
         w = min(self.w, n)

@@ -1,0 +1,35 @@
+"""chunk_end: an extra token behind every c source tokens of a block.
+
+c: 3      a b c x d e f x g h
+"""
+
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_metatok.data.placement.base import Placement, Sources, slots_to_mask
+from lightning_metatok.errors import UserError
+from lightning_metatok.options import at_least
+
+
+class ChunkEnds(Placement):
+    """Behind every `c` source tokens; they say how many extra tokens there are, too."""
+
+    by_share = False
+
+    def __init__(self, *, c: Annotated[int, at_least(1)] = 16) -> None:
+        self.c = c
+
+    def count(self, share: int, length: int, *, grows: bool) -> int:
+        return length // (self.c if grows else self.c + 1)
+
+    def check(self, T: int) -> None:
+        if self.c >= T:
+            raise UserError(
+                f"data.meta_placement_options.c={self.c}: expected a chunk that a block of {T} positions has room for"
+            )
+
+    def mask(self, blocks: Sources) -> NDArray[np.bool_]:
+        slots_M = self.c + (self.c + 1) * np.arange(blocks.M)
+        return slots_to_mask(slots_M, len(blocks.source_BS), blocks.T)

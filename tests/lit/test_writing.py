@@ -1,0 +1,43 @@
+"""Text as it is written: what was shown is what stands there at the end, and nothing is shown that may change."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_metatok.data import MetaTokenizer
+from lightning_metatok.lit.writing import Writing
+
+TOKENIZER = MetaTokenizer.train(["one two three"], 270)
+WORDS = MetaTokenizer.from_words(["a", "b", "ab"])
+
+
+@given(text=st.text("ab€é🦤�\n", max_size=12), stop=st.lists(st.text("ab€", min_size=1, max_size=3), max_size=2))
+def test_the_pieces_shown_are_the_text_up_to_the_first_stop_string(text: str, stop: list[str]) -> None:
+    writing, shown = Writing(TOKENIZER.decode, TOKENIZER.encode("one"), stop), ""
+    for id in TOKENIZER.encode(text):
+        shown += writing.take(id)
+        assert text.startswith(shown)
+        if writing.stopped:
+            break
+    shown += writing.end()
+    ends = [text.index(one) for one in stop if one in text]
+    assert shown == writing.text == (text[: min(ends)] if ends else text)
+    assert writing.stopped == bool(ends)
+
+
+def test_what_may_begin_a_stop_string_waits_until_it_does_not() -> None:
+    writing = Writing(TOKENIZER.decode, [], ["abc"])
+    assert [writing.take(id) for id in TOKENIZER.encode("xabab")] == ["x", "", "", "ab", ""][:5]
+    assert writing.end() == "ab"
+
+
+def test_half_a_character_at_the_end_is_shown_as_such() -> None:
+    writing = Writing(TOKENIZER.decode, [])
+    assert "".join(writing.take(id) for id in TOKENIZER.encode("a€")[:-1]) == "a"
+    assert writing.end() == "�"
+
+
+@pytest.mark.parametrize(("prompt", "shown"), [("", ["a", " ab"]), ("b", [" a", " ab"])])
+def test_words_have_blanks_between_them(prompt: str, shown: list[str]) -> None:
+    writing = Writing(WORDS.decode, WORDS.encode(prompt))
+    assert [writing.take(id) for id in WORDS.encode("a ab")] == shown
