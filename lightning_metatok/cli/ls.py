@@ -2,8 +2,8 @@
 
     lightning-metatok ls [FOLDER]
 
-FOLDER is runs/, unless it is given. A run that has logged nothing yet, or that cannot be read, stands there with what is
-known of it.
+FOLDER is runs/, unless it is given. A run that has logged nothing yet, or that cannot be read, stands there with what
+is known of it.
 """
 
 import json

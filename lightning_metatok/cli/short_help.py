@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 OPTIONS: Mapping[str, str] = {
     "--ckpt_path CKPT": "checkpoint that `fit` wrote; auto: the newest valid one of --run_dir",
@@ -74,5 +75,4 @@ def long_help(verb: str, argv: Sequence[str]) -> list[str]:
 
 def asks_for_all(argv: Sequence[str]) -> bool:
     """Whether every option is asked for."""
-    pairs = zip(argv, argv[1:], strict=False)
-    return ALL_AS_ONE_WORD in argv or any(first in ("-h", "--help") and then == "all" for first, then in pairs)
+    return ALL_AS_ONE_WORD in argv or any(first in ("-h", "--help") and then == "all" for first, then in pairwise(argv))
