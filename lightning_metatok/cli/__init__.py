@@ -35,6 +35,10 @@ VERBS = {
         "lightning_metatok.cli.import_",
         "start from a model of Hugging Face: --from MODEL --to DIR [--mechanism meta]",
     ),
+    "evaluate": (
+        "lightning_metatok.cli.evaluate",
+        "tasks of lm-evaluation-harness on a checkpoint: --ckpt_path CKPT --tasks NAME,NAME",
+    ),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "ls": ("lightning_metatok.cli.ls", "the runs under a folder: arm, seed, step, loss, age: [FOLDER]"),
     "diff": ("lightning_metatok.cli.diff", "what two runs differ in, keys and metrics: RUN RUN"),
