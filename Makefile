@@ -12,6 +12,8 @@ N ?= 20
 SEED ?= 0
 TESTS ?=
 
+BENCHMARKS ?= step trainer memory window generation out_of_the_box compiled
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -68,8 +70,11 @@ docs-tables: $(STAMP)  ## write the tables of README and docs from what classes 
 options: $(STAMP)  ## write tests/cli/option_surface.txt: all options of fit with their types and defaults
 	$(BIN)/python -m tests.cli.option_surface
 
-bench: $(STAMP)  ## measure training speed on this CPU
-	$(BIN)/python -m benchmarks.cpu_speed
+bench: $(STAMP)  ## measure speed and memory against other projects: half an hour; docs/performance.md shows it
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt litgpt
+	for one in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$one || exit 1; done
+	$(BIN)/python docs/tables.py
 
 clean:  ## remove the virtual environment and every tool's cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -26,7 +26,7 @@ def measure(name: str, length: int, heads: int, backend: str) -> dict[str, float
 
     from lightning_metatok.model import positions
     from lightning_metatok.model.attention import backends
-    from lightning_metatok.model.attention.reference import Score
+    from lightning_metatok.model.attention.backends.reference import Score
 
     torch.set_num_threads(1)
     sizes = {"n_layers": 1, "n_heads": heads, "head_dim": HEAD_DIM, "d_model": heads * HEAD_DIM}

@@ -9,6 +9,7 @@ A table stands between two comments that name it, `<!-- arms -->` and `<!-- end 
 """
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -167,6 +168,34 @@ def probe_options() -> str:
     return "".join(lines)
 
 
+BENCHMARKS = ("step", "trainer", "memory", "window", "generation", "out_of_the_box", "compiled")
+
+
+def measured() -> str:
+    """What `benchmarks/results` holds, a table a benchmark."""
+    parts = []
+    for name in BENCHMARKS:
+        path = ROOT / "benchmarks" / "results" / f"{name}.json"
+        title = f"### {name}\n\n`python -m benchmarks.{name}`"
+        if not path.exists():
+            parts.append(f"{title}: not measured yet.\n")
+            continue
+        found = json.loads(path.read_text(encoding="utf-8"))
+        where, rows = found["machine"], found["rows"]
+        columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("low", "high")))
+        lines = [[_cell(row, column) for column in columns] for row in rows]
+        said = f"{where['processor']}, threads: {where['threads']}, torch {where['torch']}, load {where['load']}"
+        parts.append(f"{title}; {said}\n\n{table(columns, lines)}")
+    return "\n".join(parts)
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column, "")
+    if column == "ratio" and "low" in row:
+        return f"{value:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"arms": arms, "choices": choices},
     "docs/positions.md": {"encodings": encodings},
@@ -179,6 +208,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "placements": lambda: of_axis(PLACEMENTS.own),
         "readings": lambda: of_axis(READINGS.own),
     },
+    "docs/performance.md": {"measured": measured},
     "conf/probe/full.yaml": {"probes": probe_options},
 }
 """Page -> name of the table in it -> what makes it."""

@@ -2,7 +2,7 @@
 
 The command line calls `prepare()` first of all. glibc gives each large buffer its own mapping and hands it
 back to the kernel as soon as it is freed, so that a training step on the CPU pays for the same pages again
-and again; `tune_allocator` keeps them. `benchmarks/cpu_speed.py` measures what that is worth.
+and again; `tune_allocator` keeps them. `benchmarks/out_of_the_box.py` measures what that is worth.
 
 Nothing heavy is imported with this module; torch is loaded by the functions that ask it something.
 """

@@ -1,6 +1,7 @@
 """`compare`: arms side by side where their runs ended, at equal source tokens, equal FLOPs and equal parameters.
 
     lightning-metatok compare runs/plain-* runs/meta-* --figure arms.png
+    lightning-metatok compare runs/plain-* runs/pause-* runs/meta-* --against pause
 
 Runs that differ in nothing but their seed make one row. Every run counts at its end; arms that ended at budgets more
 than 1 % apart stand in a table and are not compared there. Fewer than five seeds have no interval and no p.
@@ -28,6 +29,9 @@ def build_parser() -> OptionParser:
     parser.add_argument(
         "--metric", help=f"a name in metrics.jsonl ({DEFAULT_METRICS[0]}; for text {DEFAULT_METRICS[1]})"
     )
+    parser.add_argument(
+        "--against", metavar="ARM", help="the arm that the others are measured against (the plain one, else the first)"
+    )
     add_solved(parser)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the tables as CSV, too")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the metric against source tokens, as PNG")
@@ -47,7 +51,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     metric = choose_metric(runs, arguments.metric)
     groups = conditions(runs)
     check_text(runs)
-    comparisons = compare(groups, metric, arguments.solved)
+    against = choose_base(groups, arguments.against)
+    comparisons = compare(groups, metric, arguments.solved, against)
     console = printer()
     for comparison in comparisons:
         for table in as_tables(comparison, metric):
@@ -58,7 +63,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         console.print()
     if is_exact(metric):
-        console.print(solving_comparison(groups, metric, arguments.solved))
+        console.print(solving_comparison(groups, metric, arguments.solved, against))
         console.print()
     if arguments.csv is not None:
         with writing("--csv", arguments.csv):
@@ -81,6 +86,20 @@ def choose_metric(runs: Sequence[Run], wanted: str | None) -> str:
     if wanted not in logged:
         raise UserError(f"--metric={wanted}: no run logged it{nearest(wanted, logged)}")
     return wanted
+
+
+def choose_base(groups: Sequence[Condition], wanted: str | None) -> Condition | None:
+    """Return the condition that the others are measured against; None where none is wanted.
+
+    Raises:
+        UserError: no row is called that.
+    """
+    if wanted is None:
+        return None
+    named = {condition.label: condition for condition in groups}
+    if wanted not in named:
+        raise UserError(f"--against={wanted}: expected an arm of these runs{nearest(wanted, list(named))}")
+    return named[wanted]
 
 
 def draw(

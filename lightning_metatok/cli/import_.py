@@ -34,7 +34,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if arguments.mechanism_options is not None:
         if arguments.mechanism is None:
             raise UserError(f"--mechanism_options={arguments.mechanism_options}: expected --mechanism beside it")
-        added["mechanism_options"] = _mapping("--mechanism_options", arguments.mechanism_options)
+        added["mechanism_options"] = mapping("--mechanism_options", arguments.mechanism_options)
 
     from lightning_metatok.hub import need_transformers
 
@@ -57,7 +57,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _mapping(option: str, text: str) -> Mapping[str, Any]:
+def mapping(option: str, text: str) -> Mapping[str, Any]:
+    """Return the mapping that the text of an option is. Raises `UserError` where it is none."""
     import yaml
 
     try:

@@ -124,6 +124,10 @@ class TransformerConfig:
     lora_rank: int = 8
     """Rank of these updates."""
 
+    activation_checkpointing: bool = False
+    """Keep the input of each block alone in training, and compute the block again in the backward pass: memory of one
+    block in place of all, for about a third more time."""
+
     attention_backend: str = "auto"
     """How attention is computed: auto, or a name in `lightning_metatok.model.attention.backends.BACKENDS`."""
 

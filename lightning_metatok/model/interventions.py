@@ -184,12 +184,13 @@ def masked_plan(plan: AttentionPlan, allowed_BTT: Tensor) -> AttentionPlan:
     allowed_B1TT = allowed_BTT.unsqueeze(1)
     if plan.blocks is not None:
         return replace(plan, score=_masked_score(plan, plan.blocks, allowed_BTT))
-    if plan.mask is None:
+    mask = plan.mask
+    if mask is None:
         T = allowed_BTT.shape[-1]
-        return replace(plan, mask=allowed_B1TT & masks.causal(T, device=allowed_BTT.device))
-    if plan.mask.dtype == torch.bool:
-        return replace(plan, mask=plan.mask & allowed_B1TT)
-    return replace(plan, mask=plan.mask.masked_fill(~allowed_B1TT, -torch.inf))
+        return replace(plan, sight=None, table=allowed_B1TT & masks.causal(T, device=allowed_BTT.device))
+    if mask.dtype == torch.bool:
+        return replace(plan, sight=None, table=mask & allowed_B1TT)
+    return replace(plan, sight=None, table=mask.masked_fill(~allowed_B1TT, -torch.inf))
 
 
 def _masked_score(plan: AttentionPlan, blocks: MetaBlocks, allowed_BTT: Tensor) -> Any:

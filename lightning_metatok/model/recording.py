@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from lightning_metatok.model.attention import reference
+from lightning_metatok.model.attention.backends import reference
 from lightning_metatok.model.attention.layers import Attention, Plan
 from lightning_metatok.model.attention.meta import MetaBlocks
 from lightning_metatok.model.block import Block

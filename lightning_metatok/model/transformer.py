@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
@@ -145,7 +146,12 @@ class MetaTransformer(nn.Module):
         for i in range(config.n_layers):
             block = self.blocks[i % config.n_blocks]
             memories = None if cache is None else cache.layers[i]
-            x_BTD = block(x_BTD, plans=plans[i], memories=memories)
+            if config.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x_BTD = checkpoint(
+                    block, x_BTD, plans=plans[i], use_reentrant=False, preserve_rng_state=config.dropout > 0
+                )
+            else:
+                x_BTD = block(x_BTD, plans=plans[i], memories=memories)
             if self.between is not None:
                 states.append(x_BTD)
                 x_BTD = self.between(states, layer=i, plans=plans[i], memories=memories)

@@ -83,13 +83,18 @@ class Comparison:
         return "; ".join(pair.in_words for pair in self.pairs)
 
 
-def compare(groups: list[Condition], metric: str, solved: float) -> list[Comparison]:
-    """Return the three tables: by source tokens, by FLOPs, and at equal parameters (and source tokens)."""
+def compare(groups: list[Condition], metric: str, solved: float, against: Condition | None = None) -> list[Comparison]:
+    """Return the three tables: by source tokens, by FLOPs, and at equal parameters (and source tokens).
+
+    Args:
+        against: the condition that the others are measured against, where a table has it (the plain one, else its
+            first).
+    """
     comparisons = []
     schedule = schedule_note(groups)
     for budget, unit in UNITS.items():
         rows = cells(groups, metric, budget, solved)
-        pairs, notes = _pairs([rows], metric, budget)
+        pairs, notes = _pairs([rows], metric, budget, against)
         why = verdict(rows, metric)
         if why:
             notes.insert(0, f"{MARK} {why}")
@@ -104,7 +109,7 @@ def compare(groups: list[Condition], metric: str, solved: float) -> list[Compari
     cell_of = {cell.condition: cell for cell in tokens.groups[0]}
     together, alone = same_parameters(groups)
     rows_of = [[cell_of[condition] for condition in group] for group in together]
-    pairs, notes = _pairs(rows_of, metric, tokens.budget)
+    pairs, notes = _pairs(rows_of, metric, tokens.budget, against)
     if together and tokens.verdict:
         notes.insert(0, f"{MARK} {tokens.verdict}")
     if alone:
@@ -114,13 +119,23 @@ def compare(groups: list[Condition], metric: str, solved: float) -> list[Compari
     return [*comparisons, Comparison(title, tokens.budget, rows_of, pairs, tokens.verdict, notes)]
 
 
-def _pairs(groups: Sequence[Sequence[Cell]], metric: str, budget: str) -> tuple[list[Pair], list[str]]:
-    """Differences within each group, against its plain arm or its first, and what is to be said of them."""
+def base_of(groups: Sequence[Condition], against: Condition | None = None) -> Condition:
+    """Return the condition that the others are measured against: `against`, the plain one, or the first."""
+    if against is not None and against in groups:
+        return against
+    return next((condition for condition in groups if condition.is_plain), groups[0])
+
+
+def _pairs(
+    groups: Sequence[Sequence[Cell]], metric: str, budget: str, against: Condition | None
+) -> tuple[list[Pair], list[str]]:
+    """Differences within each group, against its base, and what is to be said of them."""
     found: list[tuple[Cell, Cell, Difference]] = []
     apart, runs = [], [run for group in groups for cell in group for run in cell.condition.runs]
     known = is_known(runs)
     for group in groups:
-        base = next((cell for cell in group if cell.condition.is_plain), group[0])
+        of_group = base_of([cell.condition for cell in group], against)
+        base = next(cell for cell in group if cell.condition is of_group)
         for cell in group:
             if cell is base:
                 continue
@@ -205,11 +220,13 @@ def _differences(comparison: Comparison, metric: str) -> Table:
     return table
 
 
-def solving_comparison(groups: Sequence[Condition], metric: str, solved: float) -> Table:
-    """Return the steps at which runs reached an accuracy, arm by arm, each against the plain arm or the first."""
+def solving_comparison(
+    groups: Sequence[Condition], metric: str, solved: float, against: Condition | None = None
+) -> Table:
+    """Return the steps at which runs reached an accuracy, arm by arm, each against the base."""
     from lightning_metatok.report.solving import solving_table, solvings
 
-    base = next((condition for condition in groups if condition.is_plain), groups[0])
+    base = base_of(groups, against)
     found = solvings(groups, metric, solved)
     content = solving_table(found, [(condition, base) for condition in groups if condition is not base])
     title, about = f"steps to {solved:g} of {metric}", scale(groups)

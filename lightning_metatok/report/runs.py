@@ -43,7 +43,7 @@ OF_THE_ARM = {
 """Settings that arm.json says in its own words."""
 NO_MATTER = {
     *("data.seed", "data.num_workers", "data.cache_dir", "data.tokenizer", "data.vocab_size"),
-    *("model.compile", "model.attention_backend", "model.init_from"),
+    *("model.compile", "model.attention_backend", "model.activation_checkpointing", "model.init_from"),
 }
 """Settings that change nothing, or that are compared by what they stand for: the tokenizer by its file."""
 OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length", "data.meta_placement_options"}

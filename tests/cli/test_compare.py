@@ -304,3 +304,24 @@ def test_trained_runs_are_read_as_they_were_written(tmp_path: Path, capsys: pyte
     at_the_end = {key: value for line in lines if line["step"] == 4 for key, value in line.items()}
     spent, values = read_run(runs[0]).curve(EXACT, "source_tokens")
     assert (values[-1], spent[-1]) == (at_the_end[EXACT], at_the_end["budget/source_tokens"])
+
+
+def test_any_arm_can_be_the_one_that_others_are_measured_against(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each seed has its own level: what pause and meta of one seed share must cancel out."""
+    runs = [
+        write_run(tmp_path / f"{arm}-{seed}", arm, seed=seed, values=[0.1 * seed + gain], scored="one text")
+        for arm, gain in (("plain", 0.0), ("pause", 0.1), ("meta", 0.15 + 0.001))
+        for seed in range(1, 7)
+    ]
+    rows = compared(tmp_path, *runs, "--against", "pause")
+    found = {arm: rows["source_tokens", arm] for arm in ("plain", "pause", "meta")}
+    assert [row["against"] for row in found.values()] == ["pause", "", "pause"]
+    assert [float(found[arm]["difference_mean"]) for arm in ("plain", "meta")] == pytest.approx([-0.1, 0.051])
+    assert "meta - pause" in (said := capsys.readouterr().out)
+    assert "meta - plain" not in said
+    assert compared(tmp_path, *runs)["source_tokens", "meta"]["against"] == "plain"
+    assert "--against=puase: expected an arm of these runs; did you mean 'pause'?" in refusal(
+        capsys, *runs, "--against=puase"
+    )

@@ -25,6 +25,7 @@ def copied(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(repository / name, tmp_path / name)
     shutil.copytree(repository / "conf" / "arm", tmp_path / "conf" / "arm")
+    shutil.copytree(repository / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     monkeypatch.setattr(tables, "ARMS", tmp_path / "conf" / "arm")
     return tmp_path

@@ -92,6 +92,13 @@ def test_patterns_documents_and_dropped_positions_reach_the_base(name: str, hub_
     assert change_BT[:, :3].min() > 0
     assert change_BT[:, 5:].max() == 0  # two layers of three tokens each
 
+    model = trained(adapted(hub_models / name, pattern="window_meta", pattern_options={"w": 3}, mechanism="none"))
+    only_BT = extra_BT & (torch.arange(12) == 3)
+    other_BT = tokens_BT.clone()
+    other_BT[:, 1] = 5
+    change_BT = (model(tokens_BT, only_BT) - model(other_BT, only_BT)).abs().amax(dim=-1)
+    assert change_BT[:, 6:].min() > 0  # by way of the meta-token at place 3
+
     model = trained(adapted(hub_models / name))
     documents_BT, ids_BT = torch.arange(12).expand(2, -1) // 6, torch.arange(12).expand(2, -1) % 6
     apart = model(tokens_BT, extra_BT, ids_BT, documents_BT)
@@ -126,7 +133,7 @@ def test_the_loss_is_the_bases_at_step_0_and_lower_after_100_steps(hub_models: P
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert losses[-1] < losses[0] - 0.5
+    assert losses[-1] < losses[0] - 0.3  # what three meta-tokens can say to a frozen model
 
 
 def test_the_example_runs_and_its_adapter_is_a_file_of_its_own(hub_models: Path, tmp_path: Path) -> None:

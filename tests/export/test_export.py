@@ -44,6 +44,7 @@ CASES = {
     "learned": {"position": "learned", "mechanism": "none", "bias": True, "activation": "gelu_tanh"},
     "untied": {"mechanism": "none", "tied_head": False, "position_options": {"fraction": 0.5}},
     "window": {"pattern": "window", "pattern_options": {"w": 4}},
+    **{name: {"pattern": name} for name in patterns.PATTERNS if name not in ("causal", "window")},
     "dropped": {"drop_positions": "both"},
     "shared layers": {"shared_layers": True},
 }
@@ -94,6 +95,7 @@ CACHED = {
     "meta": {},
     "matched window": {"mechanism": "matched", "pattern": "window", "pattern_options": {"w": 4}},
     "some layers, t5": {"mechanism_options": {"layers": [1]}, "position": "t5"},
+    "window_meta": {"mechanism": "none", "pattern": "window_meta", "pattern_options": {"w": 3}},
     "landmark, learned": {"mechanism": "landmark", "position": "learned"},
 }
 

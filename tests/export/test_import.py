@@ -113,7 +113,7 @@ def test_what_cannot_start_unchanged_says_so(added: dict[str, Any], why: str, hu
 def test_a_model_that_cannot_be_read_is_named(hub_models: Path, tmp_path: Path) -> None:
     for name, change, why in (
         ("llama", {"model_type": "opt"}, r"architecture 'opt': expected one of gpt2, gpt_neox, llama, qwen2, mistral"),
-        ("llama", {"model_type": "lamma"}, r"cannot be loaded"),
+        ("llama", {"model_type": "lamma"}, r"architecture 'lamma': expected a causal language model .* such as"),
         ("llama", {"mlp_bias": True}, r"config.json of llama: mlp_bias=True: expected False"),
         ("llama", {"hidden_act": "gelu"}, r"hidden_act='gelu': expected silu"),
         ("qwen2", {"use_sliding_window": True}, r"use_sliding_window=True: expected False"),

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model.attention import BACKENDS, MetaBlocks, backends, blocked, masks, supports, try_backends
+from lightning_metatok.model.attention import BACKENDS, MetaBlocks, backends, masks, supports, try_backends
+from lightning_metatok.model.attention.backends import blocked
+from lightning_metatok.model.attention.backends.reference import attend as reference
 from lightning_metatok.model.attention.meta import attend_blocks
-from lightning_metatok.model.attention.reference import attend as reference
 from tests.model.helpers import meta_to_meta, same_document
 
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_metatok.model import KVCache
-from lightning_metatok.model.attention import blocked, reference
+from lightning_metatok.model.attention.backends import blocked, reference
+from lightning_metatok.model.attention.backends.reference import Score
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import Causal, SameDocument
-from lightning_metatok.model.attention.reference import Score
 from lightning_metatok.model.mechanisms.landmark import grouped_scores
 from lightning_metatok.model.recording import recorded
 from tests.model.helpers import batch, tiny

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from lightning_metatok.model import TransformerConfig, positions
 from lightning_metatok.model.attention import MetaBlocks, meta_attention
+from lightning_metatok.model.attention.backends.reference import attend as reference
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.layers import Attention, AttentionPlan, GatheredAttention
 from lightning_metatok.model.attention.patterns import Causal, MetaToMeta, SameDocument
-from lightning_metatok.model.attention.reference import attend as reference
 from lightning_metatok.model.recording import recorded
 from tests.model.helpers import batch, tiny
 

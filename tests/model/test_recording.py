@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.model import MetaTransformer, TransformerConfig
-from lightning_metatok.model.attention import reference
+from lightning_metatok.model.attention.backends import reference
 from lightning_metatok.model.recording import recorded
 
 SELF, META = "self_attention", "meta_attention"

@@ -22,7 +22,15 @@ from lightning_metatok.model import TransformerConfig
 Weights = dict[str, Tensor]
 SIZES = frozenset({"n_layers", "n_heads", "d_model", "vocab_size", "max_positions", "d_ff"})
 WITHOUT_EFFECT = frozenset(
-    {"dropout", "init_std", "attention_backend", "drop_positions", "mechanism", "mechanism_options"}
+    {
+        "dropout",
+        "init_std",
+        "attention_backend",
+        "activation_checkpointing",
+        "drop_positions",
+        "mechanism",
+        "mechanism_options",
+    }
 )
 """On logits of a trained model; of the last three, where the mechanism adds nothing and positions are kept."""
 

@@ -7,6 +7,7 @@ from lightning_metatok.lit.callbacks.curriculum import Curriculum
 from lightning_metatok.lit.callbacks.dashboard import Dashboard
 from lightning_metatok.lit.callbacks.environment import Environment
 from lightning_metatok.lit.callbacks.final_table import FinalTable
+from lightning_metatok.lit.callbacks.harness import HarnessEvaluation
 from lightning_metatok.lit.callbacks.held_out import HeldOutText
 from lightning_metatok.lit.callbacks.memory import Memory
 from lightning_metatok.lit.callbacks.nonfinite import NonFinite
@@ -23,6 +24,7 @@ __all__ = [
     "Dashboard",
     "Environment",
     "FinalTable",
+    "HarnessEvaluation",
     "HeldOutText",
     "Memory",
     "NonFinite",

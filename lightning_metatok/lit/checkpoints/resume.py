@@ -15,7 +15,14 @@ FREE = (
     *("checkpoint.*", "nonfinite.*", "throughput.*", "sample.*"),
     # Where and on what it runs: batches are a function of the step and the global batch, which is compared below.
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy*", "data.batch_size"),
-    *("data.num_workers", "data.cache_dir", "data.tokenizer", "model.attention_backend", "model.compile"),
+    *(
+        "data.num_workers",
+        "data.cache_dir",
+        "data.tokenizer",
+        "model.attention_backend",
+        "model.activation_checkpointing",
+        "model.compile",
+    ),
     # Weights are those of the checkpoint.
     *("model.init_from", "model.init_new*"),
 )

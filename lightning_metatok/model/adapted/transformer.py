@@ -107,7 +107,7 @@ class AdaptedTransformer(MetaTransformer):
                     f"model.base={self.config.base!r}: positions cannot be dropped in its attention, which neither "
                     "rotates nor has a table; expected model.drop_positions of the mechanism's branch, or none"
                 )
-        mask: Tensor | None = forward.seen
+        mask = None if forward.seen is None else forward.seen.mask
         if mask is not None:
             least = torch.finfo(x_BTD.dtype).min
             mask = torch.zeros(mask.shape, dtype=x_BTD.dtype, device=mask.device).masked_fill(~mask, least)

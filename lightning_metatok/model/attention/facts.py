@@ -75,7 +75,7 @@ class Facts:
         """Some of these tokens as rows of a table, [B, Q, 1]."""
         return Tokens(self, lambda x_BK: x_BK[:, rows].unsqueeze(-1))
 
-    def keys(self, columns: slice | None = None) -> "Tokens":
+    def keys(self, columns: slice | Tensor | None = None) -> "Tokens":
         """All of these tokens as columns of a table, [B, 1, K], or some."""
         return Tokens(self, lambda x_BK: (x_BK if columns is None else x_BK[:, columns]).unsqueeze(-2))
 

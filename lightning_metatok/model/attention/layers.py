@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from lightning_metatok.model.attention import backends, reference
+from lightning_metatok.model.attention import backends
+from lightning_metatok.model.attention.backends import reference
+from lightning_metatok.model.attention.backends.reference import Score
 from lightning_metatok.model.attention.meta import MetaBlocks, attend_blocks
-from lightning_metatok.model.attention.reference import Score
+from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.cache import ExtraSlots, KeysValues
 from lightning_metatok.model.positions import PositionEncoding
 
@@ -40,14 +42,22 @@ class AttentionPlan(Plan):
     score: Callable[..., Tensor] | None = None
     """Transform of the scores, for encodings and mechanisms that have one: takes them, `layer` and `rows`."""
 
-    mask: Tensor | None = None
-    """All rows: as in `reference.attend`, None for plain causal."""
+    sight: Sight | None = None
+    """All rows: what they see; None: all keys up to their own place."""
+
+    table: Tensor | None = None
+    """A mask in place of the sight, as in `reference.attend`."""
 
     slots: ExtraSlots | None = None
     """Extra rows with a cache: their places in it."""
 
     extra_BT: Tensor | None = None
     """All rows: which are extra tokens, for an attention that treats them otherwise; None: none are."""
+
+    @property
+    def mask(self) -> Tensor | None:
+        """What is seen as a table, as in `reference.attend`; None for plain causal."""
+        return self.sight.mask if self.table is None and self.sight is not None else self.table
 
     def score_of(self, layer: int) -> Score | None:
         """The transform of the scores of one layer."""
@@ -110,15 +120,19 @@ class Attention(nn.Module):
         q, k = plan.positions.apply_to(q, k, plan.rotation)
         if memory is not None:
             k, v = memory.append(k, v)
+        dropout = self.dropout if self.training else 0.0
         backend = backends.choose(
             self.backend,
             device=q.device,
             dtype=q.dtype,
-            dense_mask=plan.mask is not None,
+            dense_mask=plan.sight is not None or plan.table is not None,
             score=plan.score is not None,
+            sight=plan.sight if plan.table is None and dropout == 0 else None,
         )
-        dropout = self.dropout if self.training else 0.0
-        out_BNTH = backend.attend(q, k, v, mask=plan.mask, score=plan.score_of(self.layer), dropout=dropout)
+        seen: dict[str, Any] = {"mask": plan.mask}
+        if backend.TAKES_SIGHTS and plan.table is None:
+            seen = {"sight": plan.sight}
+        out_BNTH = backend.attend(q, k, v, **seen, score=plan.score_of(self.layer), dropout=dropout)
         update_BTD: Tensor = weights.out(out_BNTH.transpose(1, 2).flatten(-2))
         return update_BTD
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_metatok.model.attention import backends, xformers_backend
-from lightning_metatok.model.attention.reference import Score
+from lightning_metatok.model.attention import backends
+from lightning_metatok.model.attention.backends import xformers as xformers_backend
+from lightning_metatok.model.attention.backends.reference import Score
 
 if TYPE_CHECKING:
     from xformers.ops.fmha.attn_bias import BlockDiagonalCausalMask

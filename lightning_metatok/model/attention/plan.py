@@ -1,7 +1,7 @@
 """The one builder of plans: what each branch works on and may see in one forward pass.
 
-pattern        what self-attention may see, in each layer     -> a mask, or none where it is plain causal
-documents      tokens of different ones do not see each other -> part of every mask, and of the blocks
+pattern        what self-attention may see, in each layer     -> a sight, or none where it is plain causal
+documents      tokens of different ones do not see each other -> part of every sight, and of the blocks
 positions      rotations, and transforms of scores
 mechanism      the plans of its branches, and a transform of scores behind that of the positions
 cache          keys are all tokens so far, queries the last of them
@@ -19,6 +19,7 @@ from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.layers import AttentionPlan, Plan
 from lightning_metatok.model.attention.meta import MetaBlocks
 from lightning_metatok.model.attention.patterns import Pattern, SameDocument
+from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.branch import EVERYWHERE, MLP, SELF_ATTENTION
 from lightning_metatok.model.cache import KVCache
 from lightning_metatok.model.positions import PositionEncoding
@@ -79,21 +80,21 @@ class Forward:
         return self.position_ids_BT if cached is None else cached
 
     @cached_property
-    def seen(self) -> Tensor | None:
-        """Mask of the pattern; None where backends need none."""
-        return self.mask(self.pattern)
+    def seen(self) -> Sight | None:
+        """What the pattern lets see; None where backends need not be told."""
+        return self.sight(self.pattern)
 
-    def mask(self, rule: Pattern, *, dense: bool = False) -> Tensor | None:
-        """Return the mask of a rule within documents, bool [B or 1, 1, Q, K]; None where backends need none.
-
-        Args:
-            dense: a mask is wanted in any case.
-        """
-        if self.facts.document_BK is not None:
-            rule = rule & SameDocument()
-        if not (dense or rule.needs_mask) and self.n_keys == self.n_queries:
+    def sight(self, rule: Pattern) -> Sight | None:
+        """Return what a rule lets see within documents; None where it is all keys up to the query's own place."""
+        rule = self.within_documents(rule)
+        # One query alone sees all keys there are: they are up to its own place.
+        if not rule.needs_mask and (self.n_keys == self.n_queries or self.n_queries == 1):
             return None
-        return rule.mask(self.facts, self.queries).unsqueeze(1)
+        return Sight(rule, self.facts, self.queries)
+
+    def within_documents(self, rule: Pattern) -> Pattern:
+        """Return the rule, which keeps documents apart where there are several in a sample."""
+        return rule if self.facts.document_BK is None else rule & SameDocument()
 
     def drops(self, place: str) -> bool:
         """Whether positions of extra tokens are dropped in the branch `place`."""
@@ -103,11 +104,15 @@ class Forward:
         """False at queries whose position is dropped there; None: all are kept."""
         return ~self.extra_BT if self.extra_BT is not None and self.drops(place) else None
 
-    def over_all(self, place: str, mask: Tensor | None, transform: Transform | None = None) -> AttentionPlan:
+    def over_all(
+        self, place: str, sight: Sight | None, transform: Transform | None = None, *, table: Tensor | None = None
+    ) -> AttentionPlan:
         """Return the plan of an attention of all tokens.
 
         Args:
-            place: the branch. mask: as in `reference.attend`. transform: of scores that have their positions in them.
+            place: the branch. sight: what is seen; None: all up to the query's own place.
+            transform: of scores that have their positions in them.
+            table: what is seen as a mask that stands in place of a sight, as in `reference.attend`.
         """
         keys_extra = self.extra_BT if self.cache is None else self.facts.extra_BK
         keep_BK = ~keys_extra if self.drops(place) and keys_extra is not None else None
@@ -115,7 +120,7 @@ class Forward:
         if self.positions.transforms_scores:
             score = partial(self.positions.score, position_ids_BT=self.keys_ids_BK, keep_BT=keep_BK)
         rotation = self.positions.prepare(self.position_ids_BT, self.kept_BT(place))
-        return AttentionPlan(self.positions, rotation, composed(score, transform), mask, extra_BT=self.extra_BT)
+        return AttentionPlan(self.positions, rotation, composed(score, transform), sight, table, extra_BT=self.extra_BT)
 
     def over_extra(self, place: str) -> AttentionPlan | None:
         """Return the plan of a causal attention of extra tokens among themselves; None where there are none."""

@@ -60,7 +60,8 @@ class MetaAttention(SecondAttention):
     def plans(self, forward: Forward) -> Plans:
         if self.fill is None:
             return {SECOND.name: forward.over_extra(SECOND.name)}
-        seen = forward.mask(Causal(), dense=True)
-        assert seen is not None
+        seen = forward.within_documents(Causal()).mask(forward.facts, forward.queries).unsqueeze(1)
         soft = MetaToMeta().mask(forward.facts, forward.queries).unsqueeze(1)
-        return {SECOND.name: forward.over_all(SECOND.name, masks.additive(seen, soft, self.fill, forward.dtype))}
+        return {
+            SECOND.name: forward.over_all(SECOND.name, None, table=masks.additive(seen, soft, self.fill, forward.dtype))
+        }

@@ -47,7 +47,7 @@ class Rows:
     """As `apply_to` returned them, not scaled."""
 
     mask: Tensor | None = None
-    """These rows of the mask, as in `attention.reference.attend`; None: causal."""
+    """These rows of the mask, as in `attention.backends.reference.attend`; None: causal."""
 
 
 class PositionEncoding(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import KVCache, TransformerConfig, generate
-from lightning_metatok.model.attention import blocked
+from lightning_metatok.model.attention.backends import blocked
 from tests.model.helpers import batch, tiny
 
 DYNAMIC = {"scaling": "dynamic", "factor": 2.0, "original_max_positions": 6}

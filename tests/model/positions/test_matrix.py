@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import KVCache, MetaTransformer, TransformerConfig
-from lightning_metatok.model.attention import BACKENDS, blocked, supports
+from lightning_metatok.model.attention import BACKENDS, supports
+from lightning_metatok.model.attention.backends import blocked
 from lightning_metatok.model.positions import FAMILIES, Rows
 from tests.model.helpers import VOCABULARY, batch, tiny
 

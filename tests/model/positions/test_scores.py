@@ -11,8 +11,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
-from lightning_metatok.model.attention import blocked, masks, reference
-from lightning_metatok.model.attention.reference import Score
+from lightning_metatok.model.attention import masks
+from lightning_metatok.model.attention.backends import blocked, reference
+from lightning_metatok.model.attention.backends.reference import Score
 from lightning_metatok.model.positions import PositionEncoding
 from lightning_metatok.model.positions.alibi import slopes
 from lightning_metatok.model.positions.t5 import bucket

@@ -21,14 +21,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_metatok.model.attention import masks, reference
-from lightning_metatok.model.attention.reference import Score
+from lightning_metatok.model.attention import masks
+from lightning_metatok.model.attention.backends import chosen, reference
+from lightning_metatok.model.attention.backends.reference import Score
+from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.positions.base import Rows
 
 NAME = "blocked"
 TAKES_SCORES = True
+TAKES_SIGHTS = True
 TAKES_MASKS = True
 attend_ragged = None
+Seen = Tensor | Sight | None
 BLOCK = 2**21
 """Scores in a block, those of all samples and heads together: 8 MB in float32."""
 
@@ -50,18 +54,27 @@ def attend(
     v_BNKH: Tensor,
     *,
     mask: Tensor | None = None,
+    sight: Sight | None = None,
     score: Score | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """As `reference.attend`."""
-    assert mask is not None or q_BNQH.shape[2] == k_BNKH.shape[2], "a causal mask needs as many queries as keys"
+    """As `reference.attend`; a `sight` may stand in place of the mask, which is never made as a whole then."""
+    if sight is not None and score is None and dropout == 0 and chosen.pays(sight):
+        return _by_choice(q_BNQH, k_BNKH, v_BNKH, sight)
     if q_BNQH.shape[:3].numel() * k_BNKH.shape[2] <= BLOCK:
+        mask = mask if sight is None else sight.mask
         return reference.attend(q_BNQH, k_BNKH, v_BNKH, mask=mask, score=score, dropout=dropout)
-    return _by_blocks(q_BNQH, k_BNKH, v_BNKH, mask, score, dropout)
+    assert (mask, sight) != (None, None) or q_BNQH.shape[2] == k_BNKH.shape[2], "causal needs as many queries as keys"
+    return _by_blocks(q_BNQH, k_BNKH, v_BNKH, mask if sight is None else sight, score, dropout)
+
+
+@torch.compiler.disable  # As below.
+def _by_choice(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    return chosen.attend(q, k, v, sight)
 
 
 @torch.compiler.disable  # The compiler would unroll the loop, hundreds of times at T in the ten thousands.
-def _by_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, score: Score | None, dropout: float) -> Tensor:
+def _by_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Seen, score: Score | None, dropout: float) -> Tensor:
     out: Tensor = _Blocks.apply(mask, score, dropout, q, k, v, *(() if score is None else score.parameters))
     return out
 
@@ -77,11 +90,13 @@ def _cut(n_samples_heads: int, n_queries: int, n_keys: int, causal: bool) -> Ite
         first = end
 
 
-def _where(first: int, end: int, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[int, int, Tensor | None]:
+def _where(first: int, end: int, q: Tensor, k: Tensor, mask: Seen) -> tuple[int, int, Tensor | None]:
     """Of a block of rows: the place of the first among the keys, how many keys it needs, and its rows of the mask."""
     if mask is None:
         return first, end, None
     n_queries, n_keys = q.shape[2], k.shape[2]
+    if isinstance(mask, Sight):
+        return n_keys - n_queries + first, n_keys, mask.rows(first, end)
     return n_keys - n_queries + first, n_keys, mask.expand(*mask.shape[:-2], n_queries, n_keys)[..., first:end, :]
 
 
@@ -89,7 +104,7 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        mask: Tensor | None,
+        mask: Seen,
         score: Score | None,
         dropout: float,
         q: Tensor,

@@ -1,6 +1,7 @@
 """HOW attention is computed: the backends by name, and the choice among them.
 
-    auto:  scores transformed -> blocked;  meta-attention blocks on CUDA -> xformers;  otherwise -> sdpa
+    auto:  scores transformed -> blocked                     meta-attention blocks on CUDA -> xformers
+           a long text of which little is seen -> blocked    otherwise -> sdpa
 
 A backend that was asked for by name and cannot do the job is an error, never silently replaced.
 """
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model.attention import blocked, reference, sdpa, xformers_backend
-from lightning_metatok.model.attention.reference import Score
+from lightning_metatok.model.attention.backends import blocked, chosen, reference, sdpa
+from lightning_metatok.model.attention.backends import xformers as xformers_backend
+from lightning_metatok.model.attention.backends.reference import Score
+from lightning_metatok.model.attention.sight import Sight
 
 
 class Backend(Protocol):
@@ -22,6 +25,7 @@ class Backend(Protocol):
 
     NAME: str
     TAKES_SCORES: bool
+    TAKES_SIGHTS: bool
     TAKES_MASKS: bool
     attend_ragged: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor] | None
 
@@ -79,8 +83,13 @@ def choose(
     dense_mask: bool = False,
     score: bool = False,
     blocks: bool = False,
+    sight: Sight | None = None,
 ) -> Backend:
     """Return the backend for a job: the one named, or for "auto" the fastest that can do it.
+
+    Args:
+        name: what is asked for. dense_mask, score: what the job has. blocks: rows are blocks that see themselves alone.
+        sight: what queries see, where a backend may look at the keys alone that it names.
 
     Raises:
         UserError: there is no such backend, or the one named cannot do the job.
@@ -88,6 +97,8 @@ def choose(
     job: dict[str, Any] = {"device": device, "dtype": dtype, "dense_mask": dense_mask, "score": score}
     if name == "auto":
         preferred = [xformers_backend, sdpa, blocked] if blocks else [sdpa, blocked]
+        if sight is not None and not score and device.type == "cpu" and chosen.pays(sight):
+            preferred = [blocked]
         return next(b for b in preferred if b.why_not(**job) is None)
     if name not in BACKENDS:
         known = ["auto", *BACKENDS]

@@ -31,6 +31,7 @@ class Score:
 
 NAME = "reference"
 TAKES_SCORES = True
+TAKES_SIGHTS = False
 TAKES_MASKS = True
 attend_ragged = None
 
@@ -60,7 +61,8 @@ def attend(
 
     Args:
         q_BNQH, k_BNKH, v_BNKH: queries, keys and values.
-        mask: bool (True: may see) or float (added to the scores), broadcast to [B, N, Q, K]; None: causal.
+        mask: bool (True: may see) or float (added to the scores), broadcast to [B, N, Q, K]; None: causal,
+            and for one query alone all keys.
         score: transforms the scaled scores before the mask.
         dropout: probability of dropping an attention weight.
         first: place of the first query among the keys, for `score`; None: the queries are the last Q of the K places.
@@ -86,6 +88,8 @@ def masked_scores(
     if score is not None:
         first = k_BNKH.shape[-2] - q_BNQH.shape[-2] if first is None else first
         scores_BNQK = score(scores_BNQK, Rows(first, q_BNQH, k_BNKH, mask))
+    if mask is None and q_BNQH.shape[-2] == 1:
+        return scores_BNQK
     if mask is None:
         assert q_BNQH.shape[-2] == k_BNKH.shape[-2], "a causal mask needs as many queries as keys"
         mask = masks.causal(q_BNQH.shape[-2], device=q_BNQH.device)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_metatok.model.attention.reference import Score
+from lightning_metatok.model.attention.backends.reference import Score
 
 if TYPE_CHECKING:
     from xformers.ops.fmha.attn_bias import BlockDiagonalCausalMask
 
 NAME = "xformers"
 TAKES_SCORES = False
+TAKES_SIGHTS = False
 TAKES_MASKS = False
 
 
