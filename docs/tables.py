@@ -18,13 +18,14 @@ from typing import Any
 import yaml
 from docstring_parser import parse
 
+from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.data.placement import PLACEMENTS
 from lightning_metatok.lit.ablations.readings import READINGS
 from lightning_metatok.model import mechanisms, positions
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.options import defaults
 from lightning_metatok.probes import PROBES
-from lightning_metatok.tasks import TASKS
+from lightning_metatok.tasks import OF_OTHERS, RECALL, TASKS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = ROOT / "conf" / "arm"
@@ -70,7 +71,7 @@ def choices() -> str:
         "patterns": (patterns.AXIS.known, "docs/axes.md"),
         "mechanisms": (mechanisms.AXIS.known, "docs/axes.md"),
         "placements in text": (PLACEMENTS, "docs/axes.md"),
-        "recall tasks": (TASKS, "docs/recall.md"),
+        "tasks": (TASKS, "docs/recall.md"),
         "readings of text": (READINGS, "docs/axes.md"),
         "probes": (PROBES, "docs/internals.md"),
     }
@@ -120,8 +121,27 @@ def arms() -> str:
 
 def tasks() -> str:
     """What a prompt is like, and what there is more of in a longer one."""
-    rows = [(f"`{name}`", kind.sketch or first_line(kind), kind.grows_with) for name, kind in TASKS.own.items()]
+    rows = [(f"`{kind.name}`", kind.sketch or first_line(kind), kind.grows_with) for kind in RECALL]
     return table(("task", "a prompt in symbols (marks by `hint`), and the answer", "grows with"), rows)
+
+
+def others() -> str:
+    """A prompt of each task of another system, drawn by the task, with its answer."""
+    rows = []
+    for kind in OF_OTHERS:
+        small = build(kind.name, placement="every")
+        size = max(small.smallest_size, min(small.default_size[0] + 2, small.default_size[1]))
+        task = build(kind.name, placement="every", **{kind.size_field: (size, size)})
+        example = task.examples(1, 7)[0]
+        first = int(((example.flags & ANSWER) > 0).argmax())
+        prompt, answer = (
+            task.lexicon.tokenizer.decode(part.tolist(), skip_meta=False).replace("<|meta|>", "<meta>")
+            for part in (example.tokens[:first], example.tokens[first:])
+        )
+        family = kind.__module__.split(".")[-2]
+        file = f"../{kind.__module__.replace('.', '/')}.py"
+        rows.append((f"[{kind.name}]({file})", family, first_line(kind), f"`{prompt}` → `{answer}`", kind.grows_with))
+    return table(("task", "family", "what is asked", "a prompt in symbols, marks by `every`", "grows with"), rows)
 
 
 def probes() -> str:
@@ -180,6 +200,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"arms": arms, "choices": choices},
     "docs/positions.md": {"encodings": encodings},
     "docs/recall.md": {"tasks": tasks},
+    "docs/tasks.md": {"others": others},
     "docs/internals.md": {"probes": probes},
     "docs/axes.md": {
         "patterns": lambda: of_axis(patterns.AXIS.known.own),

@@ -17,6 +17,7 @@ from lightning_metatok.errors import UserError, nearest
 
 # verb -> (module with `main(verb, argv) -> exit code`, what it does)
 VERBS = {
+    "init": ("lightning_metatok.cli.init", "conf/ and sweeps/ as files of your own: [FOLDER]"),
     "fit": ("lightning_metatok.cli.training", "train a model: --config conf/base.yaml"),
     "validate": ("lightning_metatok.cli.training", "validation loss of a checkpoint: --ckpt_path CKPT"),
     "test": (
@@ -39,6 +40,8 @@ VERBS = {
         "tasks of lm-evaluation-harness on a checkpoint: --ckpt_path CKPT --tasks NAME,NAME",
     ),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
+    "ls": ("lightning_metatok.cli.ls", "the runs under a folder: arm, seed, step, loss, age: [FOLDER]"),
+    "diff": ("lightning_metatok.cli.diff", "what two runs differ in, keys and metrics: RUN RUN"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
     "report": ("lightning_metatok.cli.report", "which arm wins, at which length, how sure, as a page: SWEEP.yaml"),
     "dashboard": ("lightning_metatok.cli.dashboard", "the same in TensorBoard, arms overlaid: SWEEP.yaml"),

@@ -1,9 +1,9 @@
-"""The recall suite: tasks whose answer stands somewhere in the prompt, one a file.
+"""Tasks: the recall suite, whose answers stand somewhere in the prompt, and those of other systems; one a file.
 
 `build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; `examples(n, seed, split)` makes prompts.
 Read in this order: `task`, `list_recall`, then `draft` and `lexicon` (words and their renderings), `marks` (where
-meta-tokens go), `drawing`, `draws`. A new task is a file with a class, and its name in `OWN`; a class of another
-package needs no line here: `build("my_lab.echo.Echo")`.
+meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`, `reckoning`, `associations`. A new task is a
+file with a class, and its name in `OF_OTHERS`; a class of another package needs none: `build("my_lab.echo.Echo")`.
 """
 
 from dataclasses import MISSING, fields
@@ -13,6 +13,7 @@ from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.registry import Registry
 from lightning_metatok.tasks.arithmetic import Addition, Multiplication
+from lightning_metatok.tasks.associations.depo import Depo
 from lightning_metatok.tasks.copying import Copying
 from lightning_metatok.tasks.lexicon import SYMBOLS, Lexicon, symbol_tokenizer
 from lightning_metatok.tasks.list_recall import ListRecall
@@ -20,14 +21,29 @@ from lightning_metatok.tasks.multi_query_recall import MultiQueryRecall
 from lightning_metatok.tasks.needle import Needle
 from lightning_metatok.tasks.options import LEVELS
 from lightning_metatok.tasks.parity import Parity
+from lightning_metatok.tasks.reckoning.planted import Planted
 from lightning_metatok.tasks.segment_counting import SegmentCounting
+from lightning_metatok.tasks.strings.count import Count
+from lightning_metatok.tasks.strings.dedupe import Dedupe
+from lightning_metatok.tasks.strings.position_retrieval import PositionRetrieval
+from lightning_metatok.tasks.strings.recopy import Recopy
+from lightning_metatok.tasks.strings.repeating import Repeating
+from lightning_metatok.tasks.strings.reverse import Reverse
+from lightning_metatok.tasks.strings.sort import Sort
 from lightning_metatok.tasks.task import Score, Task
 from lightning_metatok.tasks.variable_tracking import VariableTracking
 
-OWN = (
+RECALL: tuple[type[Task], ...] = (
     *(ListRecall, SegmentCounting, Parity, Copying, MultiQueryRecall, Needle, VariableTracking),
     *(Addition, Multiplication),
 )
+"""What `docs/recall.md` is about."""
+OF_OTHERS: tuple[type[Task], ...] = (
+    *(Repeating, Reverse, Sort, Count, Recopy, Dedupe, PositionRetrieval),
+    *(Planted, Depo),
+)
+"""Tasks of other systems, `docs/tasks.md`."""
+OWN: tuple[type[Task], ...] = (*RECALL, *OF_OTHERS)
 TASKS: Registry[Task] = Registry(
     "data.task",
     Task,  # a base to compare with, never made
@@ -86,4 +102,4 @@ def read_symbols(given: Any) -> tuple[int, int, int]:
     return counts
 
 
-__all__ = ["LEVELS", "TASKS", "Score", "Task", "build", "read_symbols", "symbol_tokenizer"]
+__all__ = ["LEVELS", "OF_OTHERS", "RECALL", "TASKS", "Score", "Task", "build", "read_symbols", "symbol_tokenizer"]

@@ -19,8 +19,8 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 HEAVY = ("torch", "lightning", "datasets", "xformers", "matplotlib", "jsonargparse", "scipy", "pandas", "tensorboard")
 SECONDS = 0.5
-ASKED = [[], *([verb] for verb in VERBS if verb not in ("fit", "sweep"))]
-"""What is asked for help; the parser of fit is built for it."""
+ASKED = [[], *([verb] for verb in VERBS if verb != "sweep")]
+"""What is asked for help."""
 
 
 @pytest.mark.parametrize("words", ASKED, ids=lambda words: " ".join(words) or "no verb")
@@ -43,17 +43,21 @@ def test_help_imports_nothing_heavy_and_takes_at_most_half_a_cpu_second(words: l
 
 def test_short_help_names_options_that_there_are_and_long_help_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["probe", "--help_all"])
+        main(["probe", "--help", "all"])
     assert ended.value.code == 0
     every = capsys.readouterr().out
     assert "--probe.patching." in every
     assert "--model.n_layers" in every
     for verb in WITH_SHORT_HELP:
         assert main([verb, "--ckpt_path=x", "-h"]) == 0
-        for line in capsys.readouterr().out.partition("options:")[2].splitlines()[1:]:
+        text = capsys.readouterr().out
+        assert len(text.splitlines()) <= 40, "one screen"
+        assert max(map(len, text.splitlines())) <= 120
+        for line in text.partition("options:")[2].splitlines()[1:]:
             option = re.match(r"  (--[a-z_.]+)", line)
             assert option is not None
-            assert option[1] in (ALL, "--probe.") or f"{option[1]} " in every
+            of_a_task = option[1] == "--data.task"  # an option of both kinds of data, in the parser of text, too
+            assert option[1] == "--probe." or line.startswith(f"  {ALL} ") or f"{option[1]} " in every or of_a_task
 
 
 def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,13 @@ from lightning_metatok.data.blocks import TokenStore
 from lightning_metatok.data.examples import ANSWER, BODY, META, SOURCE, Examples
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.tasks import LEVELS, TASKS, Task, build
+from lightning_metatok.tasks import LEVELS, RECALL, TASKS, Task, build
 from lightning_metatok.tasks.marks import remove_marks
 from tests.tasks.facts import facts
 from tests.tasks.facts.lists import NAME
 from tests.tasks.reading import count_disagreements, n_marks, questions
 
+NAMES = [task.name for task in RECALL]
 RENDERINGS = ("symbols", "text")
 PLACEMENTS = ("hint", "every", "random", "none")
 Make = Callable[..., Task]
@@ -47,7 +48,7 @@ def assert_same(ours: Examples, theirs: Examples) -> None:
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("rendering", RENDERINGS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_second_reader_finds_the_same_answer(name: str, rendering: str, placement: str, make: Make) -> None:
     task = make(name, rendering, placement=placement)
     for split, seed in (("train", 1), ("test", 2)):
@@ -57,7 +58,7 @@ def test_a_second_reader_finds_the_same_answer(name: str, rendering: str, placem
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_prompts_of_a_level_fall_into_its_bin_and_can_be_answered(name: str, level: str, make: Make) -> None:
     low, high = LEVELS[level]
     for seed, rendering in enumerate(RENDERINGS):
@@ -73,7 +74,7 @@ def test_prompts_of_a_level_fall_into_its_bin_and_can_be_answered(name: str, lev
             assert wrong == 0
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if "n_queries" in TASKS[name].__dataclass_fields__])
+@pytest.mark.parametrize("name", [name for name in NAMES if "n_queries" in TASKS[name].__dataclass_fields__])
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_all_questions_of_a_prompt_are_answered_rightly(name: str, rendering: str, make: Make) -> None:
     options = {"n_labels": (1, 5)} if name == "parity" else {}
@@ -92,7 +93,7 @@ def test_all_questions_of_a_prompt_are_answered_rightly(name: str, rendering: st
 
 @pytest.mark.parametrize("placement", ["every", "random"])
 @pytest.mark.parametrize("rendering", RENDERINGS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_the_same_alone_in_a_batch_and_from_another_start(
     name: str, rendering: str, placement: str, make: Make
 ) -> None:
@@ -105,7 +106,7 @@ def test_an_example_is_the_same_alone_in_a_batch_and_from_another_start(
         assert_same(task.examples(1, seed=3, start=100 + i), together.take([i]))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_seeds_splits_and_numbers_give_different_examples(name: str, make: Make) -> None:
     task = make(name)
     prompts: list[str] = []
@@ -115,7 +116,7 @@ def test_seeds_splits_and_numbers_give_different_examples(name: str, make: Make)
     assert len(set(prompts)) > 290  # prompts of a few bits may come twice
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_content_is_of_one_split_for_ever(name: str, make: Make) -> None:
     n, options, pattern = facts(name).few
     task = make(name, placement="none", **options)
@@ -134,7 +135,7 @@ def test_a_content_is_of_one_split_for_ever(name: str, make: Make) -> None:
 
 
 @pytest.mark.parametrize("placement", ["hint", "every"])
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_segments_get_the_marks_that_the_placement_says(name: str, placement: str, make: Make) -> None:
     for options in ({}, facts(name).many):
         task = make(name, placement=placement, **options)
@@ -145,7 +146,7 @@ def test_segments_get_the_marks_that_the_placement_says(name: str, placement: st
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_random_marks_are_a_share_of_the_body_and_stay_in_it(name: str, rendering: str, make: Make) -> None:
     fraction = 0.25
     task = make(name, rendering, placement="random", mark_fraction=fraction)
@@ -161,7 +162,7 @@ def test_random_marks_are_a_share_of_the_body_and_stay_in_it(name: str, renderin
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_placements_differ_in_marks_alone(name: str, rendering: str, make: Make) -> None:
     plain = make(name, rendering, placement="none").examples(100, 0)
     assert (plain.flags & META).sum() == 0
@@ -177,7 +178,7 @@ def test_placements_differ_in_marks_alone(name: str, rendering: str, make: Make)
 
 
 @pytest.mark.parametrize("placement", ["none", "hint", "every"])
-@pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].reencodes])
+@pytest.mark.parametrize("name", [name for name in NAMES if TASKS[name].reencodes])
 def test_encoding_the_text_of_a_prompt_gives_its_tokens(
     name: str, placement: str, make: Make, tokenizer: MetaTokenizer
 ) -> None:
@@ -201,7 +202,7 @@ def test_how_far_back_an_answer_stands_is_the_same_in_every_arm(name: str, make:
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_only_answers_are_scored(name: str, rendering: str, make: Make) -> None:
     examples = make(name, rendering).examples(50, 0)
     batch = examples.batch()
@@ -215,7 +216,7 @@ def test_only_answers_are_scored(name: str, rendering: str, make: Make) -> None:
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_answer_is_right_and_a_part_of_it_partly_right(name: str, rendering: str, make: Make) -> None:
     task = make(name, rendering)
     examples = task.examples(20, 0)
@@ -235,7 +236,7 @@ def test_the_answer_is_right_and_a_part_of_it_partly_right(name: str, rendering:
 # -- sizes and options
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_twice_the_length_is_twice_the_size(name: str, make: Make) -> None:
     task = make(name)
     largest = task.total_size[1]
@@ -248,7 +249,7 @@ def test_twice_the_length_is_twice_the_size(name: str, make: Make) -> None:
         task.longer(-1)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if "n_names" in TASKS[name].__dataclass_fields__])
+@pytest.mark.parametrize("name", [name for name in NAMES if "n_names" in TASKS[name].__dataclass_fields__])
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_lists_have_at_most_so_many_names(name: str, rendering: str, make: Make) -> None:
     task = make(name, rendering, placement="none", n_lists=(2, 7), n_names=7)
@@ -263,7 +264,7 @@ def test_lists_have_at_most_so_many_names(name: str, rendering: str, make: Make)
         make(name, rendering, n_lists=(2, 8), n_names=7)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_option_is_one_line_that_names_its_key(name: str) -> None:
     size = TASKS[name].size_field
     wrong = {
@@ -287,7 +288,7 @@ def test_a_wrong_option_is_one_line_that_names_its_key(name: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_sizes_that_never_fit_a_level_are_refused(name: str, make: Make) -> None:
     size = make(name).smallest_size
     task = make(name, level="long", **{TASKS[name].size_field: (size, size)})

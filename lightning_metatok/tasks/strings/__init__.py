@@ -1,0 +1,1 @@
+"""Tasks about strings: copy, turn round, sort, count; those of the NoPE study and of location attention."""
