@@ -17,10 +17,10 @@ BENCHMARKS ?= step trainer memory window generation out_of_the_box compiled
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TEST_MARKERS := not slurm and not browser and not torture
+TEST_MARKERS := not slow and not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture fuzz mutate lint format docs-tables options bench clean
+.PHONY: help install demo test test-slow torture fuzz mutate lint format docs-tables options bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machin
 
 test: $(STAMP)  ## run the tests, two processes of one thread each
 	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'
+
+test-slow: $(STAMP)  ## run what `make test` leaves out because it takes long: whole runs, several processes
+	$(BIN)/pytest -n 2 -m 'slow and not slurm and not browser and not torture'
 
 torture: $(STAMP)  ## kill runs 60 times and stop them 20 times: 4 minutes and more; torture/ keeps what is done
 	LIGHTNING_METATOK_TORTURE=$(CURDIR)/torture $(BIN)/pytest tests/system -m torture -q -s

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from lightning_metatok import __version__, runtime, signals
-from lightning_metatok.cli.endings import BROKEN_PIPE, ending, say, silence
+from lightning_metatok.cli.endings import BROKEN_PIPE, end_quietly, ending, say, silence
 from lightning_metatok.cli.short_help import long_help, short_help
 from lightning_metatok.errors import UserError, nearest
 
@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if end.code == BROKEN_PIPE:
             silence(sys.stdout.fileno())
         say(end.line)
+        end_quietly()
         return end.code
 
 

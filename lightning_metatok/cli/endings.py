@@ -4,6 +4,7 @@ Errors have one place here, because what a machine refuses (files, memory, proce
 stands in no row is a bug, and keeps its traceback.
 """
 
+import atexit
 import errno
 import os
 import re
@@ -116,6 +117,12 @@ def say(line: str) -> None:
         print(f"lightning-metatok: {' '.join(line.split())}", file=sys.stderr, flush=True)
     except OSError:
         silence(sys.stderr.fileno())
+
+
+def end_quietly() -> None:
+    """Let torch's compiler report nothing at the interpreter's end, where there may be no memory left for a report."""
+    if (compiler := sys.modules.get("torch._dynamo.utils")) is not None:
+        atexit.unregister(compiler.dump_compile_times)
 
 
 def silence(*descriptors: int) -> None:

@@ -66,6 +66,7 @@ def test_three_seeds_that_solve_or_not_would_have_been_covered_far_too_rarely() 
     assert covered(values.mean(axis=1) - half, values.mean(axis=1) + half) < 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", SEEDS)
 def test_ties_do_not_make_the_sign_flip_test_reject_too_often(n: int) -> None:
     rng = np.random.default_rng(n)

@@ -118,7 +118,10 @@ OPTIONS = [
     ("--model.mechanism_options.layers=[9]", "model.mechanism_options.layers=[9]: expected different block numbers"),
     ("--model.mechanism_options.layer=[0]", "did you mean 'layers'?"),
     ("--model.mechanism_options.fill=1", "model.mechanism_options.fill=1: expected a finite negative number"),
-    ("--model.pattern=casual", "model.pattern='casual': expected one of causal, window; did you mean 'causal'?"),
+    (
+        "--model.pattern=casual",
+        "model.pattern='casual': expected one of causal, window, window_meta, chunk_meta; did you mean 'causal'?",
+    ),
     ("--model.pattern_options.w=8", "model.pattern_options.w=8: expected no options for model.pattern='causal'"),
     ("--model.drop_positions=some", "model.drop_positions='some': expected one of"),
     ("--model.init_new=[tokenz]", "tokenz: expected some of tokens"),

@@ -49,8 +49,7 @@ VERBS = [
             ("top_p=nan", "a number in (0, 1]"),
             ("top_p=1.5", "a number in (0, 1]"),
             ("min_p=nan", "a number in [0, 1]"),
-            ("repetition_penalty=0", "a positive number"),
-            ("stop=", "a text that is not empty"),
+            ("repetition_penalty=0.0", "a positive number"),
             ("max_new_tokens=0", "a positive number"),
             ("seed=-1", "a seed from 0"),
             ("seed=99999999999999999999", "a seed from 0"),
@@ -59,6 +58,7 @@ VERBS = [
             ("placement=fixed", "one of random, periodic, punctuation"),
         )
     ),
+    ("generate --ckpt_path={ckpt} --prompt=x --stop=", "--stop=['']: expected a text that is not empty"),
     ("generate --ckpt_path={ckpt} --prompt=x --max_new_tokens=x", "--max_new_tokens: invalid int value: 'x'"),
     ("generate --ckpt_path={ckpt} --prompt=x --tempreature=1", "did you mean '--temperature'?"),
     ("generate --ckpt_path={ckpt} --prompt=x stray", "unknown option 'stray'"),

@@ -62,6 +62,7 @@ def plain(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(repository, tmp_path_factory.mktemp("probed") / "plain", "plain")
 
 
+@pytest.mark.slow
 def test_every_probe_leaves_a_table_a_figure_and_an_image_in_tensorboard(
     meta: Path, repository: Path, tmp_path: Path
 ) -> None:
@@ -198,6 +199,7 @@ def held(folder: Path) -> Iterator[int]:
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 def test_a_locked_run_folder_is_refused(meta: Path, tmp_path: Path) -> None:
     with held(meta.parent.parent) as pid:

@@ -159,6 +159,7 @@ def test_the_verb_prints_and_writes_what_a_task_gives(tasks: Path, make: Make, t
         assert refused.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_every_n_steps_and_trains_as_without(tasks: Path, tmp_path: Path, repository: Path) -> None:
     corpus = write_corpus(tmp_path / "text.jsonl", count=30)
     small = ("--data.max_documents=30", "--data.block_size=32", "--data.validation_blocks=2", "--bigram.enabled=false")

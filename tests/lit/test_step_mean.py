@@ -60,6 +60,7 @@ def test_a_step_of_text_is_the_same_however_it_is_cut(name: str, corpus: Path) -
         assert apart(step(data, model, size, parts).gradient, at_once) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "strategy"), [("copying", "ddp"), ("text", "ddp"), ("text", "fsdp2")])
 def test_ranks_and_micro_batches_count_alike(name: str, strategy: str, corpus: Path, tmp_path: Path) -> None:
     data, model = options(name, corpus)

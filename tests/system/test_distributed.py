@@ -10,6 +10,7 @@ import pytest
 from tests.system.helpers import curve, succeed
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(quick: list[str], repository: Path, tmp_path: Path) -> None:
     """Within 1e-4: gradients are summed in another order. DDP needs fresh processes."""
     options = [*quick, "--ablation.multiples=[1,2]", "--trainer.log_every_n_steps=1"]

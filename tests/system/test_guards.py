@@ -29,6 +29,7 @@ def fit(repository: Path, tmp_path: Path) -> list[str]:
 # -- one process a run
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_by_the_name_of_the_first_until_that_is_dead(
     fit: list[str], tmp_path: Path
 ) -> None:

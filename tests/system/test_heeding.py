@@ -89,6 +89,7 @@ def test_a_validation_is_left_and_made_anew(
     assert steps == sorted(set(steps)), "no validation is made twice, or left out"
 
 
+@pytest.mark.slow
 def test_a_validation_that_is_owed_can_be_left_again(
     undisturbed: Undisturbed, strike: Strike, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def options(kind: str, place: Path) -> list[str]:
     return [option.format(place=place) for option in LOGGERS[kind]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOGGERS)
 def test_records_are_written_and_compare_reads_them(kind: str, repository: Path, tmp_path: Path) -> None:
     OwnLogger.kept.clear()

@@ -153,6 +153,7 @@ def said(folder: Path) -> str:
     return "\n".join(path.read_text() for path in folder.glob("log-*"))
 
 
+@pytest.mark.slow
 def test_two_processes_then_one_then_two_see_the_data_of_one(task: Options, tmp_path: Path) -> None:
     """Same batches in the same order, losses within 1e-4: gradients are summed in another order."""
     options = ["fit", *task, "--model.dropout=0"]
@@ -170,6 +171,7 @@ def test_two_processes_then_one_then_two_see_the_data_of_one(task: Options, tmp_
         assert [value for _, value in other] == pytest.approx([value for _, value in one], rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(task: Options, tmp_path: Path) -> None:
     options = [
         "fit",

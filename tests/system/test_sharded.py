@@ -67,6 +67,7 @@ def losses(folder: Path) -> list[float]:
     return [loss for _, loss in found]
 
 
+@pytest.mark.slow
 def test_pieces_on_two_ranks_learn_as_a_whole_does(sharded: Path, alone: Path) -> None:
     assert losses(sharded) == pytest.approx(losses(alone), rel=1e-4)
 

@@ -90,6 +90,7 @@ def test_the_saved_config_repeats_the_run_with_workers_too(fitted_task: Path, tm
     assert yaml.safe_load(config.read_text())["data"]["task_options"]["n_queries"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_examples", ["null", "100"])
 def test_a_resumed_run_ends_with_the_same_bits(train_examples: str, task: list[str], tmp_path: Path) -> None:
     options = [*task, f"--data.train_examples={train_examples}", "--model.dropout=0.1",
@@ -119,6 +120,7 @@ def test_text_tasks_start_from_a_language_model_and_bring_its_tokenizer(
     succeed("validate", "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt")
 
 
+@pytest.mark.slow
 def test_symbols_start_from_a_language_model_with_a_fresh_embedding(
     checkpoint: Path, task: list[str], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from tests.system.helpers import curve, succeed
 from tests.system.test_tasks import TINY
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(repository: Path, tmp_path: Path) -> None:
     """Within 1e-4: gradients are summed in another order. Ranks have different numbers of answers."""
     curriculum = "[{options: {n_lists: [2, 2]}, accuracy: 0.05}, {}]"  # of eight items, guessing is right more often

@@ -117,7 +117,7 @@ def test_slices_hold_every_item_once_and_the_same_items_under_all_conditions() -
     full, other = answers(0.8), answers(0.4, 1)
     slices, disturbed = (make_slices(c, 1, EXAMPLES, a) for c, a in ((FULL, full), (REMOVED, other)))
     names = {s.name for s in slices}
-    assert names == {"length", "n_lists", "list_length", "k", "position", "distance"}
+    assert names == {"length", "n_lists", "list_length", "k", "position", "distance", "back"}
     for name in names:
         of_name = [s for s in slices if s.name == name]
         assert sum(s.n for s in of_name) == 400
