@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_metatok.palette import BLUE, GREEN, GREY, ORANGE, SKY
 
@@ -40,6 +41,11 @@ def parts(arm: str) -> tuple[tuple[str, str], str]:
     mechanism, rest = arm.replace("_", "-").split("-", 1)
     pattern = "window-meta" if rest.startswith("window-meta") else rest.split("-")[0]
     return (mechanism, pattern.replace("-", "_")), rest[len(pattern) + 1 :].replace("-", "_")
+
+
+def of_arm(rows: pd.DataFrame, key: tuple[str, str], placement: str) -> pd.DataFrame:
+    """Rows of one arm."""
+    return rows[[parts(arm) == (key, placement) for arm in rows["arm"]]]
 
 
 def by_distance() -> pd.DataFrame:
@@ -69,17 +75,17 @@ def draw_back(rows: pd.DataFrame, file: Path) -> None:
     for task, pair in zip(tasks, panels, strict=True):
         for placement, axes in zip(("random", "after"), pair, strict=True):
             for key, style in STYLES.items():
-                of = rows[(rows["task"] == task) & [parts(arm) == (key, placement) for arm in rows["arm"]]]
+                of = of_arm(rows[rows["task"] == task], key, placement)
                 table = of.pivot_table(index="seed", columns="smallest", values="exact").dropna(axis=1)
                 middle = of.groupby("smallest")[["smallest", "largest"]].mean().mean(axis=1)
                 if table.size:
                     line(axes, middle[table.columns].to_numpy(), table.to_numpy(), style)
             axes.axvline(REACH[task], color="0.6", linewidth=1)
             axes.set_title(f"{task}, {PLACEMENTS[placement]}", fontsize=10, loc="left")
-            axes.set_xlabel("source tokens back to the answer; the line: reach of the window through both layers")
-            axes.xaxis.label.set_fontsize(8)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylim(-0.03, 1.05)
         pair[0].set_ylabel("answered exactly")
+    figure.supxlabel("source tokens back to the answer; the line: what two layers of the window reach", fontsize=9)
     finish(
         figure,
         panels[0, 0],
@@ -93,20 +99,17 @@ def draw_text(rows: pd.DataFrame, file: Path) -> None:
     far = sorted((name for name in rows if name.startswith("loss_behind/")), key=lambda name: int(name.split("/")[1]))
     figure = Figure(figsize=(11, 4.6), dpi=130, layout="constrained")
     panels = figure.subplots(1, 3)
-    floor = rows[[parts(arm) == (("none", "window"), "random") for arm in rows["arm"]]].set_index("seed_everything")[
-        far
-    ]
+    floor = of_arm(rows, ("none", "window"), "random").set_index("seed_everything")[far]
+    least = np.array([int(name.split("/")[1]) for name in far])
     for placement, axes, marker in (("random", panels[0], "o"), ("chunk_end", panels[1], "s")):
         for key, style in STYLES.items():
-            of = rows[[parts(arm) == (key, placement) for arm in rows["arm"]]].set_index("seed_everything")
-            line(
-                axes, np.array([int(name.split("/")[1]) for name in far]), (of[far] - floor).dropna().to_numpy(), style
-            )
+            of = of_arm(rows, key, placement).set_index("seed_everything")
+            line(axes, least, (of[far] - floor).dropna().to_numpy(), style)
             x, y = rows_kept(*key), of["loss/test"].to_numpy()
             panels[2].errorbar(x, y.mean(), [[y.mean() - y.min()], [y.max() - y.mean()]], color=style[1], marker=marker)
         axes.set_xscale("log", base=2)
         axes.set_title(PLACEMENTS[placement], fontsize=10, loc="left")
-        axes.set_xlabel("source tokens of the document before the target (and fewer than twice as many)", fontsize=8)
+        axes.set_xlabel("source tokens of the document before the target, or up to twice as many", fontsize=8)
     panels[0].set_ylabel("nats above a window with meta-tokens at random")
     panels[2].set_title("loss against state (round: random, square: every 9)", fontsize=10, loc="left")
     panels[2].set_xlabel(f"rows of keys and values a token needs, of {BLOCK} source tokens", fontsize=8)
