@@ -41,10 +41,10 @@ demo: $(STAMP)  ## train the smallest experiment, conf/base.yaml, on this machin
 	$(BIN)/lightning-metatok fit --config conf/base.yaml
 
 test: $(STAMP)  ## run the tests, two processes of one thread each
-	$(BIN)/pytest -n 2 -m '$(TEST_MARKERS)'
+	$(BIN)/pytest -n 2 --dist worksteal -m '$(TEST_MARKERS)'
 
 test-slow: $(STAMP)  ## run what `make test` leaves out because it takes long: whole runs, several processes
-	$(BIN)/pytest -n 2 -m 'slow and not slurm and not browser and not torture'
+	$(BIN)/pytest -n 2 --dist worksteal -m 'slow and not slurm and not browser and not torture'
 
 torture: $(STAMP)  ## kill runs 60 times and stop them 20 times: 4 minutes and more; torture/ keeps what is done
 	LIGHTNING_METATOK_TORTURE=$(CURDIR)/torture $(BIN)/pytest tests/system -m torture -q -s

@@ -12,6 +12,17 @@ from tests.system.helpers import succeed, write_corpus
 from tests.system.torture import Undisturbed
 
 
+IN_MAKE_TEST = ("test_golden_loss.py", "test_readme.py")
+"""Of this folder; the rest are whole runs in processes of their own, most of them of several runs: `make test-slow`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what stands here."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name not in IN_MAKE_TEST:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """About 250 kB of text in a hundred documents."""
