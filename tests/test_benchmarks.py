@@ -31,7 +31,7 @@ def test_ways_take_turns_and_rounds_of_warming_up_do_not_count() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what the peak was")
 def test_a_peak_is_what_a_step_held_at_once() -> None:
-    asks = "import torch; from benchmarks import harness as h; print(h.held_at_most(lambda: torch.ones(12 << 20).sum()))"
+    asks = "import torch; from benchmarks.harness import *; print(held_at_most(lambda: torch.ones(12 << 20).sum()))"
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # of its own: other tests leave room in this one
     held = subprocess.run([sys.executable, "-c", asks], env=environment, capture_output=True, text=True, check=True)
     assert 44 < float(held.stdout) < 60  # MiB; 48 are asked for

@@ -11,7 +11,6 @@ import pytest
 from tests.system.helpers import succeed, write_corpus
 from tests.system.torture import Undisturbed
 
-
 IN_MAKE_TEST = ("test_golden_loss.py", "test_readme.py")
 """Of this folder; the rest are whole runs in processes of their own, most of them of several runs: `make test-slow`."""
 
