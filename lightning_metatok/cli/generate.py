@@ -11,6 +11,8 @@ from lightning_metatok.errors import OptionParser, UserError
 
 PLACEMENTS = ("random", "periodic", "punctuation")
 """Those that need nothing but a fraction."""
+MEMORIES = ("auto", "all", "window", "extra", "window+extra", "sinks+window")
+"""Those of `model.memory`, which this file cannot import: `--help` is shown without torch."""
 STDOUT = Path("-")
 
 
@@ -47,6 +49,11 @@ def build_parser() -> OptionParser:
     parser.add_argument(
         "--placement", default=None, help=f"where they go: one of {', '.join(PLACEMENTS)} (as in training)"
     )
+    parser.add_argument(
+        "--memory", default="auto", metavar="RULE", help=f"what is kept of earlier tokens: {', '.join(MEMORIES)} (auto)"
+    )
+    parser.add_argument("--memory_window", type=int, default=None, help="last tokens that such a rule keeps (256)")
+    parser.add_argument("--memory_sinks", type=int, default=None, help="first tokens that sinks+window keeps (4)")
     parser.add_argument("--show_meta", action="store_true", help="show <|meta|> in the output")
     parser.add_argument("--trust", action="store_true", help="import classes of other packages that the model needs")
     return parser
@@ -64,8 +71,13 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from lightning_metatok.lit.checkpoints.load import load_trained
     from lightning_metatok.lit.checkpoints.marks import rule_for
     from lightning_metatok.lit.sampling import complete_all
+    from lightning_metatok.model.memory import Memory
     from lightning_metatok.model.sampling import Sampling
 
+    try:
+        memory = Memory(arguments.memory, arguments.memory_window, arguments.memory_sinks)
+    except UserError as wrong:
+        raise UserError(f"--{wrong}") from None
     model, tokenizer, marks = load_trained(Path(arguments.ckpt_path), trust=arguments.trust)
     rule, said = rule_for(marks, arguments.meta_fraction, arguments.placement)
     if said and not all(META in prompt.text for prompt in prompts):
@@ -79,6 +91,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         Sampling(**{name: getattr(arguments, name) for name in names}),
         rule=rule,
         max_new_tokens=arguments.max_new_tokens,
+        memory=memory,
         stop=arguments.stop,
         keep_meta=arguments.show_meta,
         show=shown,

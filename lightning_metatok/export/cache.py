@@ -111,8 +111,7 @@ class CacheOfTransformers(KVCache):
 
     def slots(self, x_BNKH: Tensor) -> Tensor:
         """Rows of extra tokens alone by slot, [B, N, M, H]; behind a sample's own stand some others."""
-        first_BM = (~self._extra_BK()).int().argsort(dim=-1, stable=True)[:, : self._n_slots()]
-        index = first_BM[:, None, :, None].expand(-1, x_BNKH.shape[1], -1, x_BNKH.shape[3])
+        index = self._extra_first()[:, None, :, None].expand(-1, x_BNKH.shape[1], -1, x_BNKH.shape[3])
         return x_BNKH.gather(2, index)
 
     def finish(self, like_BNTH: Tensor) -> None:

@@ -11,6 +11,7 @@ from lightning_metatok.data import InjectionRule, MetaTokenizer
 from lightning_metatok.lit.writing import Writing
 from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.generate import stream
+from lightning_metatok.model.memory import Memory
 from lightning_metatok.model.sampling import Sampling
 
 End = Literal["document", "stop", "length"]
@@ -68,6 +69,7 @@ def complete_all(
     *,
     rule: InjectionRule | None = None,
     max_new_tokens: int = 64,
+    memory: Memory | None = None,
     stop: Sequence[str] = (),
     keep_meta: bool = False,
     show: Callable[[int, str], None] | None = None,
@@ -79,12 +81,14 @@ def complete_all(
     in the list and on the seed, not on the other prompts.
 
     Args:
+        memory: what is kept of earlier tokens; None: all that the model's pattern needs.
         stop: strings that end a continuation; they are not part of it.
         keep_meta: show meta-tokens.
         show: called with a prompt's place and with each piece of its text as soon as it is known, the prompt first.
 
     Raises:
-        UserError: prompt and continuation are longer than the table of positions.
+        UserError: prompt and continuation are longer than the table of positions, or the model needs the tokens that
+            `memory` forgets.
     """
     seed = 0 if sampling.seed is None else sampling.seed
     done = []
@@ -95,7 +99,9 @@ def complete_all(
         writing = Writing(lambda ids: tokenizer.decode(ids, skip_meta=not keep_meta), tokens_1T[0].tolist(), stop)
         send = _sender(show, place)
         send(shown)
-        ended = _write(model, tokenizer, tokens_1T, meta_mask_1T, sampling, max_new_tokens, place, writing, send)
+        ended = _write(
+            model, tokenizer, tokens_1T, meta_mask_1T, sampling, max_new_tokens, memory, place, writing, send
+        )
         send(writing.end())
         done.append(Completion(shown, writing.text, ended, tokens_1T.shape[1], len(writing.ids)))
     return done
@@ -116,6 +122,7 @@ def _write(
     meta_mask_1T: Tensor,
     sampling: Sampling,
     max_new_tokens: int,
+    memory: Memory | None,
     place: int,
     writing: Writing,
     send: Callable[[str], None],
@@ -129,6 +136,7 @@ def _write(
         sampling=sampling,
         forbidden_ids=(tokenizer.meta_id, *range(tokenizer.vocab_size, model.config.vocab_size)),
         stop_id=tokenizer.eos_id,
+        memory=memory,
         samples=[place],
     )
     for next_1 in steps:

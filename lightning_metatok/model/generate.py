@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model.cache import KVCache
+from lightning_metatok.model.memory import Memory, cache_of
 from lightning_metatok.model.sampling import Sampling
 from lightning_metatok.model.transformer import MetaTransformer
 
@@ -31,11 +31,14 @@ def generate(
     seed: int | None = None,
     forbidden_ids: Sequence[int] = (),
     stop_id: int | None = None,
+    memory: Memory | None = None,
+    padding_B: Tensor | None = None,
 ) -> Tensor:
     """Continue every prompt of a batch by `max_new_tokens` tokens.
 
     Args:
-        model, tokens_BT, meta_mask_BT, position_ids_BT, max_new_tokens, forbidden_ids, stop_id: as for `stream`.
+        model, tokens_BT, meta_mask_BT, position_ids_BT, max_new_tokens: as for `stream`.
+        forbidden_ids, stop_id, memory, padding_B: likewise.
         temperature, top_k, top_p, min_p, repetition_penalty, seed: as for `sampling.Sampling`.
 
     Returns:
@@ -53,6 +56,8 @@ def generate(
         sampling=Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed),
         forbidden_ids=forbidden_ids,
         stop_id=stop_id,
+        memory=memory,
+        padding_B=padding_B,
     )
     new = [next_B.unsqueeze(-1) for next_B in steps]
     if len(new) < max_new_tokens:  # all have stopped
@@ -71,13 +76,15 @@ def stream(
     sampling: Sampling,
     forbidden_ids: Sequence[int] = (),
     stop_id: int | None = None,
+    memory: Memory | None = None,
+    padding_B: Tensor | None = None,
     samples: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token of every sample of a batch, [B], `max_new_tokens` times or until all have stopped.
 
     Args:
         model: in any mode; it generates without dropout and is left in the mode it was in.
-        tokens_BT: prompts of one length.
+        tokens_BT: prompts; shorter ones have padding before them, any ids.
         meta_mask_BT: bool, True at the prompts' meta-tokens, whose number may differ; None: there are none.
         position_ids_BT: positions of the prompts' tokens; None: 0, 1, 2, ... New tokens go on with those, or have the
             positions that the model predicts, where its encoding does that. Not with others: nobody says how ids go on.
@@ -85,10 +92,13 @@ def stream(
         sampling: how each is chosen.
         forbidden_ids: ids never generated, such as the meta-token's.
         stop_id: a sample that has generated this id goes on with it.
+        memory: what is kept of earlier tokens; None: all that the model's pattern needs.
+        padding_B: tokens of padding before each prompt, which nobody sees; positions begin behind it. None: none.
         samples: numbers of the samples, which say what random numbers each gets; None: 0, 1, 2, ...
 
     Raises:
-        UserError: an option is out of range, or the position table is too short for the whole sequence.
+        UserError: an option is out of range, the position table is too short for the whole sequence, or the model needs
+            the tokens that `memory` forgets.
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens={max_new_tokens!r}: expected at least 1")
@@ -98,14 +108,19 @@ def stream(
         assert position_ids_BT is None, "new tokens need positions, which only an encoding that predicts them has"
         model.check_length(tokens_BT.shape[1] + max_new_tokens - 1)
     device, ids_BT = tokens_BT.device, position_ids_BT
+    read_BT = tokens_BT
+    if padding_B is not None:
+        place_BT = torch.arange(tokens_BT.shape[1], device=device) - padding_B.unsqueeze(1)
+        read_BT = torch.where(place_BT < 0, tokens_BT[:, -1:], tokens_BT)
+        ids_BT = place_BT.clamp(min=0) if ids_BT is None else ids_BT
     draws_SB = sampling.draws(max_new_tokens, range(len(tokens_BT)) if samples is None else samples)
     draws_SB = None if draws_SB is None else draws_SB.to(device)
     present_BV = None
     if sampling.repetition_penalty != 1:
         nothing_BV = torch.zeros(len(tokens_BT), model.config.vocab_size, dtype=torch.bool, device=device)
-        present_BV = nothing_BV.scatter_(1, tokens_BT, True)
+        present_BV = nothing_BV.scatter_(1, read_BT, True)
     forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.int64, device=device)
-    cache = KVCache(model.config.n_layers)
+    cache = cache_of(model, memory, padding_B)
     finished_B = torch.zeros(len(tokens_BT), dtype=torch.bool, device=device)
     chunk_BT, mask_BT = tokens_BT, meta_mask_BT
     was_training = model.training
@@ -115,6 +130,8 @@ def stream(
             hidden_BTD = model(chunk_BT, mask_BT, ids_BT, cache=cache, return_hidden=True)
             if predicts:
                 ids_BT = model.positions.id_logits(hidden_BTD[:, -1:]).argmax(dim=-1)
+            elif ids_BT is not None:
+                ids_BT = ids_BT[:, -1:] + 1
             logits_BV = model.logits(hidden_BTD[:, -1]).float().index_fill_(1, forbidden, -torch.inf)
             next_B = sampling.choose(logits_BV, None if draws_SB is None else draws_SB[step], present_BV)
             if stop_id is not None:

@@ -109,9 +109,8 @@ class MetaTransformer(nn.Module):
             # stay inside the table by themselves.
             self.check_length(int(position_ids_BT.max()) + 1)
         if cache is not None:
-            if meta_mask_BT is None:
-                meta_mask_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
-            cache.advance(meta_mask_BT, position_ids_BT)
+            none_BT = torch.zeros_like(tokens_BT, dtype=torch.bool) if meta_mask_BT is None else meta_mask_BT
+            cache.advance(none_BT, position_ids_BT)
 
         # First, so that torch.compile breaks its graph here, where no activation is alive yet.
         forward = plan.Forward(

@@ -47,10 +47,12 @@ class Facts:
         return cls(torch.arange(first, first + n, device=device)[None], extra_BK, document_BK)
 
     def then(self, later: "Facts") -> "Facts":
-        """These tokens and later ones; both have extra tokens said, and one document a sample."""
+        """These tokens and later ones of their documents; both have extra tokens said.
+
+        Where documents are told apart here, the later tokens are of the last one's.
+        """
         assert self.extra_BK is not None, "say which tokens are extra"
         assert later.extra_BK is not None, "say which tokens are extra"
-        assert self.document_BK is None, "one document a sample"
         assert later.document_BK is None, "one document a sample"
         chunks_B1 = self.chunk_BK[:, -1:] + self.extra_BK[:, -1:].long()
         pairs = (
@@ -60,7 +62,10 @@ class Facts:
             (self.in_document_BK, later.in_document_BK + self.in_document_BK[:, -1:] + 1),
         )
         place_BK, extra_BK, chunk_BK, in_document_BK = (torch.cat(_alike(*pair), dim=1) for pair in pairs)
-        return Facts(place_BK, extra_BK, None, chunk_BK, in_document_BK)
+        document_BK = self.document_BK
+        if document_BK is not None:
+            document_BK = torch.cat((document_BK, document_BK[:, -1:].expand(-1, later.n)), dim=1)
+        return Facts(place_BK, extra_BK, document_BK, chunk_BK, in_document_BK)
 
     def take(self, kept: slice | Tensor) -> "Facts":
         """Some of these tokens, in order: a slice of all samples, or long [B, K'], places among these by sample."""

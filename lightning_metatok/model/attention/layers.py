@@ -188,10 +188,12 @@ class GatheredAttention(Attention):
         k, v = memory.place(k_RNH, v_RNH, slots)
         # Queries stand at their own slots of a square, with nothing at the slots of earlier ones: a causal
         # square needs no mask, and the waste is small because extra tokens are few.
-        q = slots.scatter(q_RNH, None)
+        q = slots.scatter(q_RNH)
         score = plan.score_of(self.layer)
-        backend = backends.choose(self.backend, device=q.device, dtype=q.dtype, score=score is not None)
-        return slots.gather(backend.attend(q, k, v, score=score))
+        chosen = {"device": q.device, "dtype": q.dtype, "dense_mask": plan.mask is not None, "score": score is not None}
+        backend = backends.choose(self.backend, **chosen)
+        seen = {"sight": plan.sight} if backend.TAKES_SIGHTS else {"mask": plan.mask}
+        return slots.gather(backend.attend(q, k, v, **seen, score=score))
 
     def _turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
         assert plan.blocks is not None, "the plan does not say which rows are extra tokens"

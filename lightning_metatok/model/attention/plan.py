@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.layers import AttentionPlan, Plan
 from lightning_metatok.model.attention.meta import MetaBlocks
-from lightning_metatok.model.attention.patterns import Pattern, SameDocument
+from lightning_metatok.model.attention.patterns import Causal, MetaToMeta, Pattern, SameDocument
 from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.branch import EVERYWHERE, MLP, SELF_ATTENTION
 from lightning_metatok.model.cache import KVCache
@@ -65,8 +65,8 @@ class Forward:
 
     @property
     def n_keys(self) -> int:
-        """Number of tokens that may be seen, K."""
-        return self.n_queries if self.cache is None else self.cache.length
+        """Number of tokens that there are to see, K."""
+        return self.facts.n
 
     @property
     def queries(self) -> slice:
@@ -85,8 +85,8 @@ class Forward:
         return self.sight(self.pattern)
 
     def sight(self, rule: Pattern) -> Sight | None:
-        """Return what a rule lets see within documents; None where it is all keys up to the query's own place."""
-        rule = self.within_documents(rule)
+        """Return what a rule and the memory let see within documents; None: all keys up to the query's own place."""
+        rule = self.within_documents(self.within_memory(rule))
         # One query alone sees all keys there are: they are up to its own place.
         if not rule.needs_mask and (self.n_keys == self.n_queries or self.n_queries == 1):
             return None
@@ -95,6 +95,10 @@ class Forward:
     def within_documents(self, rule: Pattern) -> Pattern:
         """Return the rule, which keeps documents apart where there are several in a sample."""
         return rule if self.facts.document_BK is None else rule & SameDocument()
+
+    def within_memory(self, rule: Pattern) -> Pattern:
+        """Return the rule, which sees no more than the cache lets see."""
+        return rule if self.cache is None or self.cache.rule is None else rule & self.cache.rule
 
     def drops(self, place: str) -> bool:
         """Whether positions of extra tokens are dropped in the branch `place`."""
@@ -139,7 +143,11 @@ class Forward:
             score = partial(self.positions.score, position_ids_BT=ids, keep_BT=keep)
         keep_1R = torch.zeros_like(ids_1R, dtype=torch.bool) if drop else None
         rotation = self.positions.prepare(ids_1R, keep_1R)
-        return AttentionPlan(self.positions, rotation, score, blocks=blocks, slots=slots)
+        sight = None
+        if slots is not None and self.cache is not None and self.cache.rule is not None:
+            rule = self.within_memory(Causal() & MetaToMeta())
+            sight = Sight(rule, self.cache.extra_facts(), slice(0, slots.n_slots))
+        return AttentionPlan(self.positions, rotation, score, sight, blocks=blocks, slots=slots)
 
 
 def composed(first: Transform | None, then: Transform | None) -> Transform | None:

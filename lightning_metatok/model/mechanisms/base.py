@@ -53,6 +53,9 @@ class Mechanism:
     transforms_scores: ClassVar[bool] = False
     """Whether `transform` returns something."""
 
+    needs_all_keys: bool = False
+    """Whether it looks at keys that a token does not see, so that none may be forgotten in generation."""
+
     free_after_training: ClassVar[frozenset[str]] = frozenset()
     """Options that a trained checkpoint may be read with other values of."""
 

@@ -30,15 +30,16 @@ class LandmarkAttention(Mechanism):
     """Scores of earlier blocks are those of their landmarks, shared out among their text."""
 
     transforms_scores: ClassVar[bool] = True
+    needs_all_keys = True
 
     @property
     def idle(self) -> bool:
         return False
 
     def transform(self, forward: Forward) -> Transform | None:
-        if forward.extra_BT is None:
-            return None
         facts = forward.facts
+        if facts.extra_BK is None:
+            return None
         n_chunks = int(facts.chunk_BK.max()) + 1
 
         def grouped(scores_BNQK: Tensor, *, layer: int, rows: Rows) -> Tensor:

@@ -41,7 +41,7 @@ class MetaAttention(SecondAttention):
     ) -> None:
         super().__init__(layers, shared)
         self.fill = fill
-        self.dense = fill is not None
+        self.dense = self.needs_all_keys = fill is not None
 
     def says(self) -> list[str]:
         return [*([] if self.fill is None else [f"fill {self.fill:g}"]), *super().says()]

@@ -82,6 +82,9 @@ class PositionEncoding(nn.Module):
     draws_in_training: bool = False
     """Whether `moved` draws from torch's generator in training mode, as dropout does."""
 
+    needs_all_keys: bool = False
+    """Whether a score depends on keys beside its own, so that none may be forgotten in generation."""
+
     predicts_ids: bool = False
     """Whether `id_logits` says which position the next token has, for tokens that are generated."""
 

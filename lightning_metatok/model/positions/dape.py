@@ -57,6 +57,7 @@ class DapePositions(PositionEncoding):
         static: type = STATIC[over]
         self.static: ScoreBias = static(sizes, activation=fire_activation) if over == "fire" else static(sizes)
         self.kernel = kernel
+        self.needs_all_keys = kernel > 1  # its convolution reads the scores of neighbours
         n, leaky = sizes.n_heads, nn.functional.leaky_relu
         self.f = nn.ModuleList(ScorePerceptron(2 * n, width, n, leaky, kernel) for _ in range(sizes.n_layers))
 
