@@ -39,9 +39,9 @@ VERBS = [
     ("generate --ckpt_path={ckpt} --prompt=x --jsonl={run}", "--jsonl={run}: expected a file in a folder that exists"),
     ("generate --ckpt_path={run} --prompt=x", "--ckpt_path={run}: expected a file, this is a folder"),
     ("generate --ckpt_path={run}/arm.json --prompt=x", "arm.json: arm.json cannot be read"),
-    ("generate --ckpt_path={ckpt} --prompt=x --memory=windows", "--memory='windows': expected one of auto, all, window,"),
-    ("generate --ckpt_path={ckpt} --prompt=x --memory=window --memory_window=0", "--memory_window=0: expected 1 or more"),
-    ("generate --ckpt_path={ckpt} --prompt=x --memory_sinks=4", "--memory_sinks=4: memory='auto' has none; expected with"),
+    ("generate --ckpt_path={ckpt} --prompt=x --memory=windows", "--memory='windows': expected one of auto,"),
+    ("generate --ckpt_path={ckpt} --prompt=x --memory=window --memory_window=0", "_window=0: expected 1 or more"),
+    ("generate --ckpt_path={ckpt} --prompt=x --memory_sinks=4", "--memory_sinks=4: memory='auto' has none"),
     ("generate --ckpt_path={ckpt} --prompt=\udcff", "--prompt='\\udcff': expected text in UTF-8"),
     *(
         (f"generate --ckpt_path={{ckpt}} --prompt=x --{option}", f"--{option}: expected {expected}")
