@@ -190,9 +190,9 @@ class GatheredAttention(Attention):
         # square needs no mask, and the waste is small because extra tokens are few.
         q = slots.scatter(q_RNH)
         score = plan.score_of(self.layer)
-        chosen = {"device": q.device, "dtype": q.dtype, "dense_mask": plan.mask is not None, "score": score is not None}
-        backend = backends.choose(self.backend, **chosen)
-        seen = {"sight": plan.sight} if backend.TAKES_SIGHTS else {"mask": plan.mask}
+        masked, scored = plan.mask is not None, score is not None
+        backend = backends.choose(self.backend, device=q.device, dtype=q.dtype, dense_mask=masked, score=scored)
+        seen: dict[str, Any] = {"sight": plan.sight} if backend.TAKES_SIGHTS else {"mask": plan.mask}
         return slots.gather(backend.attend(q, k, v, **seen, score=score))
 
     def _turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
