@@ -54,6 +54,11 @@ def build_parser() -> OptionParser:
     )
     parser.add_argument("--memory_window", type=int, default=None, help="last tokens that such a rule keeps (256)")
     parser.add_argument("--memory_sinks", type=int, default=None, help="first tokens that sinks+window keeps (4)")
+    parser.add_argument(
+        "--no_meta_while_writing",
+        action="store_true",
+        help="put meta-tokens into the prompt alone",
+    )
     parser.add_argument("--show_meta", action="store_true", help="show <|meta|> in the output")
     parser.add_argument("--trust", action="store_true", help="import classes of other packages that the model needs")
     return parser
@@ -92,6 +97,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         rule=rule,
         max_new_tokens=arguments.max_new_tokens,
         memory=memory,
+        meta_while_writing=not arguments.no_meta_while_writing,
         stop=arguments.stop,
         keep_meta=arguments.show_meta,
         show=shown,

@@ -35,7 +35,9 @@ def insert_meta(
     """
     if placement not in (None, *FREE):
         raise UserError(f"placement={placement!r}: expected one of {', '.join(FREE)}")
-    stood = None if marks is None else Marks(float(marks["fraction"]), str(marks["placement"]))
+    stood = (
+        None if marks is None else Marks(float(marks["fraction"]), str(marks["placement"]), marks.get("options", {}))
+    )
     rule, _ = rule_for(stood, fraction, placement)
     return insert_by(rule, ids, meta_id=meta_id, seed=seed, index=index, punctuation_ids=punctuation_ids)
 

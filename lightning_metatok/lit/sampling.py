@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.data import InjectionRule, MetaTokenizer
+from lightning_metatok.data.while_writing import WhileWriting
 from lightning_metatok.lit.writing import Writing
 from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.generate import stream
@@ -23,7 +24,7 @@ class Completion:
 
     Attributes:
         ended: by the end of a document, by a stop string, or by `max_new_tokens`.
-        n_prompt, n_new: tokens read, meta-tokens among them, and tokens written, without the one that ends a document.
+        n_prompt, n_new: tokens read and tokens written, meta-tokens among them, without the one that ends a document.
     """
 
     prompt: str
@@ -70,6 +71,7 @@ def complete_all(
     rule: InjectionRule | None = None,
     max_new_tokens: int = 64,
     memory: Memory | None = None,
+    meta_while_writing: bool = False,
     stop: Sequence[str] = (),
     keep_meta: bool = False,
     show: Callable[[int, str], None] | None = None,
@@ -77,11 +79,12 @@ def complete_all(
     """Continue each prompt until the end of a document, a stop string or `max_new_tokens`.
 
     A prompt that already holds `<|meta|>` is left as written; otherwise `rule` puts meta-tokens into it, growing it.
-    An empty prompt starts a new document. The model never writes a meta-token. What a prompt gets depends on its place
+    An empty prompt starts a new document. The model never chooses a meta-token. What a prompt gets depends on its place
     in the list and on the seed, not on the other prompts.
 
     Args:
         memory: what is kept of earlier tokens; None: all that the model's pattern needs.
+        meta_while_writing: `rule` puts meta-tokens into the continuation, too.
         stop: strings that end a continuation; they are not part of it.
         keep_meta: show meta-tokens.
         show: called with a prompt's place and with each piece of its text as soon as it is known, the prompt first.
@@ -99,8 +102,13 @@ def complete_all(
         writing = Writing(lambda ids: tokenizer.decode(ids, skip_meta=not keep_meta), tokens_1T[0].tolist(), stop)
         send = _sender(show, place)
         send(shown)
+        marks = None
+        if meta_while_writing and rule is not None and not model.positions.predicts_ids:
+            n_extra = int(meta_mask_1T.sum())
+            n_source, after_ids = tokens_1T.shape[1] - n_extra, tokenizer.punctuation_ids
+            marks = WhileWriting(rule, n_source, n_extra, seed=seed, index=place, after_ids=after_ids)
         ended = _write(
-            model, tokenizer, tokens_1T, meta_mask_1T, sampling, max_new_tokens, memory, place, writing, send
+            model, tokenizer, tokens_1T, meta_mask_1T, sampling, max_new_tokens, memory, place, writing, send, marks
         )
         send(writing.end())
         done.append(Completion(shown, writing.text, ended, tokens_1T.shape[1], len(writing.ids)))
@@ -126,8 +134,16 @@ def _write(
     place: int,
     writing: Writing,
     send: Callable[[str], None],
+    marks: WhileWriting | None,
 ) -> End:
     device = next(model.parameters()).device
+    comes = False
+
+    def next_is_extra(next_1: Tensor) -> bool:
+        nonlocal comes
+        comes = marks is not None and marks.take(int(next_1))
+        return comes
+
     steps = stream(
         model,
         tokens_1T.to(device),
@@ -138,6 +154,8 @@ def _write(
         stop_id=tokenizer.eos_id,
         memory=memory,
         samples=[place],
+        extra_id=tokenizer.meta_id,
+        extra_next=None if marks is None else next_is_extra,
     )
     for next_1 in steps:
         if (id := int(next_1)) == tokenizer.eos_id:
@@ -145,6 +163,8 @@ def _write(
         send(writing.take(id))
         if writing.stopped:
             return "stop"
+        if comes:
+            send(writing.take(tokenizer.meta_id))
     return "length"
 
 

@@ -1,10 +1,10 @@
 """Continuing sequences, token by token, with a key-value cache.
 
-The prompt is read in one pass; then each new token is one pass of length 1. New tokens are ordinary tokens:
-the prompt's meta-tokens stay where they are, and the caller forbids the meta-token's id.
+The prompt is read in one pass; then each new token is one pass, of itself and of the extra token that may come behind
+it. The model never chooses one: the caller forbids its id and says where they come.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -79,6 +79,8 @@ def stream(
     memory: Memory | None = None,
     padding_B: Tensor | None = None,
     samples: Sequence[int] | None = None,
+    extra_id: int | None = None,
+    extra_next: Callable[[Tensor], bool] | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token of every sample of a batch, [B], `max_new_tokens` times or until all have stopped.
 
@@ -95,6 +97,8 @@ def stream(
         memory: what is kept of earlier tokens; None: all that the model's pattern needs.
         padding_B: tokens of padding before each prompt, which nobody sees; positions begin behind it. None: none.
         samples: numbers of the samples, which say what random numbers each gets; None: 0, 1, 2, ...
+        extra_id, extra_next: an extra token with this id comes behind new tokens, [B], that this says True of; it is
+            read, and not yielded. None: none come. Not where the model predicts positions.
 
     Raises:
         UserError: an option is out of range, the position table is too short for the whole sequence, or the model needs
@@ -104,6 +108,7 @@ def stream(
         raise UserError(f"max_new_tokens={max_new_tokens!r}: expected at least 1")
     # The last new token is never read, so it needs no position.
     predicts = model.positions.predicts_ids
+    assert not (predicts and extra_next), "nobody says which positions extra tokens have"
     if not predicts:
         assert position_ids_BT is None, "new tokens need positions, which only an encoding that predicts them has"
         model.check_length(tokens_BT.shape[1] + max_new_tokens - 1)
@@ -130,16 +135,20 @@ def stream(
             hidden_BTD = model(chunk_BT, mask_BT, ids_BT, cache=cache, return_hidden=True)
             if predicts:
                 ids_BT = model.positions.id_logits(hidden_BTD[:, -1:]).argmax(dim=-1)
-            elif ids_BT is not None:
-                ids_BT = ids_BT[:, -1:] + 1
             logits_BV = model.logits(hidden_BTD[:, -1]).float().index_fill_(1, forbidden, -torch.inf)
             next_B = sampling.choose(logits_BV, None if draws_SB is None else draws_SB[step], present_BV)
             if stop_id is not None:
                 next_B = torch.where(finished_B, stop_id, next_B)
                 finished_B = finished_B | (next_B == stop_id)
             chunk_BT, mask_BT = next_B.unsqueeze(-1), None
+            if extra_next is not None and extra_next(next_B):
+                assert extra_id is not None, "say which id an extra token has"
+                mask_BT = torch.tensor([[False, True]], device=device).expand(len(next_B), -1)
+                chunk_BT = torch.where(mask_BT, extra_id, chunk_BT)
+            if ids_BT is not None and not predicts:
+                ids_BT = ids_BT[:, -1:] + 1 + torch.arange(chunk_BT.shape[1], device=device)
             if present_BV is not None:
-                present_BV.scatter_(1, chunk_BT, True)
+                present_BV.scatter_(1, next_B.unsqueeze(-1), True)
             yield next_B
             if stop_id is not None and bool(finished_B.all()):
                 return

@@ -48,6 +48,19 @@ def test_an_end_that_the_user_wrote_is_shown(model: MetaTransformer, tokenizer: 
     assert text == "<|endoftext|>one two three"
 
 
+def test_the_rule_puts_marks_into_the_continuation_too(tokenizer: MetaTokenizer) -> None:
+    torch.manual_seed(0)
+    config = TransformerConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=tokenizer.vocab_size, max_positions=64)
+    options = {"rule": InjectionRule(placement="chunk_end", options={"c": 2}), "max_new_tokens": 9, "keep_meta": True}
+    model, drawn = MetaTransformer(config), Sampling(temperature=1.0, seed=3)
+    (done,) = complete_all(model, tokenizer, ["one"], drawn, meta_while_writing=True, **options)
+    n_marks = done.text.count("<|meta|>")
+    assert n_marks > 2
+    assert n_marks == (len(tokenizer.encode("one")) + done.n_new - n_marks) // 2
+    (prompt_alone,) = complete_all(model, tokenizer, ["one"], drawn, **options)
+    assert "<|meta|>" not in prompt_alone.text
+
+
 def test_marks_are_shown_on_request_alone(model: MetaTransformer, tokenizer: MetaTokenizer) -> None:
     rule = InjectionRule(fraction=0.5)
     hidden, shown = (

@@ -9,7 +9,9 @@ from torch import Tensor
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, generate, mechanisms, positions
 from lightning_metatok.model.attention.patterns import Causal, Sinks, Window, WindowMeta
+from lightning_metatok.model.generate import stream
 from lightning_metatok.model.memory import OPTIONS, Memory, cache_of
+from lightning_metatok.model.sampling import Sampling
 from tests.model.helpers import batch, tiny
 
 LENGTH, W = 21, 5
@@ -162,6 +164,40 @@ def test_what_looks_at_other_keys_keeps_all(options: dict[str, Any], named: str)
 def test_what_no_memory_is(given: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Memory(**given)
+
+
+@pytest.mark.parametrize("padding", [None, [0, 7, 15]])
+@torch.no_grad()
+def test_extra_tokens_that_come_while_writing_are_read_as_those_of_a_prompt(padding: list[int] | None) -> None:
+    """Greedy, an extra token behind every second new one: each new token is the likeliest of a full pass."""
+    model, (tokens_BT, mask_BT), asked = tiny(), batch(), []
+    padding_B = torch.tensor(padding or [0, 0, 0])
+    mask_BT = mask_BT & (torch.arange(LENGTH) >= padding_B.unsqueeze(1))
+
+    def extra_next(next_B: Tensor) -> bool:
+        asked.append(next_B)
+        return len(asked) % 2 == 0
+
+    steps = stream(
+        model,
+        tokens_BT,
+        mask_BT,
+        max_new_tokens=7,
+        sampling=Sampling(temperature=0),
+        forbidden_ids=[9],
+        padding_B=None if padding is None else padding_B,
+        extra_id=9,
+        extra_next=extra_next,
+    )
+    for number, next_B in enumerate(steps, 1):
+        for b, n in enumerate(padding_B.tolist()):
+            logits_V = model(tokens_BT[b : b + 1, n:], mask_BT[b : b + 1, n:])[0, -1]
+            logits_V[9] = -torch.inf
+            assert int(logits_V.argmax()) == int(next_B[b])
+        new_BT = torch.stack((next_B, torch.full_like(next_B, 9)), dim=1)[:, : 2 - number % 2]
+        tokens_BT = torch.cat((tokens_BT, new_BT), dim=1)
+        mask_BT = torch.cat((mask_BT, torch.tensor([[False, True]]).expand(3, 2)[:, : 2 - number % 2]), dim=1)
+    assert number == 7
 
 
 def test_every_rule_is_tried_here() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_metatok import options as stated
-from lightning_metatok.data.placement.base import Placement, Sources, positions_within
+from lightning_metatok.data.placement.base import Placement, Sources, Written, positions_within
 from lightning_metatok.data.placement.chunk_end import ChunkEnds
 from lightning_metatok.data.placement.fixed import FixedPlaces
 from lightning_metatok.data.placement.periodic import PeriodicPlaces
@@ -42,4 +42,4 @@ def build(name: str, options: Mapping[str, Any] = {}) -> Placement:
     return kind(**options)
 
 
-__all__ = ["PLACEMENTS", "Placement", "Sources", "build", "positions_within"]
+__all__ = ["PLACEMENTS", "Placement", "Sources", "Written", "build", "positions_within"]

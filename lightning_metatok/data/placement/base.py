@@ -50,6 +50,29 @@ class Sources:
         return random_bits(self.seed, self.index_B[:, None], np.arange(n))
 
 
+@dataclass(frozen=True)
+class Written:
+    """A text that grows by one source token at a time, the prompt among it.
+
+    Attributes:
+        n_source, n_extra: how many tokens there are so far. last_id: of the last source token.
+        share: of extra tokens among all, as `data.meta_fraction` says. draw: a number in [0, 1), another one each time.
+        after_ids: as in `Sources`.
+    """
+
+    n_source: int
+    n_extra: int
+    last_id: int
+    share: float
+    draw: float
+    after_ids: frozenset[int]
+
+    @property
+    def a_source_token(self) -> float:
+        """Extra tokens a source token, where they are `share` of all."""
+        return self.share / (1 - self.share)
+
+
 class Placement:
     """Where extra tokens stand; a rule states its options as keyword-only arguments (`lightning_metatok.options`)."""
 
@@ -74,6 +97,10 @@ class Placement:
     def mask(self, blocks: Sources) -> NDArray[np.bool_]:
         """Return bool [B, T], True at the M places of each row where an extra token stands."""
         raise NotImplementedError
+
+    def comes_next(self, text: Written) -> bool:
+        """Return whether an extra token stands behind the last token of a text that is being written; here never."""
+        return False
 
     def position_ids(self, document_ids_BT: Tensor, meta_mask_BT: Tensor) -> Tensor:
         """Return int64 [B, T]: 0, 1, 2, ... in each document; here extra tokens are counted as all others are."""

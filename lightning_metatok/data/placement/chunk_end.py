@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_metatok.data.placement.base import Placement, Sources, slots_to_mask
+from lightning_metatok.data.placement.base import Placement, Sources, Written, slots_to_mask
 from lightning_metatok.errors import UserError
 from lightning_metatok.options import at_least
 
@@ -33,3 +33,6 @@ class ChunkEnds(Placement):
     def mask(self, blocks: Sources) -> NDArray[np.bool_]:
         slots_M = self.c + (self.c + 1) * np.arange(blocks.M)
         return slots_to_mask(slots_M, len(blocks.source_BS), blocks.T)
+
+    def comes_next(self, text: Written) -> bool:
+        return text.n_source % self.c == 0

@@ -6,7 +6,7 @@ a b x c d e f x g h
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_metatok.data.placement.base import Placement, Sources, slots_to_mask
+from lightning_metatok.data.placement.base import Placement, Sources, Written, slots_to_mask
 
 
 class PeriodicPlaces(Placement):
@@ -15,3 +15,7 @@ class PeriodicPlaces(Placement):
     def mask(self, blocks: Sources) -> NDArray[np.bool_]:
         slots_M = (2 * np.arange(blocks.M) + 1) * blocks.T // (2 * max(blocks.M, 1))
         return slots_to_mask(slots_M, len(blocks.source_BS), blocks.T)
+
+    def comes_next(self, text: Written) -> bool:
+        """Where the share asks for one more, by half a period."""
+        return text.n_extra + 0.5 <= text.n_source * text.a_source_token

@@ -5,7 +5,7 @@ run folder around it; where nothing says it, nothing is guessed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,25 @@ from lightning_metatok.yaml_files import followed, read_config
 KEY = "marks"
 FREE = ("random", "periodic", "punctuation")
 """Placements that need nothing but a fraction, so that any prompt can follow them."""
+OWN = ("chunk_end",)
+"""Placements that say themselves how many there are, in a text of any length."""
 NONE = "none"
 
 
 @dataclass(frozen=True)
 class Marks:
-    """The share of meta-tokens in training, 0 to 0.5, and their placement, of text or of a task."""
+    """The share of meta-tokens in training, 0 to 0.5, and their placement with its options, of text or of a task."""
 
     fraction: float
     placement: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: Any) -> "Marks | None":
         """Those of a data module, of text or of a task; None: it has no such options."""
         rule = getattr(data, "rule", None)
         if rule is not None:
-            return cls(float(rule.fraction), str(rule.placement))
+            return cls(float(rule.fraction), str(rule.placement), dict(rule.options))
         fraction, placement = (getattr(data, f"meta_{name}", None) for name in ("fraction", "placement"))
         return None if fraction is None or placement is None else cls(float(fraction), str(placement))
 
@@ -53,6 +56,8 @@ def rule_for(marks: Marks | None, fraction: float | None, placement: str | None)
         return None, "does not say where meta-tokens stood: the prompt gets none; --meta_fraction gives it some"
     marks = marks or Marks(0.0, "random")
     if fraction is None and placement is None:
+        if marks.placement in OWN:
+            return InjectionRule(fraction=marks.fraction, placement=marks.placement, options=marks.options), ""
         if marks.placement == NONE or (marks.fraction == 0 and marks.placement != "fixed"):
             return None, ""
         if marks.placement not in FREE:
@@ -77,12 +82,18 @@ def marks_of(checkpoint: Mapping[str, Any], path: Path, source: str) -> Marks | 
     kept = state.get("config") if isinstance(state, Mapping) else None
     if isinstance(kept, Mapping) and "data.meta_fraction" in kept:
         names = {"fraction": "data.meta_fraction", "placement": "data.meta_placement"}
-        return _checked({name: kept.get(key) for name, key in names.items()}, f"{source}: RunState")
+        found = {name: kept.get(key) for name, key in names.items()}
+        inside = "data.meta_placement_options"
+        found["options"] = kept.get(inside) or {
+            key.removeprefix(f"{inside}."): value for key, value in kept.items() if key.startswith(f"{inside}.")
+        }
+        return _checked(found, f"{source}: RunState")
     beside = path.resolve().parent.parent / CONFIG
     if beside.is_file():
         data = followed(read_config(str(beside))).get("data")
         if isinstance(data, Mapping) and "meta_fraction" in data:
-            found = {"fraction": data["meta_fraction"], "placement": data.get("meta_placement")}
+            found = {name: data.get(f"meta_{name}") for name in ("fraction", "placement")}
+            found["options"] = data.get("meta_placement_options")
             return _checked(found, f"{beside}: data")
     return None
 
@@ -94,4 +105,5 @@ def _checked(found: Any, source: str) -> Marks:
     share = float(fraction) if is_number else -1.0  # type: ignore[arg-type]
     if not 0 <= share <= 0.5 or not isinstance(placement, str):
         raise UserError(f"{source} holds {found!r}; expected a share of meta-tokens from 0 to 0.5 and their placement")
-    return Marks(share, placement)
+    options = held.get("options")
+    return Marks(share, placement, dict(options) if isinstance(options, Mapping) else {})

@@ -128,6 +128,7 @@ def test_marks_that_are_none_are_refused_in_one_line(broken: Any, checkpoints: d
         (Marks(0.1, "random"), (0.3, None), InjectionRule(0.3, "random")),
         (Marks(0.1, "periodic"), (0.3, None), InjectionRule(0.3, "periodic")),
         (Marks(0.2, "hint"), (None, "random"), InjectionRule(0.2, "random")),
+        (Marks(0.1, "chunk_end", {"c": 5}), (None, None), InjectionRule(0.1, "chunk_end", options={"c": 5})),
         (Marks(0.2, "hint"), (None, None), None),
         (Marks(0.0, "hint"), (None, None), None),
         (Marks(0.2, "none"), (None, None), None),
