@@ -154,6 +154,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     from lightning_metatok.lit.budget import read_budget
     from lightning_metatok.lit.spending import step_cost
     from lightning_metatok.model import MetaTransformer, TransformerConfig
+    from lightning_metatok.model.attention.reach import even, reach
 
     class Reader(TrainingCLI):
         def before_instantiate_classes(self) -> None:
@@ -201,6 +202,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
             f"model.position={config['model']['position']} transforms attention scores: that work, and the memory for "
             "it, is not counted, and may be a multiple of attention's own"
         )
+    notes.append(f"reach: {reach(model.rules(), even(data.block_length, data.meta_share))}")
     steps = trainer["max_steps"]
     if budget.given:
         steps = budget.steps(step_cost(model, data, global_batch / data.batch_size))

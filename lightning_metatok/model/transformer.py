@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
 from lightning_metatok.model.attention import plan
+from lightning_metatok.model.attention.patterns import Pattern
 from lightning_metatok.model.block import Block, initialise, norm_of
 from lightning_metatok.model.branch import EMBEDDING
 from lightning_metatok.model.cache import KVCache
@@ -177,6 +178,11 @@ class MetaTransformer(nn.Module):
                 f"T={n_positions} is larger than model.max_positions={less}: a position table cannot grow; "
                 "train with a larger model.max_positions or with positions that have no table (model.position)"
             )
+
+    def rules(self) -> list[list[Pattern]]:
+        """What the attentions of each layer let see, in the order of its branches (`attention.reach`)."""
+        patterns = (self.pattern.at(layer, self.config.n_layers) for layer in range(self.config.n_layers))
+        return [[pattern, *self.mechanism.rules(layer, pattern)] for layer, pattern in enumerate(patterns)]
 
     def n_parameters(self) -> int:
         """Number of parameters, a tied head counted once."""

@@ -99,6 +99,15 @@ MORE = [
     ("--model.pattern=window --model.pattern_options.v=8", "expected one of w for model.pattern='window'"),
     ("--model.position=LAB.Unbound", "expected model.position_options.width"),
     # Classes that no model can have.
+    ("--model.pattern=sinks_window --model.pattern_options.w=0", "model.pattern_options.w=0: expected 1 or more"),
+    (
+        "--model.pattern=chunk_meta --model.pattern_options.extra_sees=owns",
+        "extra_sees='owns': expected one of earlier",
+    ),
+    (
+        "--data.meta_placement=prefix --data.meta_placement_options.n=0",
+        "meta_placement_options.n=0: expected 1 or more",
+    ),
     ("--model.pattern=LAB.Ahead", "Ahead lets a query see what stands behind it; expected a causal pattern"),
     ("--model.pattern=LAB.Two", "missing a required argument: 'one'; expected a class that is built from its options"),
     ("--model.pattern=lightning_metatok.model.attention.patterns.Extra", "expected a causal pattern"),

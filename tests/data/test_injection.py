@@ -243,6 +243,8 @@ def test_a_chunk_ends_with_its_extra_token(length: str, block: int, expected: st
         (InjectionRule(placement="chunk_end", options={"c": 3}), "abcxdefxg"),
         (InjectionRule(placement="chunk_end", options={"c": 16}), "abcdefg"),
         (InjectionRule(placement="fixed", options={"slots": [0]}), "abcdefg"),
+        (InjectionRule(placement="prefix", options={"n": 2}), "xxabcdefg"),
+        (InjectionRule(placement="suffix", options={"n": 3}), "abcdefgxxx"),
         (InjectionRule(fraction=0.15, placement="periodic", length="within"), "abcdxefg"),
     ],
 )
@@ -256,6 +258,19 @@ def test_a_chunk_longer_than_its_block_is_refused() -> None:
     rule = InjectionRule(placement="chunk_end", options={"c": 64})
     with pytest.raises(UserError, match=r"data\.meta_placement_options\.c=64: expected a chunk that a block of 16 "):
         rule.apply(source(1, 16), block_length=16, meta_id=META, seed=0, index=0)
+
+
+@pytest.mark.parametrize("length", ["grow", "within"])
+def test_ends_of_a_block_hold_what_they_are_asked_for(length: str) -> None:
+    for name, first in (("prefix", 0), ("suffix", -3)):
+        rule = InjectionRule(placement=name, length=length, options={"n": 3})
+        mask_BT = rule.apply(source(2, 10), block_length=10, meta_id=META, seed=0, index=0).meta_mask_BT
+        assert mask_BT.sum(dim=1).tolist() == [3, 3]
+        assert mask_BT[:, first : first + 3 or None].all()
+        assert mask_BT.shape[1] == rule.total_length(10) == (13 if length == "grow" else 10)
+        wide = InjectionRule(placement=name, length="within", options={"n": 16})
+        with pytest.raises(UserError, match=r"meta_placement_options\.n=16: expected fewer extra tokens than a block"):
+            wide.apply(source(1, 16), block_length=16, meta_id=META, seed=0, index=0)
 
 
 class AtTheStart(Placement):

@@ -18,10 +18,12 @@ from lightning_metatok.model.attention.patterns import (
     Causal,
     ChunkMeta,
     Extra,
+    Gist,
     MetaToMeta,
     Pattern,
     SameDocument,
     Sinks,
+    SinksWindow,
     Window,
     WindowMeta,
 )
@@ -33,6 +35,8 @@ DRAWN: list[Pattern] = [
     Window(w=3),
     WindowMeta(w=2),
     ChunkMeta(),
+    Gist(),
+    SinksWindow(n=1, w=2),
     Extra(),
     MetaToMeta(),
     Sinks(n=1),
@@ -41,13 +45,13 @@ DRAWN: list[Pattern] = [
 RULES: list[Pattern] = [
     *DRAWN,
     *(
-        patterns.build(name)
-        for name in patterns.PATTERNS
-        if name not in ("causal", "window", "window_meta", "chunk_meta")
+        patterns.build(name) for name in patterns.PATTERNS if patterns.PATTERNS[name] not in map(type, DRAWN)
     ),  # those stand in DRAWN
     Window(w=1),
     Window(w=100),
     WindowMeta(w=1),
+    *(WindowMeta(w=2, extra_sees=sees) for sees in ("own", "all")),
+    *(ChunkMeta(extra_sees=sees) for sees in ("own", "all")),
     Sinks(n=0),
     Causal() & MetaToMeta(),
     Causal() & SameDocument(),
@@ -253,3 +257,37 @@ def test_every_backend_that_takes_masks_computes_a_window() -> None:
     outs = [tiny(**options, attention_backend=name)(*batch()) for name in ("auto", "reference", "sdpa", "blocked")]
     for out in outs[1:]:
         torch.testing.assert_close(out, outs[0], atol=1e-5, rtol=1e-5)
+
+
+@given(facts=facts(), n=st.integers(0, 20), w=st.integers(1, 20))
+@settings(deadline=None, max_examples=60)
+def test_rules_that_are_equal_where_what_tells_them_apart_is_missing(facts: Facts, n: int, w: int) -> None:
+    def same(one: Pattern, other: Pattern, facts: Facts = facts) -> None:
+        assert bool((one.mask(facts) == other.mask(facts)).all()), (one, other)
+
+    long = facts.n + int(facts.place_BK[:, 0].max()) + 1
+    text = Facts.of(facts.n)
+    alone = Facts.of(facts.n, facts.is_extra_BK & ~torch.nn.functional.pad(facts.is_extra_BK[:, :-1], (1, 0)), None)
+    same(SinksWindow(n=n, w=long), Causal())
+    same(SinksWindow(n=0, w=w), Window(w=w))
+    same(WindowMeta(w=w), Window(w=w), text)
+    same(ChunkMeta(), Causal(), text)
+    same(Gist(), Causal(), text)
+    same(Gist(), ChunkMeta(), alone)  # runs of one
+    for sees in ("own", "earlier", "all"):
+        same(WindowMeta(w=long, extra_sees=sees), Causal())
+    by_hand = ByRow(text=WindowMeta(w=w), extra=Window(w=w))
+    same(WindowMeta(w=w, extra_sees="own"), by_hand)
+    same(WindowMeta(w=w, extra_sees="all"), ByRow(text=WindowMeta(w=w), extra=Causal()))
+
+
+def test_what_extra_tokens_see_is_their_own_affair() -> None:
+    """Loops over pairs: text sees the same whatever `extra_sees` is, extra tokens their own chunk, more, or all."""
+    extra, c = [0, 0, 1, 0, 1, 0, 0, 1, 0], 0
+    chunks = [c := c + (i > 0 and extra[i - 1]) for i in range(len(extra))]
+    facts = Facts.of(9, torch.tensor([extra]).bool())
+    for sees in ("own", "earlier", "all"):
+        mask = ChunkMeta(extra_sees=sees).mask(facts)[0]
+        for q, k in itertools.product(range(9), repeat=2):
+            far = {"own": extra[k] and not extra[q], "earlier": extra[k], "all": extra[k] or extra[q]}[sees]
+            assert bool(mask[q, k]) == (k <= q and bool(chunks[q] == chunks[k] or far)), (sees, q, k)

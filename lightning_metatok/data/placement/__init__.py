@@ -10,6 +10,7 @@ from typing import Any
 from lightning_metatok import options as stated
 from lightning_metatok.data.placement.base import Placement, Sources, Written, positions_within
 from lightning_metatok.data.placement.chunk_end import ChunkEnds
+from lightning_metatok.data.placement.ends import Prefix, Suffix
 from lightning_metatok.data.placement.fixed import FixedPlaces
 from lightning_metatok.data.placement.periodic import PeriodicPlaces
 from lightning_metatok.data.placement.punctuation import BehindPunctuation
@@ -25,6 +26,8 @@ PLACEMENTS: Registry[Placement] = Registry(
         "periodic": PeriodicPlaces,
         "punctuation": BehindPunctuation,
         "chunk_end": ChunkEnds,
+        "prefix": Prefix,
+        "suffix": Suffix,
         "fixed": FixedPlaces,
     },
     group="placements",

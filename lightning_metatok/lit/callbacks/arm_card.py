@@ -29,6 +29,7 @@ from lightning_metatok.lit.run.loggers import log_folder
 from lightning_metatok.lit.spending import flops_per_prompt, training_flops
 from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
 from lightning_metatok.model.attention import patterns
+from lightning_metatok.model.attention.reach import even, reach
 
 ARM = "arm.json"
 USUAL_PATTERN = "causal"
@@ -138,6 +139,7 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
         "marks_per_prompt": marks,
         "mean_length": length,
         "longest": data.block_length,
+        "reach": asdict(reach(model.rules(), even(data.block_length, data.meta_share))),
         "scored_text": asdict(data.scored_text()),
         "trained_text": {"fingerprint": data.trained_text(FIRST).fingerprint, "windows": FIRST},
     }

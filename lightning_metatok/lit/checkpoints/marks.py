@@ -17,7 +17,7 @@ from lightning_metatok.yaml_files import followed, read_config
 KEY = "marks"
 FREE = ("random", "periodic", "punctuation")
 """Placements that need nothing but a fraction, so that any prompt can follow them."""
-OWN = ("chunk_end",)
+OWN = ("chunk_end", "prefix", "suffix")
 """Placements that say themselves how many there are, in a text of any length."""
 NONE = "none"
 

@@ -67,8 +67,8 @@ class MetaTokenDataModule(LightningDataModule):
             block_size: Source tokens in a block, S; with meta_length=within meta-tokens are among them.
             batch_size: Blocks in a micro-batch on one device.
             meta_fraction: Meta-tokens in a block, as a share of block_size, 0 to 0.5; M = floor(fraction * block_size).
-            meta_placement: Where meta-tokens go: random, periodic, punctuation (behind it), chunk_end, fixed, or
-                a dotted path.
+            meta_placement: Where meta-tokens go: random, periodic, punctuation (behind it), chunk_end, prefix,
+                suffix, fixed, or a dotted path.
             meta_placement_options: Options of the placement, such as the slots of fixed; its file lists them.
             meta_length: grow lengthens the block by M, so that every arm reads and is scored on the same text; within
                 keeps the block at block_size and crops the source, so that arms are not comparable.

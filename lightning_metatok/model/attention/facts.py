@@ -4,6 +4,7 @@
     extra        . . * . . *       whether it is an extra token (a meta-token)
     document     0 0 0 1 1 1       tokens of different ones do not see each other
     chunk        0 0 0 1 1 1       an extra token ends its chunk, and so does the end of a document
+    segment      0 0 0 1 1 1       the same with a run of extra tokens, which ends one segment together
     in_document  0 1 2 0 1 2       how many tokens of its document stand before it
 
 The facts of a pass are those of its keys; its queries are some rows of them. In generation the cache keeps them, so
@@ -32,6 +33,8 @@ class Facts:
     """`chunk_BK`, where tokens that it counts are not among these; None: it is counted here."""
     known_in_document_BK: Tensor | None = None
     """`in_document_BK`, likewise."""
+    known_segment_BK: Tensor | None = None
+    """`segment_BK`, likewise."""
 
     @classmethod
     def of(
@@ -54,18 +57,21 @@ class Facts:
         assert self.extra_BK is not None, "say which tokens are extra"
         assert later.extra_BK is not None, "say which tokens are extra"
         assert later.document_BK is None, "one document a sample"
-        chunks_B1 = self.chunk_BK[:, -1:] + self.extra_BK[:, -1:].long()
+        ends_B1 = self.extra_BK[:, -1:].long()
+        chunks_B1 = self.chunk_BK[:, -1:] + ends_B1
+        segments_B1 = self.segment_BK[:, -1:] + ends_B1 * ~later.extra_BK[:, :1]
         pairs = (
             (self.place_BK, later.place_BK),
             (self.extra_BK, later.extra_BK),
             (self.chunk_BK, later.chunk_BK + chunks_B1),
             (self.in_document_BK, later.in_document_BK + self.in_document_BK[:, -1:] + 1),
+            (self.segment_BK, later.segment_BK + segments_B1),
         )
-        place_BK, extra_BK, chunk_BK, in_document_BK = (torch.cat(_alike(*pair), dim=1) for pair in pairs)
+        place_BK, extra_BK, *counted = (torch.cat(_alike(*pair), dim=1) for pair in pairs)
         document_BK = self.document_BK
         if document_BK is not None:
             document_BK = torch.cat((document_BK, document_BK[:, -1:].expand(-1, later.n)), dim=1)
-        return Facts(place_BK, extra_BK, document_BK, chunk_BK, in_document_BK)
+        return Facts(place_BK, extra_BK, document_BK, *counted)
 
     def take(self, kept: slice | Tensor) -> "Facts":
         """Some of these tokens, in order: a slice of all samples, or long [B, K'], places among these by sample."""
@@ -74,7 +80,8 @@ class Facts:
             return x_BK[:, kept] if isinstance(kept, slice) else x_BK.expand(len(kept), -1).gather(1, kept)
 
         extra_BK, document_BK = (None if x is None else of(x) for x in (self.extra_BK, self.document_BK))
-        return Facts(of(self.place_BK), extra_BK, document_BK, of(self.chunk_BK), of(self.in_document_BK))
+        counted = (of(x) for x in (self.chunk_BK, self.in_document_BK, self.segment_BK))
+        return Facts(of(self.place_BK), extra_BK, document_BK, *counted)
 
     def queries(self, rows: slice) -> "Tokens":
         """Some of these tokens as rows of a table, [B, Q, 1]."""
@@ -117,6 +124,14 @@ class Facts:
         return (behind_extra_BK | self.starts_BK).cumsum(dim=1) - 1
 
     @cached_property
+    def segment_BK(self) -> Tensor:
+        """Number of the segment that a token is in: of text and the run of extra tokens behind it."""
+        if self.known_segment_BK is not None:
+            return self.known_segment_BK
+        behind_extra_BK = torch.nn.functional.pad(self.is_extra_BK[:, :-1], (1, 0))
+        return ((behind_extra_BK & ~self.is_extra_BK) | self.starts_BK).cumsum(dim=1) - 1
+
+    @cached_property
     def in_document_BK(self) -> Tensor:
         """How many tokens of its own document stand before a token; documents may be interleaved."""
         if self.known_in_document_BK is not None:
@@ -155,6 +170,11 @@ class Tokens:
     def chunk(self) -> Tensor:
         """Number of the chunk it is in."""
         return self._laid_out(self._facts.chunk_BK)
+
+    @cached_property
+    def segment(self) -> Tensor:
+        """Number of the segment it is in."""
+        return self._laid_out(self._facts.segment_BK)
 
     @cached_property
     def in_document(self) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.layers import Attention
+from lightning_metatok.model.attention.patterns import Pattern
 from lightning_metatok.model.attention.plan import Forward, Plans, Transform
 from lightning_metatok.model.branch import Branch
 from lightning_metatok.model.cache import Memories
@@ -79,6 +80,10 @@ class Mechanism:
 
     def names(self, layer: int) -> tuple[str, ...]:
         """Names of the branches that it adds to block `layer`."""
+        return ()
+
+    def rules(self, layer: int, pattern: Pattern) -> tuple[Pattern, ...]:
+        """Return what its branches let see in a layer whose self-attention has the rule `pattern`, one a branch."""
         return ()
 
     def attention(self, config: "TransformerConfig", layer: int) -> Attention:

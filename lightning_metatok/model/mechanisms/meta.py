@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention import backends, masks
 from lightning_metatok.model.attention.layers import Attention, GatheredAttention
-from lightning_metatok.model.attention.patterns import Causal, MetaToMeta
+from lightning_metatok.model.attention.patterns import Causal, MetaToMeta, Pattern
 from lightning_metatok.model.attention.plan import Forward, Plans
 from lightning_metatok.model.mechanisms.second import SECOND, SecondAttention
 from lightning_metatok.options import Rule
@@ -56,6 +56,10 @@ class MetaAttention(SecondAttention):
 
     def kind(self) -> type[Attention]:
         return Attention if self.dense else GatheredAttention
+
+    def rules(self, layer: int, pattern: Pattern) -> tuple[Pattern, ...]:
+        sees = Causal() & MetaToMeta() if self.fill is None else Causal()
+        return (sees,) if self.names(layer) else ()
 
     def plans(self, forward: Forward) -> Plans:
         if self.fill is None:

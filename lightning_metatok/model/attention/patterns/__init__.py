@@ -12,8 +12,10 @@ from lightning_metatok.model.attention.patterns.causal import Causal
 from lightning_metatok.model.attention.patterns.chunk_meta import ChunkMeta
 from lightning_metatok.model.attention.patterns.compose import And, ByRow, Or
 from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
+from lightning_metatok.model.attention.patterns.gist import Gist
 from lightning_metatok.model.attention.patterns.same_document import SameDocument
 from lightning_metatok.model.attention.patterns.sinks import Sinks
+from lightning_metatok.model.attention.patterns.sinks_window import SinksWindow
 from lightning_metatok.model.attention.patterns.window import Window
 from lightning_metatok.model.attention.patterns.window_meta import WindowMeta
 from lightning_metatok.model.axis import Axis
@@ -23,6 +25,8 @@ PATTERNS: dict[str, type[Pattern]] = {
     "window": Window,
     "window_meta": WindowMeta,
     "chunk_meta": ChunkMeta,
+    "gist": Gist,
+    "sinks_window": SinksWindow,
 }
 AXIS = Axis("pattern", Pattern, PATTERNS)
 
@@ -50,11 +54,13 @@ __all__ = [
     "Causal",
     "ChunkMeta",
     "Extra",
+    "Gist",
     "MetaToMeta",
     "Or",
     "Pattern",
     "SameDocument",
     "Sinks",
+    "SinksWindow",
     "Window",
     "WindowMeta",
     "build",
