@@ -13,6 +13,7 @@ from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
     Causal,
     ChunkMeta,
+    ChunkWindow,
     Gist,
     MetaToMeta,
     Pattern,
@@ -35,25 +36,29 @@ SHOWN: list[tuple[str, Pattern, torch.Tensor]] = [
     ("chunk_meta", ChunkMeta(), EXTRA_N),
     ("chunk_meta, extra_sees = own", ChunkMeta(extra_sees="own"), EXTRA_N),
     ("chunk_meta, extra_sees = all", ChunkMeta(extra_sees="all"), EXTRA_N),
+    ("chunk_window, back = 1", ChunkWindow(back=1), EXTRA_N),
     ("gist, runs of two", Gist(), RUN_N),
     ("sinks_window, n = 3, w = 5", SinksWindow(n=3, w=5), torch.zeros(N, dtype=torch.bool)),
     ("the same behind a prefix of 3", SinksWindow(n=3, w=5), PREFIX_N),
     ("beside any: meta-attention", Causal() & MetaToMeta(), EXTRA_N),
 ]
 """A title, a rule, and the extra tokens of the text it is drawn on."""
-LEGEND = """rows: who looks, the first token on top
-columns: at whom
-
-* meta-tokens
-blue: at text
-orange: at meta-tokens"""
+LEGEND = "    ".join(
+    (
+        "rows: who looks, the first token on top",
+        "columns: at whom",
+        "* meta-tokens",
+        "blue: at text",
+        "orange: at meta-tokens",
+    )
+)
 
 
 def main() -> None:
     """Draw."""
-    figure = Figure(figsize=(10.4, 8.4), dpi=130, layout="constrained")
+    figure = Figure(figsize=(10.4, 8.6), dpi=130, layout="constrained")
     panels = figure.subplots(3, 4)
-    for axes, (title, rule, extra_N) in zip(panels.flat, SHOWN, strict=False):
+    for axes, (title, rule, extra_N) in zip(panels.flat, SHOWN, strict=True):
         seen_NN = rule.mask(Facts.of(N, extra_N[None]))[0]
         colour_NN = seen_NN.long() * (1 + (extra_N[None, :]).long())
         axes.pcolormesh(
@@ -64,9 +69,7 @@ def main() -> None:
         axes.set(title=title, xlim=(0, N), ylim=(N, 0), aspect="equal", xticks=[], yticks=[])
         axes.title.set_fontsize(9)
         axes.spines[:].set_visible(False)
-    for axes in panels.flat[len(SHOWN) :]:
-        axes.set_axis_off()
-        axes.annotate(LEGEND, (0.05, 0.35), xycoords="axes fraction", fontsize=9)
+    figure.supxlabel(LEGEND, fontsize=9)
     figure.savefig(PNG)
 
 

@@ -161,6 +161,8 @@ class TransformerConfig:
         )
         _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
         _expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
+        for layer in range(self.n_layers):  # what a pattern says of layers must fit as many as there are
+            self.built_pattern.at(layer, self.n_layers)
         self._check_backend()
         self.built_mechanism.check(self)
         self.check_drop_positions(self.drop_positions)

@@ -105,6 +105,14 @@ MORE = [
         "extra_sees='owns': expected one of earlier",
     ),
     (
+        "--model.pattern=chunk_window --model.pattern_options.wide_every=9 --model.pattern_options.wide_back=20",
+        "model.pattern_options.wide_every=9: expected at most model.n_layers=",
+    ),
+    (
+        "--model.pattern=chunk_window --model.pattern_options.wide_every=2",
+        "model.pattern_options.wide_back: expected with the other one",
+    ),
+    (
         "--data.meta_placement=prefix --data.meta_placement_options.n=0",
         "meta_placement_options.n=0: expected 1 or more",
     ),

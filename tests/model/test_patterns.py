@@ -17,6 +17,7 @@ from lightning_metatok.model.attention.patterns import (
     ByRow,
     Causal,
     ChunkMeta,
+    ChunkWindow,
     Extra,
     Gist,
     MetaToMeta,
@@ -35,6 +36,7 @@ DRAWN: list[Pattern] = [
     Window(w=3),
     WindowMeta(w=2),
     ChunkMeta(),
+    ChunkWindow(back=1),
     Gist(),
     SinksWindow(n=1, w=2),
     Extra(),
@@ -52,6 +54,8 @@ RULES: list[Pattern] = [
     WindowMeta(w=1),
     *(WindowMeta(w=2, extra_sees=sees) for sees in ("own", "all")),
     *(ChunkMeta(extra_sees=sees) for sees in ("own", "all")),
+    *(ChunkWindow(back=1, extra_sees=sees, read=read) for sees in ("own", "earlier", "all") for read in (True, False)),
+    ChunkWindow(back=0),
     Sinks(n=0),
     Causal() & MetaToMeta(),
     Causal() & SameDocument(),
@@ -59,6 +63,8 @@ RULES: list[Pattern] = [
     (Window(w=3) | (Causal() & (Extra() | Sinks(n=2)))) & SameDocument(),
     ByRow(text=Window(w=2) | (Causal() & Extra()), extra=Window(w=4)),
 ]
+
+CHUNKS = [ChunkWindow(back=back, extra_sees=sees) for back in (0, 3, 500) for sees in ("own", "earlier", "all")]
 
 
 @st.composite
@@ -187,7 +193,7 @@ def test_the_mean_number_of_keys_is_that_of_the_mask(rule: Pattern, n: int) -> N
     assert Pattern.mean_keys(rule, n, 0.1) == pytest.approx(counted)
 
 
-@pytest.mark.parametrize("rule", [WindowMeta(w=8), WindowMeta(w=500), ChunkMeta()], ids=repr)
+@pytest.mark.parametrize("rule", [WindowMeta(w=8), WindowMeta(w=500), ChunkMeta(), *CHUNKS], ids=repr)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
 def test_keys_of_rules_with_extra_tokens_are_about_as_many_as_of_their_mask(rule: Pattern, share: float) -> None:
     assert rule.mean_keys(400, share) == pytest.approx(Pattern.mean_keys(rule, 400, share), rel=0.03)

@@ -13,6 +13,7 @@ from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
     Causal,
     ChunkMeta,
+    ChunkWindow,
     Extra,
     Pattern,
     SameDocument,
@@ -26,6 +27,7 @@ RULES: list[Pattern] = [
     Window(w=9),
     WindowMeta(w=5),
     ChunkMeta(),
+    ChunkWindow(back=2),
     Causal() & SameDocument(),
     WindowMeta(w=300) & SameDocument(),
     Causal() & Extra(),  # rows before the first extra token see nothing

@@ -10,6 +10,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.patterns.base import Pattern
 from lightning_metatok.model.attention.patterns.causal import Causal
 from lightning_metatok.model.attention.patterns.chunk_meta import ChunkMeta
+from lightning_metatok.model.attention.patterns.chunk_window import ChunkWindow
 from lightning_metatok.model.attention.patterns.compose import And, ByRow, Or
 from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
 from lightning_metatok.model.attention.patterns.gist import Gist
@@ -25,6 +26,7 @@ PATTERNS: dict[str, type[Pattern]] = {
     "window": Window,
     "window_meta": WindowMeta,
     "chunk_meta": ChunkMeta,
+    "chunk_window": ChunkWindow,
     "gist": Gist,
     "sinks_window": SinksWindow,
 }
@@ -53,6 +55,7 @@ __all__ = [
     "ByRow",
     "Causal",
     "ChunkMeta",
+    "ChunkWindow",
     "Extra",
     "Gist",
     "MetaToMeta",

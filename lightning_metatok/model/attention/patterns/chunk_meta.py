@@ -1,7 +1,7 @@
 """The query's own chunk, and the extra tokens that end the chunks before it.
 
 The shape of summary tokens in chunks. Neighbours differ in what the extra tokens themselves may see: `own` is that of
-KSA and AnLLM, `earlier` that of SSA and UniGist.
+AnLLM, `earlier` that of SSA and UniGist.
 """
 
 from torch import Tensor
