@@ -1,6 +1,6 @@
 """Every backend on every pattern equals the reference, in outputs and gradients, whatever it should not read holds.
 
-`make test` draws some cells, `make test-slow` has all. What a backend cannot do on this machine is a skip that says why;
+`make test` draws some cells, `make test-slow` has all. What a backend cannot do here is a skip that says why;
 `flex`, which has no backward on a CPU, is compared in its outputs there.
 """
 
