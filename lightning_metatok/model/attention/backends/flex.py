@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -109,7 +109,9 @@ _MADE: dict[int, tuple[Sight, BlockMask]] = {}
 
 
 def _of_table(mask: Tensor) -> BlockMask:
-    return _blocks(lambda b, h, q, k: mask[b % len(mask), 0, q, k], len(mask), *mask.shape[-2:], mask.device)
+    return _blocks(
+        lambda b, h, q, k: mask[b % len(mask), 0, q, k], len(mask), mask.shape[-2], mask.shape[-1], mask.device
+    )
 
 
 def _blocks(seen: Callable[..., Tensor], B: int | None, Q: int, K: int, device: torch.device) -> BlockMask:
@@ -118,5 +120,4 @@ def _blocks(seen: Callable[..., Tensor], B: int | None, Q: int, K: int, device: 
 
 @lru_cache(maxsize=2)
 def _kernel(device: str) -> Callable[..., Tensor]:
-    kernel: Callable[..., Tensor] = torch.compile(flex_attention) if device == "cuda" else flex_attention
-    return kernel
+    return cast(Callable[..., Tensor], torch.compile(flex_attention) if device == "cuda" else flex_attention)

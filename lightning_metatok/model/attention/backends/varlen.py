@@ -42,8 +42,8 @@ def attend(
     assert mask is None, "varlen takes causal blocks only"
     assert score is None, "varlen cannot transform scores"
     B, N, T, H = q_BNQH.shape
-    rows = (x.transpose(1, 2).reshape(B * T, N, H) for x in (q_BNQH, k_BNKH, v_BNKH))
-    return attend_ragged(*rows, [T] * B, dropout).view(B, T, N, H).transpose(1, 2)
+    q, k, v = (x.transpose(1, 2).reshape(B * T, N, H) for x in (q_BNQH, k_BNKH, v_BNKH))
+    return attend_ragged(q, k, v, [T] * B, dropout).view(B, T, N, H).transpose(1, 2)
 
 
 def attend_ragged(q_RNH: Tensor, k_RNH: Tensor, v_RNH: Tensor, lengths: list[int], dropout: float) -> Tensor:
