@@ -109,10 +109,11 @@ def _driver() -> str:
 def _attention_backends() -> dict[str, Any]:
     import torch
 
-    from lightning_metatok.model.attention.backends import try_backends
+    from lightning_metatok.model.attention.backends import picks, try_backends
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {"tried on": device, **try_backends(device)}
+    chosen = {f"auto for {pattern}": picked for pattern, picked in picks(device).items()}
+    return {"tried on": device, **try_backends(device), **chosen}
 
 
 def _slurm() -> dict[str, Any]:

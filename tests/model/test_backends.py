@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention import BACKENDS, MetaBlocks, backends, masks, supports, try_backends
-from lightning_metatok.model.attention.backends import blocked
+from lightning_metatok.model.attention.backends import blocked, flex
 from lightning_metatok.model.attention.backends.reference import attend as reference
+from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.meta import attend_blocks
-from tests.model.helpers import meta_to_meta, same_document
+from lightning_metatok.model.attention.patterns import SameDocument, SinksWindow, WindowMeta
+from lightning_metatok.model.attention.sight import Sight
+from tests.model.helpers import batch, meta_to_meta, same_document, tiny
 
 CPU = torch.device("cpu")
 RUNNABLE = [name for name in BACKENDS if supports(name, device=CPU)]
@@ -102,6 +105,54 @@ def test_the_doctor_s_report_covers_every_backend() -> None:
     report = try_backends()
     assert report["reference"] == report["sdpa"] == "ok"
     assert "CUDA" in report["xformers"]
+    assert "CUDA" in report["varlen"]
+    assert "no backward" in report["flex"]
+
+
+@pytest.mark.parametrize("kind", ["causal", "documents", "added", "sight", "last row"])
+@torch.no_grad()
+def test_flex_equals_the_reference(kind: str) -> None:
+    """Outputs alone: PyTorch has no backward of it on a CPU."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 150, 8).unbind()
+    extra_BT = torch.rand(2, 150) < 0.2
+    documents_BT = (torch.rand(2, 150) < 0.03).cumsum(dim=1)
+    rule = (WindowMeta(w=20) | SinksWindow(n=2, w=1)) & SameDocument()
+    sight = Sight(rule, Facts.of(150, extra_BT, documents_BT), slice(0, 150))
+    mask = {
+        "documents": masks.causal(150) & same_document(documents_BT).unsqueeze(1),
+        "added": masks.additive(masks.causal(150), meta_to_meta(extra_BT[0]), -8.0, torch.float32)[None, None],
+        "sight": sight.mask,
+    }.get(kind)
+    seen = {"sight": sight} if kind == "sight" else {"mask": mask}
+    if kind == "last row":
+        q, seen = q[:, :, -1:], {"mask": None}
+    torch.testing.assert_close(flex.attend(q, k, v, **seen), reference(q, k, v, mask=mask), atol=5e-6, rtol=1e-5)
+
+
+def test_flex_says_what_it_cannot_do() -> None:
+    with pytest.raises(UserError, match="'flex' cannot run here: PyTorch has no backward of it on cpu"):
+        backends.choose("flex", device=CPU, dtype=torch.float32)
+    with torch.no_grad():
+        assert backends.choose("flex", device=CPU, dtype=torch.float32).NAME == "flex"
+        x = torch.zeros(1, 1, 3, 8)
+        with pytest.raises(UserError, match=r"model\.dropout=0\.1: expected 0 with model\.attention_backend='flex'"):
+            flex.attend(x, x, x, dropout=0.1)
+
+
+def test_a_model_reads_with_flex_what_it_reads_with_any_other() -> None:
+    for arm in ({}, {"pattern": "window_meta", "pattern_options": {"w": 4}}, {"mechanism_options": {"fill": -8.0}}):
+        with torch.no_grad():
+            one, other = (tiny(**arm, attention_backend=name)(*batch()) for name in ("flex", "reference"))
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="varlen's kernels need a CUDA device")
+def test_varlen_equals_the_reference_on_cuda() -> None:
+    blocks = MetaBlocks.find(torch.rand(3, 67, device="cuda") < 0.4)
+    inputs = [torch.randn(len(blocks.rows_R), 2, 16, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+    ours, oracle = (attend_blocks(*inputs, blocks, backend=name) for name in ("varlen", "reference"))
+    torch.testing.assert_close(ours, oracle, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="xformers' kernels need a CUDA device")

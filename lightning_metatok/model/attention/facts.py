@@ -91,10 +91,6 @@ class Facts:
         """All of these tokens as columns of a table, [B, 1, K], or some."""
         return Tokens(self, lambda x_BK: (x_BK if columns is None else x_BK[:, columns]).unsqueeze(-2))
 
-    def at(self, sample: Tensor, index: Tensor) -> "Tokens":
-        """Tokens by numbers of any shape, for kernels that ask for a pair at a time."""
-        return Tokens(self, lambda x_BK: x_BK[0, index] if len(x_BK) == 1 else x_BK[sample, index])
-
     @property
     def n(self) -> int:
         """Number of tokens, K."""

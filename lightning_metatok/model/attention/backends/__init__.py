@@ -1,21 +1,23 @@
 """HOW attention is computed: the backends by name, and the choice among them.
 
-    auto:  scores transformed -> blocked                     meta-attention blocks on CUDA -> xformers
+    auto:  scores transformed -> blocked                     meta-attention blocks on CUDA -> xformers, else varlen
            a long text of which little is seen -> blocked    otherwise -> sdpa
 
 A backend that was asked for by name and cannot do the job is an error, never silently replaced.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model.attention.backends import blocked, chosen, reference, sdpa
+from lightning_metatok.model.attention import patterns
+from lightning_metatok.model.attention.backends import blocked, chosen, flex, reference, sdpa, varlen
 from lightning_metatok.model.attention.backends import xformers as xformers_backend
 from lightning_metatok.model.attention.backends.reference import Score
+from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.sight import Sight
 
 
@@ -50,7 +52,7 @@ class Backend(Protocol):
     ) -> Tensor: ...
 
 
-BACKENDS: dict[str, Backend] = {b.NAME: b for b in (reference, sdpa, blocked, xformers_backend)}
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (reference, sdpa, blocked, flex, varlen, xformers_backend)}
 
 
 def for_scores() -> list[str]:
@@ -96,7 +98,7 @@ def choose(
     """
     job: dict[str, Any] = {"device": device, "dtype": dtype, "dense_mask": dense_mask, "score": score}
     if name == "auto":
-        preferred = [xformers_backend, sdpa, blocked] if blocks else [sdpa, blocked]
+        preferred = [xformers_backend, varlen, sdpa, blocked] if blocks else [sdpa, blocked]
         if sight is not None and not score and device.type == "cpu" and chosen.pays(sight):
             preferred = [blocked]
         return next(b for b in preferred if b.why_not(**job) is None)
@@ -106,6 +108,23 @@ def choose(
     if (reason := BACKENDS[name].why_not(**job)) is not None:
         raise UserError(f"model.attention_backend={name!r} cannot run here: {reason}; use 'auto'")
     return BACKENDS[name]
+
+
+def picks(device: torch.device | str = "cpu", lengths: Sequence[int] = (512, 4096)) -> dict[str, str]:
+    """Return what "auto" picks for each pattern with its usual options, at some lengths, and how it comes to that."""
+    device = torch.device(device)
+    found = {}
+    for name in patterns.PATTERNS:
+        rule, said = patterns.build(name), []
+        for n in lengths:
+            extra_1T = (torch.arange(n, device=device) % 10 == 9)[None]
+            sight = Sight(rule, Facts.of(n, extra_1T, device=device), slice(0, n)) if rule.needs_mask else None
+            job: dict[str, Any] = {"device": device, "dtype": torch.float32, "dense_mask": sight is not None}
+            backend = choose("auto", **job, sight=sight)
+            share = "causal, no mask" if sight is None else f"it sees {rule.mean_keys(n, 0.1) / n:.0%} of the table"
+            said.append(f"{backend.NAME} at {n:,} tokens ({share})")
+        found[name] = "; ".join(said)
+    return found
 
 
 def try_backends(device: torch.device | str = "cpu") -> dict[str, str]:
