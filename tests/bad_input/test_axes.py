@@ -92,7 +92,7 @@ MORE = [
     ("--model.pattern_options.w=8", "model.pattern_options.w=8: expected no options for model.pattern='causal'"),
     ("--model.pattern_options.w=8", "; it belongs to 'window'"),
     ("--model.mechanism=none --model.mechanism_options.layers=[0]", "expected no options for model.mechanism='none'"),
-    ("--model.mechanism=none --model.mechanism_options.layers=[0]", "; it belongs to 'meta' and 'matched' and 'own_qkv'"),
+    ("--model.mechanism=none --model.mechanism_options.layers=[0]", "; it belongs to 'meta' and 'matched' and"),
     ("--model.mechanism=matched --model.mechanism_options.fill=-1e9", "; it belongs to 'meta'"),
     ("--model.mechanism=landmark --model.mechanism_options.shared=true", "for model.mechanism='landmark'"),
     ("--model.position=alibi --model.position_options.base=5.0", "expected no options for model.position='alibi'"),
