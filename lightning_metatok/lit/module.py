@@ -187,7 +187,10 @@ class MetaTokenLM(LightningModule):
         return targets.Rows.of(self.model, batch, separate_documents=separate, drop_positions=drop_positions)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same."""
+        """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same. So
+        does what changes from step to step by itself."""
+        if self.model.mechanism.follows_steps:
+            self.model.at_step(self.global_step)
         if (seed := self.dropout_seed(batch_idx)) is not None:
             torch.manual_seed(seed)
 

@@ -17,10 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
-from lightning_metatok.model.attention import plan
-from lightning_metatok.model.attention.patterns import Pattern
+from lightning_metatok.model.attention import patterns, plan
 from lightning_metatok.model.block import Block, initialise, norm_of
-from lightning_metatok.model.branch import EMBEDDING
+from lightning_metatok.model.branch import EMBEDDING, SELF_ATTENTION
 from lightning_metatok.model.cache import KVCache
 from lightning_metatok.model.config import TransformerConfig
 from lightning_metatok.model.start import Start
@@ -179,10 +178,16 @@ class MetaTransformer(nn.Module):
                 "train with a larger model.max_positions or with positions that have no table (model.position)"
             )
 
-    def rules(self) -> list[list[Pattern]]:
+    def rules(self) -> list[list[patterns.Pattern]]:
         """What the attentions of each layer let see, in the order of its branches (`attention.reach`)."""
-        patterns = (self.pattern.at(layer, self.config.n_layers) for layer in range(self.config.n_layers))
-        return [[pattern, *self.mechanism.rules(layer, pattern)] for layer, pattern in enumerate(patterns)]
+        seen = (self.pattern.at(layer, self.config.n_layers) for layer in range(self.config.n_layers))
+        return [[pattern, *self.mechanism.rules(layer, pattern)] for layer, pattern in enumerate(seen)]
+
+    def at_step(self, step: int) -> None:
+        """Set what changes by itself from step to step of training to what it is in this one, counted from 0."""
+        for module in self.modules():
+            if (follow := getattr(module, "at_step", None)) is not None and module is not self:
+                follow(step)
 
     def n_parameters(self) -> int:
         """Number of parameters, a tied head counted once."""
@@ -195,6 +200,9 @@ class MetaTransformer(nn.Module):
             for branch in (branch for branch in cast(Block, block).branches if branch.added):
                 prefixes = tuple(f"blocks.{i}.{part}." for part in (branch.norm, branch.module))
                 found |= {name: (branch.label, i) for name in self.state_dict() if name.startswith(prefixes)}
+            for part, label in self.mechanism.parts_of_attention.items():
+                owned = f"blocks.{i}.{SELF_ATTENTION.module}.{part}"
+                found |= {name: (label, i) for name in self.state_dict() if f"{name}.".startswith(f"{owned}.")}
         label = f"{self.config.mechanism} between blocks"
         return found | {name: (label, None) for name in self.state_dict() if name.startswith("between.")}
 

@@ -92,7 +92,7 @@ MORE = [
     ("--model.pattern_options.w=8", "model.pattern_options.w=8: expected no options for model.pattern='causal'"),
     ("--model.pattern_options.w=8", "; it belongs to 'window'"),
     ("--model.mechanism=none --model.mechanism_options.layers=[0]", "expected no options for model.mechanism='none'"),
-    ("--model.mechanism=none --model.mechanism_options.layers=[0]", "; it belongs to 'meta' and 'matched'"),
+    ("--model.mechanism=none --model.mechanism_options.layers=[0]", "; it belongs to 'meta' and 'matched' and"),
     ("--model.mechanism=matched --model.mechanism_options.fill=-1e9", "; it belongs to 'meta'"),
     ("--model.mechanism=landmark --model.mechanism_options.shared=true", "for model.mechanism='landmark'"),
     ("--model.position=alibi --model.position_options.base=5.0", "expected no options for model.position='alibi'"),
@@ -120,6 +120,7 @@ MORE = [
     ("--model.pattern=LAB.Two", "missing a required argument: 'one'; expected a class that is built from its options"),
     ("--model.pattern=lightning_metatok.model.attention.patterns.Extra", "expected a causal pattern"),
     ("--model.pattern=lightning_metatok.model.attention.patterns.And", "missing a required argument: 'one'"),
+    ("--model.mechanism=own_qkv --model.mechanism_options.anneal=[9,3]", "anneal=[9, 3]: expected two steps, [first,"),
     # Two axes that cannot work together.
     ("--model.mechanism=LAB.Picky", "expected model.position=learned, because it counts; it is rotary"),
     ("--model.position=alibi --model.attention_backend=sdpa", "because position='alibi' transforms scores"),

@@ -84,6 +84,8 @@ NAMES = {
     "some-layers": "meta (layers 1 3)",
     "wider-plain": "plain",
     "flops-plain": "plain",
+    "own-qkv": "own_qkv",
+    "ksa": "own_qkv (chunk_window 2 own True)",
 }
 """Files under conf/arm, and how a run with them is called."""
 PLAIN = {"plain", "wider-plain", "flops-plain"}
@@ -259,6 +261,8 @@ def test_the_arms_have_the_parameters_that_their_files_say() -> None:
     # A second attention and its norm: q, k, v, o and one gain.
     assert sizes["meta"] - sizes["pause"] == n_layers * (4 * d**2 + d)
     assert sizes["some-layers"] - sizes["pause"] == (sizes["meta"] - sizes["pause"]) // 2
+    # q, k and v of marks.
+    assert sizes["own-qkv"] - sizes["pause"] == sizes["ksa"] - sizes["pause"] == n_layers * 3 * d**2
     assert sizes["shared"] - sizes["pause"] == n_layers * d
 
 

@@ -45,6 +45,7 @@ CASES = {
     "untied": {"mechanism": "none", "tied_head": False, "position_options": {"fraction": 0.5}},
     "window": {"pattern": "window", "pattern_options": {"w": 4}},
     **{name: {"pattern": name} for name in patterns.PATTERNS if name not in ("causal", "window")},
+    "annealed": {"mechanism": "own_qkv", "mechanism_options": {"anneal": [0, 9]}},
     "dropped": {"drop_positions": "both"},
     "shared layers": {"shared_layers": True},
 }

@@ -16,6 +16,7 @@ MECHANISMS = [
     {"mechanism": "meta"},
     {"mechanism": "matched"},
     {"mechanism": "landmark"},
+    {"mechanism": "own_qkv"},
     {"mechanism": "meta", "mechanism_options": {"shared": True}},
     {"mechanism": "meta", "mechanism_options": {"layers": [1]}},
 ]

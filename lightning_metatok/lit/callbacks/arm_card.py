@@ -171,5 +171,8 @@ def arm_name(differs: dict[str, Any], usual: str) -> str:
         parts.append(differs["placement"] if marked else "no marks")
     parts += mechanisms.build(mechanism, **differs["mechanism_options"]).says()
     if differs["pattern"] != USUAL_PATTERN:
-        parts.append(" ".join(map(str, (differs["pattern"], *differs["pattern_options"].values()))))
+        said = [differs["pattern"], *differs["pattern_options"].values()]
+        while said[-1] is None:  # an option that was not given
+            said.pop()
+        parts.append(" ".join(map(str, said)))
     return f"{name} ({', '.join(parts)})" if parts else name

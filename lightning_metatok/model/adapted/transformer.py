@@ -175,6 +175,12 @@ def check(config: TransformerConfig) -> None:
             config.mechanism,
             "one that adds branches, as scores are the base's",
         ),
+        (
+            bool(mechanism.parts_of_attention),
+            "mechanism",
+            config.mechanism,
+            "one that adds branches, as self-attention is the base's",
+        ),
         (mechanism.between(config) is not None, "mechanism", config.mechanism, "one that adds branches to blocks"),
         (getattr(mechanism, "shared", False), "mechanism_options.shared", True, "false, as a base lends no weights"),
         (config.shared_layers, "shared_layers", True, "false"),

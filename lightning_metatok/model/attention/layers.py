@@ -7,6 +7,7 @@ forward pass stands in an `AttentionPlan`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -54,6 +55,11 @@ class AttentionPlan(Plan):
     extra_BT: Tensor | None = None
     """All rows: which are extra tokens, for an attention that treats them otherwise; None: none are."""
 
+    @cached_property
+    def extra_rows_R(self) -> Tensor | None:
+        """All rows: where `extra_BT` is True, of B * T; None: nowhere."""
+        return None if self.extra_BT is None else self.extra_BT.flatten().nonzero().squeeze(1)
+
     @property
     def mask(self) -> Tensor | None:
         """What is seen as a table, as in `reference.attend`; None for plain causal."""
@@ -81,12 +87,16 @@ class Projections(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v, [..., N, H] each, of rows [..., D]; heads of queries that share a k and v have a copy each."""
+        return self.heads(self.qkv(x))
+
+    def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of rows that are projected already."""
         if self.n_kv_heads != self.n_heads:
-            of_heads = self.qkv(x).unflatten(-1, (self.n_heads + 2 * self.n_kv_heads, -1))
+            of_heads = qkv.unflatten(-1, (self.n_heads + 2 * self.n_kv_heads, -1))
             q, *kv = of_heads.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=-2)
             k, v = (part.repeat_interleave(self.n_heads // self.n_kv_heads, dim=-2) for part in kv)
             return q, k, v
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
+        q, k, v = qkv.unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
         return q, k, v
 
 
@@ -115,8 +125,7 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, plan: AttentionPlan, memory: KeysValues | None = None) -> Tensor:
         """The residual's update, [B, T, D]; `memory` holds earlier keys and values and takes up the new."""
-        weights = self.weights
-        q, k, v = (x.transpose(1, 2) for x in weights.split(x_BTD))
+        q, k, v = (x.transpose(1, 2) for x in self.project(x_BTD, plan))
         q, k = plan.positions.apply_to(q, k, plan.rotation)
         if memory is not None:
             k, v = memory.append(k, v)
@@ -133,8 +142,12 @@ class Attention(nn.Module):
         if backend.TAKES_SIGHTS and plan.table is None:
             seen = {"sight": plan.sight}
         out_BNTH = backend.attend(q, k, v, **seen, score=plan.score_of(self.layer), dropout=dropout)
-        update_BTD: Tensor = weights.out(out_BNTH.transpose(1, 2).flatten(-2))
+        update_BTD: Tensor = self.weights.out(out_BNTH.transpose(1, 2).flatten(-2))
         return update_BTD
+
+    def project(self, x: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of its rows, [..., N, H] each."""
+        return self.weights.split(x)
 
     def look(self, x: Tensor, plan: AttentionPlan, *, scores: bool = True) -> tuple[Tensor, Tensor | None]:
         """What it would see, for recordings: value vectors of its rows, heads side by side, and its scores.
@@ -145,7 +158,7 @@ class Attention(nn.Module):
         Returns:
             values; scores as the softmax gets them, [B, N, T, T], or of extra rows [blocks, N, longest, longest].
         """
-        q, k, v = self.weights.split(x)
+        q, k, v = self.project(x, plan)
         if not scores:
             return v.flatten(-2), None
         q, k = self._turned(q, k, plan)

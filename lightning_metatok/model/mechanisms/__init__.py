@@ -8,12 +8,14 @@ from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
 from lightning_metatok.model.mechanisms.matched import MatchedAttention
 from lightning_metatok.model.mechanisms.meta import MetaAttention
 from lightning_metatok.model.mechanisms.none import NoMechanism
+from lightning_metatok.model.mechanisms.own_qkv import OwnQKV
 
 MECHANISMS: dict[str, type[Mechanism]] = {
     "none": NoMechanism,
     "meta": MetaAttention,
     "matched": MatchedAttention,
     "landmark": LandmarkAttention,
+    "own_qkv": OwnQKV,
 }
 AXIS = Axis("mechanism", Mechanism, MECHANISMS)
 

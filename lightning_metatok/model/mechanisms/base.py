@@ -66,6 +66,14 @@ class Mechanism:
     cannot: ClassVar[Mapping[str, str]] = {}
     """What it cannot do (`config.FEATURES`), and why, as a clause."""
 
+    parts_of_attention: ClassVar[Mapping[str, str]] = {}
+    """Modules and buffers of self-attention that are its own, and what they are called."""
+
+    @property
+    def follows_steps(self) -> bool:
+        """Whether it changes from step to step of training by itself (`MetaTransformer.at_step`)."""
+        return False
+
     @property
     def idle(self) -> bool:
         """Whether it does nothing with these options, so that extra tokens are ordinary ones."""
@@ -118,3 +126,18 @@ class Mechanism:
 def refuse(key: str, value: object, expected: str) -> UserError:
     """Return the error that an option's value calls for."""
     return UserError(f"model.mechanism_options.{key}={value!r}: expected {expected}")
+
+
+def check_layers(layers: list[int] | None, config: "TransformerConfig") -> None:
+    """Raise `UserError` unless an option `layers` names some blocks, or is not given."""
+    if layers is None:
+        return
+    if not (set(layers) <= set(range(config.n_layers)) and len(set(layers)) == len(layers)):
+        raise refuse("layers", layers, f"different block numbers from 0 to {config.n_layers - 1}")
+    if config.shared_layers:
+        raise refuse("layers", layers, "no value with model.shared_layers=True, where all blocks are one")
+
+
+def said_layers(layers: list[int] | None) -> list[str]:
+    """Return what `Mechanism.says` has of such an option."""
+    return [] if layers is None else [f"layers {' '.join(map(str, sorted(layers)))}"]

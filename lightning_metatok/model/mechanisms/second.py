@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_metatok.model.attention.layers import Attention
 from lightning_metatok.model.branch import Branch
-from lightning_metatok.model.mechanisms.base import Mechanism, refuse
+from lightning_metatok.model.mechanisms.base import Mechanism, check_layers, said_layers
 
 if TYPE_CHECKING:
     from lightning_metatok.model.config import TransformerConfig
@@ -37,18 +37,10 @@ class SecondAttention(Mechanism):
         return self.layers == []
 
     def says(self) -> list[str]:
-        parts = ["shared"] if self.shared else []
-        if self.layers is not None:
-            parts.append(f"layers {' '.join(map(str, sorted(self.layers)))}")
-        return parts
+        return [*(["shared"] if self.shared else []), *said_layers(self.layers)]
 
     def check(self, config: "TransformerConfig") -> None:
-        if (layers := self.layers) is None:
-            return
-        if not (set(layers) <= set(range(config.n_layers)) and len(set(layers)) == len(layers)):
-            raise refuse("layers", layers, f"different block numbers from 0 to {config.n_layers - 1}")
-        if config.shared_layers:
-            raise refuse("layers", layers, "no value with model.shared_layers=True, where all blocks are one")
+        check_layers(self.layers, config)
 
     def names(self, layer: int) -> tuple[str, ...]:
         return (SECOND.name,) if self.layers is None or layer in self.layers else ()
