@@ -7,7 +7,6 @@ forward pass stands in an `AttentionPlan`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -55,10 +54,8 @@ class AttentionPlan(Plan):
     extra_BT: Tensor | None = None
     """All rows: which are extra tokens, for an attention that treats them otherwise; None: none are."""
 
-    @cached_property
-    def extra_rows_R(self) -> Tensor | None:
-        """All rows: where `extra_BT` is True, of B * T; None: nowhere."""
-        return None if self.extra_BT is None else self.extra_BT.flatten().nonzero().squeeze(1)
+    extra_rows_R: Tensor | None = None
+    """The same as flat indices into B * T, for a mechanism whose `parts_of_attention` work on these rows."""
 
     @property
     def mask(self) -> Tensor | None:
