@@ -53,4 +53,4 @@ class AnnealedProjections(Projections):
         return self.heads(self.share(self._base[0].qkv(x), self.qkv(x)))
 
     def finish(self, x: Tensor) -> Tensor:
-        return self.share(self._base[0].out(x), self.out(x))  # type: ignore[no-any-return]
+        return self.share(self._base[0].out(x), self.out(x))
