@@ -2,6 +2,7 @@
 
     lightning-metatok sweep run sweeps/bottleneck.yaml          and bottleneck_pairs.yaml, bottleneck_lists.yaml
     lightning-metatok sweep collect sweeps/bottleneck.yaml --out results/bottleneck/text.csv
+    lightning-metatok sweep collect sweeps/bottleneck_long.yaml --out results/bottleneck/text_long.csv
     python -m benchmarks.bottleneck
 
 `back.png`: accuracy by how far back the answer stands, from back.csv, which is made of the runs' slices.csv where there
@@ -83,9 +84,9 @@ def draw_back(rows: pd.DataFrame, file: Path) -> None:
             axes.axvline(REACH[task], color="0.6", linewidth=1)
             axes.set_title(f"{task}, {PLACEMENTS[placement]}", fontsize=10, loc="left")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_xlabel("source tokens back to the answer (line: the window's reach)", fontsize=9)
             axes.set_ylim(-0.03, 1.05)
         pair[0].set_ylabel("answered exactly")
-    figure.supxlabel("source tokens back to the answer; the line: what two layers of the window reach", fontsize=9)
     finish(
         figure,
         panels[0, 0],
@@ -94,27 +95,29 @@ def draw_back(rows: pd.DataFrame, file: Path) -> None:
     )
 
 
-def draw_text(rows: pd.DataFrame, file: Path) -> None:
-    """Loss by what stands before a token, at both placements, and loss against rows kept."""
+def draw_text(rows: pd.DataFrame, title: str, file: Path) -> None:
+    """Loss by what stands before a token, at each placement, and loss against rows kept."""
     far = sorted((name for name in rows if name.startswith("loss_behind/")), key=lambda name: int(name.split("/")[1]))
-    figure = Figure(figsize=(11, 4.6), dpi=130, layout="constrained")
-    panels = figure.subplots(1, 3)
-    floor = of_arm(rows, ("none", "window"), "random").set_index("seed_everything")[far]
     least = np.array([int(name.split("/")[1]) for name in far])
-    for placement, axes, marker in (("random", panels[0], "o"), ("chunk_end", panels[1], "s")):
+    placements = [one for one in ("random", "chunk_end") if any(parts(arm)[1] == one for arm in rows["arm"])]
+    floor = of_arm(rows, ("none", "window"), placements[0]).set_index("seed_everything")[far]
+    figure = Figure(figsize=(3.7 * len(placements) + 3.7, 4.6), dpi=130, layout="constrained")
+    *panels, last = figure.subplots(1, len(placements) + 1)
+    for placement, axes, marker in zip(placements, panels, "os", strict=False):
         for key, style in STYLES.items():
             of = of_arm(rows, key, placement).set_index("seed_everything")
             line(axes, least, (of[far] - floor).dropna().to_numpy(), style)
             x, y = rows_kept(*key), of["loss/test"].to_numpy()
-            panels[2].errorbar(x, y.mean(), [[y.mean() - y.min()], [y.max() - y.mean()]], color=style[1], marker=marker)
+            last.errorbar(x, y.mean(), [[y.mean() - y.min()], [y.max() - y.mean()]], color=style[1], marker=marker)
+        axes.sharey(panels[0])
         axes.set_xscale("log", base=2)
         axes.set_title(PLACEMENTS[placement], fontsize=10, loc="left")
-        axes.set_xlabel("source tokens of the document before the target, or up to twice as many", fontsize=8)
-    panels[0].set_ylabel("nats above a window with meta-tokens at random")
-    panels[2].set_title("loss against state (round: random, square: every 9)", fontsize=10, loc="left")
-    panels[2].set_xlabel(f"rows of keys and values a token needs, of {BLOCK} source tokens", fontsize=8)
-    panels[2].set_ylabel("test loss [nats a source token]")
-    finish(figure, panels[0], "Text, 300 steps of two layers of width 64: what distant context is worth", file)
+        axes.set_xlabel("source tokens before the target, at least", fontsize=9)
+    panels[0].set_ylabel("nats above a window")
+    last.set_title("loss against state", fontsize=10, loc="left")
+    last.set_xlabel(f"rows kept a layer, of {BLOCK} source tokens", fontsize=9)
+    last.set_ylabel("test loss [nats a source token]")
+    finish(figure, panels[0], title, file)
 
 
 def rows_kept(mechanism: str, pattern: str) -> float:
@@ -143,8 +146,10 @@ def main() -> None:
         rows.sort_values(["task", "arm", "seed", "smallest"]).to_csv(kept, index=False, float_format="%.4f")
     if kept.exists():
         draw_back(pd.read_csv(kept), FOLDER / "back.png")
-    if (FOLDER / "text.csv").exists():
-        draw_text(pd.read_csv(FOLDER / "text.csv"), FOLDER / "text.png")
+    for name, steps in (("text", 300), ("text_long", 1500)):
+        if (FOLDER / f"{name}.csv").exists():
+            title = f"Text, {steps:,} steps of two layers of width 64: what distant context is worth"
+            draw_text(pd.read_csv(FOLDER / f"{name}.csv"), title, FOLDER / f"{name}.png")
 
 
 if __name__ == "__main__":

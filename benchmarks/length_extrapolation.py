@@ -4,6 +4,8 @@
     lightning-metatok sweep collect sweeps/length_extrapolation.yaml --out results/length_extrapolation/runs.csv
     python -m benchmarks.length_extrapolation
 
+`arms.png` draws sweeps/length_arms.yaml, collected into arms.csv.
+
 `losses.png` has a panel a family: loss over context, in both arms, with positions kept and dropped at meta-tokens; the
 mean of the seeds, and all of them as a band. The table has the means at 1, 4 and 16 times the trained length.
 """
@@ -14,8 +16,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
-from lightning_metatok.palette import BLUE, ORANGE, PINK
+from lightning_metatok.palette import BLUE, GREEN, ORANGE, PINK
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "length_extrapolation"
 TRAINED, MULTIPLES = 128, (1, 2, 4, 8, 16)
@@ -26,6 +29,7 @@ LINES = (
     ("meta", KEPT, "meta", ORANGE, "-"),
     ("meta", DROPPED, "meta, positions dropped at meta-tokens", PINK, "--"),
 )
+ARM_MULTIPLES = MULTIPLES[:4]
 BREAKS = 0.05
 """Nats above the loss at the trained length from which a family counts as broken; below -0.005 it improves."""
 
@@ -78,6 +82,34 @@ def _dress(panel: Axes, family: str, lengths: list[int], lowest: float) -> None:
     panel.grid(alpha=0.3)
 
 
+def draw_arms(runs: pd.DataFrame, path: Path) -> None:
+    """Three arms under rotary: their losses, and what marks and meta-attention cost, paired by seed."""
+    lengths = [TRAINED * m for m in ARM_MULTIPLES]
+    by_arm = {arm: of.set_index("seed_everything")[KEPT[:4]] for arm, of in runs.groupby("arm")}
+    figure = Figure(figsize=(9, 3.8), dpi=130, layout="constrained")
+    losses, differences = figure.subplots(1, 2)
+    for arm, colour in (("plain", BLUE), ("pause", GREEN), ("meta", ORANGE)):
+        values = by_arm[arm].to_numpy(float)
+        losses.plot(lengths, values.mean(axis=0), color=colour, marker="o", label=arm)
+        losses.fill_between(lengths, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+    for one, other, colour in (("pause", "plain", GREEN), ("meta", "pause", ORANGE)):
+        paired = (by_arm[one] - by_arm[other]).to_numpy(float)
+        half = stats.t.ppf(0.975, len(paired) - 1) * stats.sem(paired)
+        at = np.array(lengths) * (0.98 if one == "pause" else 1.02)
+        differences.errorbar(at, paired.mean(axis=0), half, color=colour, marker="o", capsize=3, linewidth=1.6,
+                             label=f"{one} - {other}")  # fmt: skip
+    differences.axhline(0, color="0.5", linewidth=1)
+    for panel, title in ((losses, "loss [nats a source token]"), (differences, "paired difference and 95 % interval")):
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(lengths, [f"{length:,}" for length in lengths])
+        panel.set_xlabel("context read [source tokens]")
+        panel.set_title(title, fontsize=10, loc="left")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False)
+    figure.suptitle("Meta-tokens cost, the more the longer the text; meta-attention gives nothing back (5 seeds)")
+    figure.savefig(path)
+
+
 def table(runs: pd.DataFrame) -> str:
     """Means over the seeds as Markdown, a row a family."""
     lines = ["| name | 128 | 512 | 2,048 | beyond, plain | meta arm, 128 | 2,048 | dropped, 128 | dropped, 2,048 |"]
@@ -99,6 +131,7 @@ def main() -> None:
     runs = runs[runs["state"] == "done"]
     draw(runs, FOLDER / "losses.png")
     print(table(runs))
+    draw_arms(pd.read_csv(FOLDER / "arms.csv"), FOLDER / "arms.png")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,10 @@ MORE = [
     ("--model.pattern=lightning_metatok.model.attention.patterns.Extra", "expected a causal pattern"),
     ("--model.pattern=lightning_metatok.model.attention.patterns.And", "missing a required argument: 'one'"),
     ("--model.mechanism=own_qkv --model.mechanism_options.anneal=[9,3]", "anneal=[9, 3]: expected two steps, [first,"),
+    (
+        "--model.mechanism_options.shared=true --model.mechanism_options.anneal=[0,9]",
+        "anneal=[0, 9]: expected no value with shared=True",
+    ),
     # Two axes that cannot work together.
     ("--model.mechanism=LAB.Picky", "expected model.position=learned, because it counts; it is rotary"),
     ("--model.position=alibi --model.attention_backend=sdpa", "because position='alibi' transforms scores"),

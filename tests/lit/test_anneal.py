@@ -20,7 +20,7 @@ class Follow(Callback):
         self.save, self.mixes = save, []  # type: ignore[var-annotated]
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        self.mixes.append(float(module.model.blocks[1].attention.mix))
+        self.mixes.append(float(module.model.blocks[1].attention.share.m))
         if self.save is not None and trainer.global_step == 3 and not self.save.exists():
             trainer.save_checkpoint(self.save)
 
@@ -40,7 +40,7 @@ def test_weights_of_extra_tokens_are_mixed_out_by_step_and_a_resume_goes_on(
     expected = fit(make_model(**ANNEALED), make_data(), whole)
     assert whole.mixes[::2] == whole.mixes[1::2] == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     stored = torch.load(save, weights_only=True)["state_dict"]
-    assert float(stored["model.blocks.0.attention.mix"]) == 0.75
+    assert float(stored["model.blocks.0.attention.share.m"]) == 0.75
     torch.manual_seed(1)
     resumed = fit(make_model(**ANNEALED), make_data(), later, save)
     assert later.mixes == whole.mixes[6:]

@@ -70,7 +70,7 @@ def test_text_alone_is_the_plain_model_and_annealed_weights_can_be_dropped() -> 
     model, inputs = tiny(**HALF), batch()
     plain = tiny(mechanism="none")
     dropped = model.weights_of_mechanism()
-    assert {name.split(".", 3)[3] for name in dropped} == {"own.weight", "mix"}
+    assert {name.split(".", 3)[3] for name in dropped} == {"own.weight", "share.m"}
     plain.load_state_dict({name: w for name, w in model.state_dict().items() if name not in dropped})
     assert torch.equal(at(model, 0)(inputs[0]), plain(inputs[0]))
     outs = {step: at(model, step)(*inputs) for step in (0, 5, 10, 99)}
@@ -84,7 +84,7 @@ def test_text_alone_is_the_plain_model_and_annealed_weights_can_be_dropped() -> 
 def test_weights_that_are_not_annealed_are_those_of_the_first_step() -> None:
     annealed, inputs = tiny(**HALF), batch()
     whole = tiny(mechanism="own_qkv")
-    whole.load_state_dict({name: w for name, w in annealed.state_dict().items() if not name.endswith(".mix")})
+    whole.load_state_dict({name: w for name, w in annealed.state_dict().items() if not name.endswith(".share.m")})
     assert torch.equal(at(annealed, 0)(*inputs), whole(*inputs))
     assert not whole.mechanism.follows_steps
 
@@ -142,3 +142,30 @@ def test_it_costs_what_it_says() -> None:
 def test_what_no_weights_of_their_own_are(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         TransformerConfig(2, 2, 16, 50, mechanism="own_qkv", mechanism_options=options)
+
+
+# -- weights of meta-attention, mixed out towards those of self-attention
+
+
+@pytest.mark.parametrize("fill", [None, -1e4])
+@torch.no_grad()
+def test_meta_attention_is_annealed_into_one_that_shares(fill: float | None) -> None:
+    """At m = 0 it is `shared`, at m = 1 what has its own, and between them it is neither; float32 sums: 1e-5."""
+    options = {} if fill is None else {"fill": fill}
+    model, inputs = tiny(mechanism_options={**options, "anneal": [0, 10]}), batch()
+    state = model.state_dict()
+    own, shared = tiny(mechanism_options=options), tiny(mechanism_options={**options, "shared": True})
+    own.load_state_dict({name: w for name, w in state.items() if not name.endswith(".share.m")})
+    shared.load_state_dict({name: state[name] for name in shared.state_dict()})
+    outs = {step: at(model, step)(*inputs) for step in (0, 5, 10)}
+    torch.testing.assert_close(outs[0], own(*inputs), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outs[10], shared(*inputs), atol=1e-5, rtol=1e-5)
+    assert not any(torch.allclose(outs[5], outs[step], atol=1e-2) for step in (0, 10))
+    steps = step_by_step(at(model, 5), Memory(), inputs)
+    torch.testing.assert_close(steps, outs[5], atol=5e-3 if fill else 2e-5, rtol=1e-4)
+
+
+def test_meta_attention_that_shares_has_nothing_to_anneal() -> None:
+    with pytest.raises(UserError, match=r"anneal=\[0, 5\]: expected no value with shared=True"):
+        TransformerConfig(2, 2, 16, 50, mechanism_options={"anneal": [0, 5], "shared": True})
+    assert mechanisms.build("meta", anneal=[0, 5]).says() == ["anneal 0 5"]

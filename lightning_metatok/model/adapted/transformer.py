@@ -182,6 +182,12 @@ def check(config: TransformerConfig) -> None:
             "one that adds branches, as self-attention is the base's",
         ),
         (mechanism.between(config) is not None, "mechanism", config.mechanism, "one that adds branches to blocks"),
+        (
+            mechanism.follows_steps,
+            "mechanism_options.anneal",
+            getattr(mechanism, "anneal", None),
+            "none, as a base lends no weights",
+        ),
         (getattr(mechanism, "shared", False), "mechanism_options.shared", True, "false, as a base lends no weights"),
         (config.shared_layers, "shared_layers", True, "false"),
         (config.norm == "post", "norm", "post", "'pre'"),

@@ -7,7 +7,6 @@ forward pass stands in an `AttentionPlan`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -55,10 +54,8 @@ class AttentionPlan(Plan):
     extra_BT: Tensor | None = None
     """All rows: which are extra tokens, for an attention that treats them otherwise; None: none are."""
 
-    @cached_property
-    def extra_rows_R(self) -> Tensor | None:
-        """All rows: where `extra_BT` is True, of B * T; None: nowhere."""
-        return None if self.extra_BT is None else self.extra_BT.flatten().nonzero().squeeze(1)
+    extra_rows_R: Tensor | None = None
+    """The same as flat indices into B * T, for a mechanism whose `parts_of_attention` work on these rows."""
 
     @property
     def mask(self) -> Tensor | None:
@@ -99,18 +96,30 @@ class Projections(nn.Module):
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
         return q, k, v
 
+    def finish(self, x: Tensor) -> Tensor:
+        """The update of rows whose heads stand side by side, [..., D]."""
+        update: Tensor = self.out(x)
+        return update
+
 
 class Attention(nn.Module):
     """Attention of every token to what its plan lets it see.
 
     `layer` says which of the positional encoding's parameters are this attention's. With a `lender` it has no weights
-    of its own and uses that attention's.
+    of its own and uses that attention's; `projections` are what it has in place of the usual ones.
     """
 
-    def __init__(self, config: "TransformerConfig", *, layer: int = 0, lender: "Attention | None" = None) -> None:
+    def __init__(
+        self,
+        config: "TransformerConfig",
+        *,
+        layer: int = 0,
+        lender: "Attention | None" = None,
+        projections: Projections | None = None,
+    ) -> None:
         super().__init__()
         self.layer = layer
-        self.projections = Projections(config) if lender is None else None
+        self.projections = (projections or Projections(config)) if lender is None else None
         # In a tuple, where PyTorch does not take it for a part of this module.
         self._lender = () if lender is None else (lender,)
         self.backend = config.attention_backend
@@ -142,8 +151,7 @@ class Attention(nn.Module):
         if backend.TAKES_SIGHTS and plan.table is None:
             seen = {"sight": plan.sight}
         out_BNTH = backend.attend(q, k, v, **seen, score=plan.score_of(self.layer), dropout=dropout)
-        update_BTD: Tensor = self.weights.out(out_BNTH.transpose(1, 2).flatten(-2))
-        return update_BTD
+        return self.weights.finish(out_BNTH.transpose(1, 2).flatten(-2))
 
     def project(self, x: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of its rows, [..., N, H] each."""
@@ -186,8 +194,7 @@ class GatheredAttention(Attention):
             dropout = self.dropout if self.training else 0.0
             score = plan.score_of(self.layer)
             out_RNH = attend_blocks(q, k, v, plan.blocks, score=score, dropout=dropout, backend=self.backend)
-        update_RD: Tensor = weights.out(out_RNH.flatten(-2))
-        return update_RD
+        return weights.finish(out_RNH.flatten(-2))
 
     def _attend_cached(
         self,

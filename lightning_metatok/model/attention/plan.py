@@ -150,6 +150,12 @@ class Forward:
         return AttentionPlan(self.positions, rotation, score, sight, blocks=blocks, slots=slots)
 
 
+@torch.compiler.disable
+def rows_of(extra_BT: Tensor) -> Tensor:
+    """Return where it is True, as flat indices into B * T; their number is data, which no compiled graph can hold."""
+    return extra_BT.flatten().nonzero().squeeze(1)
+
+
 def composed(first: Transform | None, then: Transform | None) -> Transform | None:
     """Return the transform that does one after the other, and none where there is none."""
     if first is None or then is None:
@@ -163,10 +169,14 @@ def composed(first: Transform | None, then: Transform | None) -> Transform | Non
 
 def build(forward: Forward, mechanism: "Mechanism", n_layers: int) -> list[Plans]:
     """Return the plans of all branches, for each layer; layers that see the same share theirs."""
+    rows_R = None
+    if mechanism.parts_of_attention and forward.extra_BT is not None:
+        rows_R = rows_of(forward.extra_BT)
     by_layer = [forward.pattern.at(layer, n_layers) for layer in range(n_layers)]
     of_pattern: dict[Pattern, Plans] = {}
     for pattern in dict.fromkeys(by_layer):
         here = forward if pattern is forward.pattern else replace(forward, pattern=pattern)
         itself = here.over_all(SELF_ATTENTION.name, here.seen, mechanism.transform(here))
+        itself = itself if rows_R is None else replace(itself, extra_rows_R=rows_R)
         of_pattern[pattern] = {SELF_ATTENTION.name: itself, **mechanism.plans(here), MLP.name: Plan()}
     return [of_pattern[pattern] for pattern in by_layer]

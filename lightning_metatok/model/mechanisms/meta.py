@@ -2,6 +2,8 @@
 
 layers  blocks that have it, counted from 0; all of them when not given
 shared  it uses the q, k, v and output weights of its block's self-attention
+anneal  [first, last]: between these steps its q, k, v and output weights are mixed out towards those of its block's
+        self-attention, as KSA does with its summaries' (arXiv 2604.24432): what is left is `shared`
 fill    not given: rows of ordinary tokens get exactly zero from it. A negative number: the additive mask holds that
         number instead of -inf, so ordinary rows fall back to attention over all earlier tokens (dense, slow; the other
         reading of the paper's equation)
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention import backends, masks
+from lightning_metatok.model.attention.annealed import STEPS
 from lightning_metatok.model.attention.layers import Attention, GatheredAttention
 from lightning_metatok.model.attention.patterns import Causal, MetaToMeta, Pattern
 from lightning_metatok.model.attention.plan import Forward, Plans
@@ -38,8 +41,9 @@ class MetaAttention(SecondAttention):
         layers: list[int] | None = None,
         shared: bool = False,
         fill: Annotated[float | None, FILL] = None,
+        anneal: Annotated[list[int] | None, STEPS] = None,
     ) -> None:
-        super().__init__(layers, shared)
+        super().__init__(layers, shared, anneal)
         self.fill = fill
         self.dense = self.needs_all_keys = fill is not None
 

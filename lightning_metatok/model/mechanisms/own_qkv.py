@@ -14,31 +14,24 @@ Whether meta-attention gains by weights of its own or by a second attention is w
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from lightning_metatok.model.attention.annealed import STEPS, Share
 from lightning_metatok.model.attention.layers import Attention, AttentionPlan
 from lightning_metatok.model.mechanisms.base import Mechanism, check_layers, said_layers
-from lightning_metatok.options import Rule
 
 if TYPE_CHECKING:
     from lightning_metatok.model.config import TransformerConfig
-
-STEPS = Rule("two steps, [first, last], first below last", lambda steps: len(steps) == 2 and 0 <= steps[0] < steps[1])
 
 
 class OwnProjections(Attention):
     """Self-attention in which rows of extra tokens are projected by `own`, too, and mixed."""
 
-    mix: Tensor
-
     def __init__(self, config: "TransformerConfig", *, layer: int, anneal: list[int] | None) -> None:
         super().__init__(config, layer=layer)
         like = self.weights.qkv
         self.own = nn.Linear(like.in_features, like.out_features, bias=like.bias is not None)
-        self.anneal = anneal
-        if anneal is not None:
-            self.register_buffer("mix", torch.ones(()))
+        self.share = None if anneal is None else Share(anneal)
 
     def project(self, x: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor, Tensor]:
         if plan.extra_rows_R is None:
@@ -46,15 +39,9 @@ class OwnProjections(Attention):
         rows_R = plan.extra_rows_R
         of_all = self.weights.qkv(x).flatten(0, 1)
         own: Tensor = self.own(x.flatten(0, 1).index_select(0, rows_R))
-        if self.anneal is not None:
-            own = torch.lerp(of_all.index_select(0, rows_R), own, self.mix.to(own.dtype))
+        if self.share is not None:
+            own = self.share(of_all.index_select(0, rows_R), own)
         return self.weights.heads(of_all.index_copy(0, rows_R, own).unflatten(0, x.shape[:2]))
-
-    def at_step(self, step: int) -> None:
-        """Set m to what it is in a step."""
-        if self.anneal is not None:
-            first, last = self.anneal
-            self.mix.fill_(min(1.0, max(0.0, (last - step) / (last - first))))
 
     def start_unchanged(self) -> None:
         """Begin with the weights that ordinary tokens have."""
@@ -64,7 +51,7 @@ class OwnProjections(Attention):
 class OwnQKV(Mechanism):
     """Extra tokens have queries, keys and values of their own inside the one attention."""
 
-    parts_of_attention: ClassVar[Mapping[str, str]] = {"own": "own q, k, v", "mix": "their share"}
+    parts_of_attention: ClassVar[Mapping[str, str]] = {"own": "own q, k, v", "share": "their share"}
     free_when_new: ClassVar[frozenset[str]] = frozenset({"layers"})
 
     def __init__(self, *, layers: list[int] | None = None, anneal: Annotated[list[int] | None, STEPS] = None) -> None:
