@@ -15,6 +15,7 @@ from lightning_metatok.data.mixture import Mixture
 from lightning_metatok.data.preparation import DataConfig, prepare
 from lightning_metatok.data.texts import Texts, are_texts
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit import MetaTokenDataModule
 
 
 def write(path: Path, mark: str, sizes: list[int]) -> str:
@@ -122,7 +123,7 @@ def test_real_text_three_to_one(shared_data: Path, tmp_path: Path) -> None:
         ({}, "its weights sum to 0"),
         ({"python-stdlib": {"weight": 1, "text_feld": "a"}}, "did you mean 'text_field'?"),
         ({"no/such.jsonl": 1}, "data.corpus='no/such.jsonl': no such file"),
-        ([3, 4], "item 0 is int; expected text"),
+        ((3, 4), "item 0 is int; expected text"),
         (3, "expected a path, a name, texts or a mapping"),
     ],
 )
@@ -159,3 +160,19 @@ def test_lists_of_paths_stay_lists_of_paths(tmp_path: Path) -> None:
     (tmp_path / "my docs").mkdir()
     for entries in (["a b.txt", "c d.jsonl.gz"], [str(tmp_path / "my docs")], ["notes", "docs"], ["../my docs"]):
         assert not are_texts(entries)
+
+
+def test_batches_come_from_texts_and_from_a_mixture_the_same_each_time(tmp_path: Path) -> None:
+    a, b = (write(tmp_path / f"{mark}.jsonl", mark, [90] * 200) for mark in "ab")
+    corpora: list[Any] = [list(stories()), {a: 3, b: 1}]
+    for corpus in corpora:
+        batches = []
+        for cache in ("one", "two"):
+            data = MetaTokenDataModule(
+                corpus=corpus, validation_fraction=0.3, vocab_size=270, block_size=32, batch_size=2,
+                cache_dir=str(tmp_path / cache),
+            )  # fmt: skip
+            data.setup("fit")
+            batches.append([batch.tokens_BT for batch in data.context_batches(1, windows=4, largest=1)])
+        assert batches[0]
+        assert all(one.equal(other) for one, other in zip(*batches, strict=True))
