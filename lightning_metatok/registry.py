@@ -150,6 +150,8 @@ def foreign_names(key: str, value: Any) -> Iterator[str]:
     `key`: dotted, such as `model.position`. Below a list of mappings, such as phases of a curriculum, their keys count.
     """
     if isinstance(value, Mapping):
+        if key in REGISTRIES:  # a mixture: names and their weights
+            yield from foreign_names(key, list(value))
         for name, one in value.items():
             yield from foreign_names(f"{key.partition('.')[0]}.{name}", one)
     elif isinstance(value, list | tuple):

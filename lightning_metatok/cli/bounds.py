@@ -22,7 +22,7 @@ def _is_path(text: str) -> bool:
 
 
 def _entries(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    return list(value) if isinstance(value, list | dict) else [value]
 
 
 def _number(low: float, high: float = float("inf"), *, open_end: bool = False) -> Callable[[Any], bool]:

@@ -7,6 +7,8 @@
     data/ with train.* and valid.*     what is named train             what is named valid
     train.jsonl + validation_corpus    train.jsonl                     validation_corpus
     allenai/c4 + corpus_subset en      its split train                 its split validation
+    {a.jsonl: 3, python-stdlib: 1}     of each what trains, 3 : 1      of each what is held out, 3 : 1
+    ["a text", "another"], a Source    95 % of the documents           5 % of the documents
 
 Of what is held out one half validates and the other tests (`test_fraction`), where no files named test and no
 `test_corpus` do. Which document is on which side follows from a hash of its text (of its path, for python-stdlib and
@@ -14,15 +16,18 @@ training), so equal documents stay on one side and adding a document moves no ot
 is written to disk here.
 """
 
+import dataclasses
 import glob
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_metatok.data.corpus import Corpus, CorpusConfig
 from lightning_metatok.data.local_files import find_files, format_of, left_out
+from lightning_metatok.data.mixture import Mixture, Part, Side, parts_of
 from lightning_metatok.data.sources import PYTHON_STDLIB, Files, HubSplit, PythonSources, Source, stdlib_names
 from lightning_metatok.data.splits import SPLITS, Named, Split, by_name, is_aside
 from lightning_metatok.errors import UserError
@@ -37,6 +42,10 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     Raises:
         UserError: no such file, folder or corpus; nothing is left to train on beside `validation_corpus`.
     """
+    if isinstance(config.corpus, Mapping):
+        return _open_mixture(config, parts_of(config.corpus))
+    if isinstance(config.corpus, Source):
+        return Corpus(config, config.corpus, _files(config, "validation"), _files(config, "test"))
     if config.corpus == PYTHON_STDLIB:
         return _open_python(config)
     if isinstance(config.corpus, str) and (config.corpus in CORPORA or is_class(config.corpus)):
@@ -75,6 +84,34 @@ def _open_python(config: CorpusConfig) -> Corpus:
     train = PythonSources(tuple(name for name, other in zip(names, kept, strict=True) if not other))
     validation = PythonSources(tuple(name for name, own in zip(names, kept, strict=True) if own))
     return Corpus(config, train, _files(config, "validation") or validation, _files(config, "test"))
+
+
+def _open_mixture(config: CorpusConfig, parts: Mapping[str, Part]) -> Corpus:
+    """Open each corpus by itself; all are told of text that is held out by a path, so that none trains on it."""
+    corpora = {}
+    for name, part in parts.items():
+        common: dict[str, Any] = {"max_documents": None}
+        if not _is_local(name):  # there, these name splits of a data set
+            common |= {"validation_corpus": None, "test_corpus": None}
+        one = open_corpus(dataclasses.replace(config, corpus=name, **{**common, **part.options}))
+        corpora[name] = one
+    names, weights = tuple(corpora), tuple(part.weight for part in parts.values())
+
+    def mixed(sources: Sequence[Source]) -> Mixture:
+        return Mixture(names, tuple(sources), weights, config.mixture_ends)
+
+    tests = [one.test for one in corpora.values() if one.test is not None]
+    return Corpus(
+        config,
+        mixed([Side(one, trains=True) for one in corpora.values()]),
+        _files(config, "validation") or mixed([Side(one, trains=False) for one in corpora.values()]),
+        _files(config, "test") or (mixed(tests) if len(tests) == len(corpora) else None),
+        tuple(dict.fromkeys(note for one in corpora.values() for note in one.notes)),
+    )
+
+
+def _is_local(name: str) -> bool:
+    return name == PYTHON_STDLIB or looks_local(name) or name in CORPORA or is_class(name)
 
 
 def _open_class(config: CorpusConfig, name: str) -> Corpus:

@@ -4,16 +4,18 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_metatok.data.mixture import Ends, Mixture, check_ends, parts_of
 from lightning_metatok.data.sources import PYTHON_STDLIB, Files, PythonSources, Source
 from lightning_metatok.data.splits import SPLITS, TESTS, Division, Split, divide, near
 from lightning_metatok.data.text_documents import TextDocuments
+from lightning_metatok.data.texts import Texts, are_texts
 from lightning_metatok.errors import UserError, nearest
 
 
@@ -21,10 +23,15 @@ from lightning_metatok.errors import UserError, nearest
 class CorpusConfig:
     """Where the text comes from."""
 
-    corpus: list[str] | str = PYTHON_STDLIB
+    corpus: dict[str, Any] | list[str] | str = PYTHON_STDLIB
     """python-stdlib; or a .txt, .md, .jsonl, .ndjson, .json or .parquet file (all but the last also as .gz or .zst),
     a folder or a glob of such files, or a list of these; or the name of a data set on the Hugging Face hub; or the
-    dotted path of a class with the methods of `lightning_metatok.data.sources.Source`, built without arguments"""
+    dotted path of a class with the methods of `lightning_metatok.data.sources.Source`, built without arguments; or a
+    mixture of all these, {corpus: weight} or {corpus: {weight: 3, text_field: body}}, in shares of UTF-8 bytes. From
+    Python also a list of texts, an iterable of texts, or a Source"""
+    mixture_ends: Ends = "first"
+    """when a pass over a mixture ends: with the corpus that ends first, so that no text is read twice, or when all
+    have ended once, for which the others are read again"""
     corpus_subset: str | None = None
     """configuration of a hub data set, such as 'en' of allenai/c4"""
     validation_corpus: list[str] | str | None = None
@@ -51,9 +58,19 @@ class CorpusConfig:
     @property
     def name(self) -> str:
         """The corpus in a few words."""
-        return self.corpus if isinstance(self.corpus, str) else ", ".join(self.corpus)
+        if isinstance(self.corpus, Mapping):
+            parts = parts_of(self.corpus)
+            return " + ".join(f"{part.weight:g} {name}" for name, part in parts.items())
+        return ", ".join(self.corpus) if isinstance(self.corpus, list) else str(self.corpus)
 
     def __post_init__(self) -> None:
+        corpus: Any = self.corpus
+        if not isinstance(corpus, str | Mapping | Source):
+            if not isinstance(corpus, Iterable):
+                raise UserError(f"data.corpus={corpus!r}: expected a path, a name, texts or a mapping of weights")
+            if not isinstance(corpus, list) or are_texts(corpus):
+                object.__setattr__(self, "corpus", Texts(corpus))
+        check_ends(self.mixture_ends)
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"data.validation_fraction={self.validation_fraction}: expected a share between 0 and 1")
         if not 0 <= self.test_fraction < 1:
@@ -99,7 +116,7 @@ class Corpus:
             count += 1
             yield document
         if count == 0:
-            raise UserError(self._why_empty(split))
+            raise UserError(self.why_empty(split))
 
     def fingerprint(self) -> str:
         """Return 32 hex digits that change whenever a document might: contents, versions, names, limits."""
@@ -119,7 +136,7 @@ class Corpus:
     @functools.cached_property
     def held_out_division(self) -> Division:
         """How what is held out is divided where nothing else tests; the first use reads all of it."""
-        return divide(self._held_out(), self.config.test_fraction, self.config.max_documents, TESTS)
+        return divide(self.held_out(), self.config.test_fraction, self.config.max_documents, TESTS)
 
     def remarks(
         self, n_bytes: Mapping[Split, int], digests: Mapping[Split, NDArray[np.uint64]]
@@ -130,7 +147,7 @@ class Corpus:
             n_bytes: UTF-8 bytes of each split.
             digests: a hash of each document of each split.
         """
-        notes, warnings = [], []
+        notes, warnings = self.train.remarks() if isinstance(self.train, Mixture) else ([], [])
         if self.validation is None:
             held = n_bytes["validation"] + (n_bytes.get("test", 0) if self.test is None else 0)
             asked, share = self.config.validation_fraction, held / (held + n_bytes["train"])
@@ -159,9 +176,9 @@ class Corpus:
             yield from _with_text(self.test)
         elif split != "train":
             if self.test is not None or self.config.test_fraction == 0:
-                yield from self._held_out()
+                yield from self.held_out()
             else:
-                for document in self._held_out():
+                for document in self.held_out():
                     yield from self.held_out_division.parts(document, split == "test")
         elif self.validation is not None:
             yield from _with_text(self.train)
@@ -169,7 +186,7 @@ class Corpus:
             for document in _with_text(self.train):
                 yield from self.division.parts(document, False)
 
-    def _held_out(self) -> Iterator[str]:
+    def held_out(self) -> Iterator[str]:
         """What does not train: to validate and, where nothing else does, to test."""
         if self.validation is not None:
             yield from _with_text(self.validation)
@@ -177,7 +194,8 @@ class Corpus:
         for document in _with_text(self.train):
             yield from self.division.parts(document, True)
 
-    def _why_empty(self, split: Split) -> str:
+    def why_empty(self, split: Split) -> str:
+        """Return what to say of a split without a document."""
         config = self.config
         named = {
             "validation": (self.validation, config.validation_corpus),

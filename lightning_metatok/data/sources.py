@@ -102,7 +102,7 @@ class HubSplit:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{where}: neither a file or folder here nor a data set that can be opened on the hub "
-                f"(split {self.split!r}; {reason}){nearest(self.name, [PYTHON_STDLIB])}"
+                f"(split {self.split!r}; {reason}){nearest(self.name, [PYTHON_STDLIB]) or self._elsewhere()}"
             ) from error
         try:
             for row in rows:
@@ -111,6 +111,14 @@ class HubSplit:
                 yield row[self.text_field]
         except OSError as error:
             raise UserError(f"{where}: reading from the hub failed ({' '.join(str(error).split())})") from error
+
+    def _elsewhere(self) -> str:
+        """How to have the data set on a machine that does not reach the hub."""
+        part = f" --include '{self.subset}/*'" if self.subset else ""
+        return (
+            f"; without a network here, run `hf download {self.name} --repo-type dataset{part} --local-dir DIR` "
+            "elsewhere (`hf auth login` first for a gated one), copy DIR and give --data.corpus=DIR"
+        )
 
     def fingerprint(self) -> list[Any]:
         return ["hub", self.name, self.subset, self.split, self.text_field]

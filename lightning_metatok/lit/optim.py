@@ -1,18 +1,25 @@
-"""AdamW with decoupled decay on matrices only, and linear warmup followed by a cosine to `min_lr`.
+"""AdamW with decoupled decay on matrices only, and a schedule of the learning rate behind a linear warmup.
 
-The same recipe as nanoGPT, the base of the paper. The number of steps is named in the config: nothing here asks the
-loader how long it is, because that question starts the data afresh in the middle of a resumed run.
+    cosine   a cosine from the warmup to `min_lr`: nanoGPT's recipe, the base of the paper
+    wsd      `lr` up to the last `cooldown` of all steps, then a straight line to `min_lr`: warmup, stable, decay
+             (Hu et al. 2024, MiniCPM; Hagele et al. 2024)
+
+The number of steps is named in the config: nothing here asks the loader how long it is, because that question starts
+the data afresh in the middle of a resumed run.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_metatok.errors import UserError
+from lightning_metatok.errors import UserError, nearest
+
+Schedule = Literal["cosine", "wsd"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,17 @@ class OptimizerConfig:
     warmup_steps: int = 100
     """Optimiser steps of linear warmup."""
     decay_steps: int = 1000
-    """Optimiser step at which the cosine reaches `min_lr`; usually `${trainer.max_steps}`."""
+    """Optimiser step at which the schedule reaches `min_lr`; usually `${trainer.max_steps}`."""
     weight_decay: float = 0.1
     """Decoupled weight decay of parameters with two or more dimensions; vectors are never decayed."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.95
     """Decay of the second moment."""
+    schedule: Schedule = "cosine"
+    """Between warmup and `decay_steps`: cosine, or wsd, which stays at `lr` and falls in a straight line at the end."""
+    cooldown: float = 0.2
+    """Share of `decay_steps` in which wsd falls, at their end."""
 
     def __post_init__(self) -> None:
         """Raise UserError for a schedule that cannot be followed."""
@@ -44,12 +55,23 @@ class OptimizerConfig:
         for name, value, least in (("warmup_steps", self.warmup_steps, 0), ("decay_steps", self.decay_steps, 1)):
             if value < least:
                 raise UserError(f"model.optimizer.{name}={value}: expected {least} or more")
+        if self.schedule not in (known := get_args(Schedule)):
+            raise UserError(
+                f"model.optimizer.schedule={self.schedule!r}: expected one of {', '.join(known)}"
+                f"{nearest(self.schedule, known)}"
+            )
+        if not 0 < self.cooldown <= 1:
+            raise UserError(f"model.optimizer.cooldown={self.cooldown}: expected a share above 0, up to 1")
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
     """Learning rate of optimiser step `step` (0 is the first); a run shorter than the warmup sees only that."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "wsd":
+        start = max(config.warmup_steps, config.decay_steps * (1 - config.cooldown))
+        done = min(1.0, max(0.0, (step - start) / max(1e-9, config.decay_steps - start)))
+        return config.lr - done * (config.lr - config.min_lr)
     done = min(1.0, (step - config.warmup_steps) / max(1, config.decay_steps - config.warmup_steps))
     return config.min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.min_lr)
 

@@ -166,6 +166,20 @@ def test_validation_text_is_named_by_its_own_option(fit: list[str], refused: Ref
         assert expected in refused(*fit, f"--data.validation_corpus={tmp_path / name}")
 
 
+@pytest.mark.parametrize(
+    ("mixture", "expected"),
+    [
+        ("{python-stdlib: much}", "data.corpus: python-stdlib: weight 'much'; expected a number, 0 or more"),
+        ("{python-stdlib: -1}", "weight -1; expected a number, 0 or more"),
+        ("{python-stdlib: 0, a.txt: 0}", "its weights sum to 0; expected one above 0"),
+        ("{python-stdlib: {weight: 1, text_feld: a}}", "did you mean 'text_field'?"),
+        ("{python-stdlib: 1, no/such.jsonl: 1}", "data.corpus='no/such.jsonl': no such file"),
+    ],
+)
+def test_mixtures_that_cannot_be_are_named(mixture: str, expected: str, fit: list[str], refused: Refused) -> None:
+    assert expected in refused(*fit, f"--data.corpus={mixture}")
+
+
 # -- odd, but legal
 
 

@@ -239,6 +239,8 @@ def test_a_hub_name_that_cannot_be_reached_says_so() -> None:
     message = message_of("pyhton-stdlib")  # HF_HUB_OFFLINE is set for all tests
     assert message.startswith("data.corpus='pyhton-stdlib': neither a file or folder here nor a data set")
     assert message.endswith("did you mean 'python-stdlib'?")
+    message = message_of("allenai/c4", corpus_subset="en")
+    assert "run `hf download allenai/c4 --repo-type dataset --include 'en/*' --local-dir DIR` elsewhere" in message
 
 
 @pytest.mark.parametrize(

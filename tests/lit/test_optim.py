@@ -76,3 +76,31 @@ def test_fused_step_equals_adamw_by_hand() -> None:
 def test_a_schedule_that_cannot_be_followed_is_refused(values: dict, key: str) -> None:
     with pytest.raises(UserError, match=key):
         OptimizerConfig(**values)
+
+
+def test_wsd_warms_up_stays_and_falls_in_a_straight_line() -> None:
+    config = OptimizerConfig(lr=1.0, min_lr=0.1, warmup_steps=9, decay_steps=100, schedule="wsd", cooldown=0.3)
+    rates = [learning_rate(step, config) for step in range(120)]
+    assert rates[:9] == pytest.approx([(step + 1) / 10 for step in range(9)])
+    assert rates[9:71] == pytest.approx([1.0] * 62)
+    assert rates[70:101] == pytest.approx([1 - 0.9 * step / 30 for step in range(31)])
+    assert rates[100:] == pytest.approx([0.1] * 20)
+
+
+def test_wsd_may_fall_right_behind_the_warmup() -> None:
+    config = OptimizerConfig(lr=1.0, min_lr=0.0, warmup_steps=10, decay_steps=20, schedule="wsd", cooldown=1.0)
+    assert [learning_rate(step, config) for step in (10, 15, 20)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"schedule": "wds"}, "model.optimizer.schedule='wds': expected one of cosine, wsd; did you mean 'wsd'?"),
+        ({"cooldown": 0.0}, "model.optimizer.cooldown=0.0: expected a share above 0, up to 1"),
+        ({"cooldown": 1.5}, "model.optimizer.cooldown=1.5"),
+    ],
+)
+def test_schedules_that_cannot_be_are_named(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(UserError) as raised:
+        OptimizerConfig(**options)  # type: ignore[arg-type]
+    assert expected in str(raised.value)
