@@ -20,6 +20,8 @@ def turn(x_BNTH: Tensor, cos: Tensor, sin: Tensor, pairing: Pairing) -> Tensor:
     """
     if torch.compiler.is_compiling() or cos.requires_grad or sin.requires_grad:
         return turn_plainly(x_BNTH, cos, sin, pairing)
+    if not torch.is_grad_enabled():  # a function of autograd's costs as much again for the one row of a new token
+        return _turned(x_BNTH, cos, sin, pairing, back=False)
     turned: Tensor = _Turn.apply(x_BNTH, cos, sin, pairing)
     return turned
 
