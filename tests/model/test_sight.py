@@ -101,6 +101,15 @@ def test_a_model_reads_a_long_text_the_same_way_by_blocks(arm: dict[str, Any], m
     assert any(asked) == ("position" not in arm), "by blocks, where no score is transformed"
 
 
+@pytest.mark.parametrize("position", ["rotary", "alibi"])
+def test_a_model_makes_no_table_where_it_reads_by_sight(position: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked, "BLOCK", 10_000)  # below that a table is small
+    monkeypatch.setattr(Sight, "mask", property(lambda _: pytest.fail("a table of T x T")))
+    tokens_BT, meta_BT = torch.zeros(1, 900, dtype=torch.int64), (torch.arange(900) % 9 == 8)[None]
+    options: dict[str, Any] = {"pattern": "window_meta", "pattern_options": {"w": 32}, "max_positions": 900}
+    tiny(**options, position=position)(tokens_BT, meta_BT).sum().backward()
+
+
 def test_scores_are_transformed_under_a_sight_without_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocked, "BLOCK", 512)
     generator = torch.Generator().manual_seed(2)

@@ -147,9 +147,8 @@ class Attention(nn.Module):
             score=plan.score is not None,
             sight=plan.sight if plan.table is None and dropout == 0 else None,
         )
-        seen: dict[str, Any] = {"mask": plan.mask}
-        if backend.TAKES_SIGHTS and plan.table is None:
-            seen = {"sight": plan.sight}
+        by_sight = backend.TAKES_SIGHTS and plan.table is None
+        seen: dict[str, Any] = {"sight": plan.sight} if by_sight else {"mask": plan.mask}  # asking makes the table
         out_BNTH = backend.attend(q, k, v, **seen, score=plan.score_of(self.layer), dropout=dropout)
         return self.weights.finish(out_BNTH.transpose(1, 2).flatten(-2))
 
@@ -210,7 +209,7 @@ class GatheredAttention(Attention):
         # square needs no mask, and the waste is small because extra tokens are few.
         q = slots.scatter(q_RNH)
         score = plan.score_of(self.layer)
-        masked, scored = plan.mask is not None, score is not None
+        masked, scored = plan.sight is not None, score is not None
         backend = backends.choose(self.backend, device=q.device, dtype=q.dtype, dense_mask=masked, score=scored)
         seen: dict[str, Any] = {"sight": plan.sight} if backend.TAKES_SIGHTS else {"mask": plan.mask}
         return slots.gather(backend.attend(q, k, v, **seen, score=score))
