@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 import lightning_metatok
+from lightning_metatok.analysis.effective_length import KEPT_SHARE, effective_length
 from lightning_metatok.report import contrasts as compared
 from lightning_metatok.report import figures
 from lightning_metatok.report.budgets import scale, schedule_note
@@ -18,7 +19,7 @@ from lightning_metatok.report.finding import ends, finding, headline, lead, shor
 from lightning_metatok.report.lengths import DEFAULTS, Question, question
 from lightning_metatok.report.page import Block, Heading, Lead, Listing, Page, Paragraph, Picture, Table
 from lightning_metatok.report.probes import probes
-from lightning_metatok.report.runs import BUDGETS, CONFIG, SEEDS, Run
+from lightning_metatok.report.runs import BUDGETS, CONFIG, SEEDS, Condition, Run
 from lightning_metatok.report.solving import solving
 from lightning_metatok.report.study import Study
 
@@ -108,18 +109,34 @@ def values_table(study: Study, asked: Question, means: figures.Means) -> Table:
             cells.append(f"**{text}**" if condition in ahead[at] and len(study.conditions) > 1 else text)
         here = means.get((condition, asked.as_trained(condition), asked.places[0]))
         sure = "–" if here is None else solved_text(here.solved) if here.solved else ends(here, asked)
+        kept = [_effective(condition, asked, means)] if len(asked.places) > 1 else []
         others = [_mean([run.last(metric) for run in condition.runs]) for metric in more]
-        rows.append([condition.label, f"{condition.parameters:,}", str(len(condition.runs)), *cells, sure, *others])
+        rows.append(
+            [condition.label, f"{condition.parameters:,}", str(len(condition.runs)), *cells, *kept, sure, *others]
+        )
     where = "" if asked.places[0] is None else f" at {asked.places[0]:g}×"
     interval = f"solved{where} [{CONFIDENCE:.0%}]" if asked.solved else f"{CONFIDENCE:.0%} interval{where}"
-    header = ["condition", "parameters", "seeds", *columns, interval, *more]
+    effective = ["effective length"] if len(asked.places) > 1 else []
+    header = ["condition", "parameters", "seeds", *columns, *effective, interval, *more]
     return Table(header, rows, frozenset(range(1, len(header))), _values_caption(study, asked))
+
+
+def _effective(condition: Condition, asked: Question, means: figures.Means) -> str:
+    """The longest context that keeps 85 % of the score; `+` where no longer one was read."""
+    reading = asked.as_trained(condition)
+    found = {at: means.get((condition, reading, at)) for at in asked.multiples}
+    values = {at: estimate.mean for at, estimate in found.items() if estimate is not None}
+    kept = effective_length(values, is_loss=not asked.share)
+    return "–" if kept is None else f"{kept:g}×{'+' * (kept == max(values))}"
 
 
 def _values_caption(study: Study, asked: Question) -> str:
     text = "Mean (smallest to largest seed)"
     if len(study.conditions) > 1:
         text += "; strong: what leads"
+    if len(asked.places) > 1:
+        score = "share of exact answers" if asked.share else "probability of a token"
+        text += f"; effective length: the longest up to which {KEPT_SHARE:.0%} of the {score} is kept, +: or more"
     if asked.solved:
         text += f"; solved: runs with {asked.solved:g} of exact answers or more, interval (Wilson) over runs"
     elif not asked.share:
