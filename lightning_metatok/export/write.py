@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def stock_model(trained: Trained, family: Family) -> Any:
 
 def own_model(trained: Trained) -> MetaTokForCausalLM:
     """Return the model as this package's class of transformers."""
-    stood = None if trained.marks is None else asdict(trained.marks)
+    stood = None if trained.marks is None else trained.marks.as_dict()
     meta_id = trained.tokenizer.meta_id
     config = MetaTokConfig.of(
         trained.model.config, meta_token_id=meta_id, marks=stood, trust_classes=True, **special_ids(trained)

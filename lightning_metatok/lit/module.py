@@ -147,7 +147,7 @@ class MetaTokenLM(LightningModule):
         if self.tokenizer is not None:
             checkpoint[TOKENIZER_KEY] = self.tokenizer.to_json()
         if (found := marks.Marks.of(getattr(self._trainer, "datamodule", None))) is not None:
-            checkpoint[marks.KEY] = asdict(found)
+            checkpoint[marks.KEY] = found.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another shape or another tokenizer, naming what differs.

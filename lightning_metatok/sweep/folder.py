@@ -270,7 +270,7 @@ class SweepFolder:
             yield
         finally:
             with suppress(OSError):
-                (self.path / OWNER).unlink(missing_ok=True)
+                (self.path / OWNER).unlink()
             lock.release()
 
     def owner(self) -> int | None:

@@ -61,13 +61,13 @@ SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "d_model": 16, "vocab_size
         ),
         (
             {"mechanism_options": {"fill": -1e4}, "attention_backend": "xformers"},
-            "model.attention_backend='xformers': expected one of auto, reference, sdpa, blocked, because "
+            "model.attention_backend='xformers': expected one of auto, reference, sdpa, blocked, flex, because "
             "model.mechanism_options.fill=-10000.0 needs a mask",
         ),
         ({"mechanism": "none", "mechanism_options": {"layers": [1]}}, "no options for model.mechanism='none'"),
         (
             {"pattern": "window", "attention_backend": "xformers"},
-            "model.attention_backend='xformers': expected one of auto, reference, sdpa, blocked, because "
+            "model.attention_backend='xformers': expected one of auto, reference, sdpa, blocked, flex, because "
             "pattern='window' needs a mask",
         ),
         ({"drop_positions": "all"}, "model.drop_positions='all': expected one of none,"),

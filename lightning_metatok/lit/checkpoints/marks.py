@@ -5,7 +5,7 @@ run folder around it; where nothing says it, nothing is guessed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ class Marks:
     fraction: float
     placement: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds; options where there are any."""
+        return {name: value for name, value in asdict(self).items() if value != {}}
 
     @classmethod
     def of(cls, data: Any) -> "Marks | None":
