@@ -120,8 +120,8 @@ OPTIONS = [
     ("--model.mechanism_options.fill=1", "model.mechanism_options.fill=1: expected a finite negative number"),
     (
         "--model.pattern=casual",
-        "model.pattern='casual': expected one of causal, window, window_meta, chunk_meta, chunk_window, gist, sinks_window; "
-        "did you mean 'causal'?",
+        "model.pattern='casual': expected one of causal, window, window_meta, chunk_meta, chunk_window, gist, "
+        "sinks_window; did you mean 'causal'?",
     ),
     ("--model.pattern_options.w=8", "model.pattern_options.w=8: expected no options for model.pattern='causal'"),
     ("--model.drop_positions=some", "model.drop_positions='some': expected one of"),
