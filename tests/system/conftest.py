@@ -1,6 +1,7 @@
 """One corpus and one fitted run, shared by all system tests; tests read the run and never change it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ import pytest
 
 from tests.system.helpers import succeed, write_corpus
 from tests.system.torture import Undisturbed
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; the runs here are asked to heed it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 IN_MAKE_TEST = ("test_golden_loss.py", "test_readme.py")
 """Of this folder; the rest are whole runs in processes of their own, most of them of several runs: `make test-slow`."""
