@@ -141,6 +141,11 @@ class Facts:
         return torch.zeros_like(rank_BK).scatter(1, order_BK, rank_BK)
 
 
+def evenly(n: int, share: float) -> Tensor:
+    """Which of `n` tokens are extra, bool [n], where `share` of them are, at even distances."""
+    return ((torch.arange(n) + 1) * share).floor().diff(prepend=torch.zeros(1)) > 0
+
+
 class Tokens:
     """Facts of some tokens, laid out so that those of queries and of keys broadcast to a table of pairs."""
 

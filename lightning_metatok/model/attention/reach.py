@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.facts import Facts, evenly
 from lightning_metatok.model.attention.patterns import Pattern
 
 BLOCK = 512
@@ -47,8 +47,7 @@ class Reach:
 
 def even(n: int, share: float) -> Tensor:
     """Return a block of `n` tokens, bool [n]: `share` of them are extra tokens at even distances, the last is none."""
-    place = torch.arange(max(n, 1))
-    extra_T = ((place + 1) * share).floor().diff(prepend=torch.zeros(1)) > 0
+    extra_T = evenly(max(n, 1), share)
     extra_T[-1] = False
     return extra_T
 
@@ -63,18 +62,22 @@ def reach(layers: Sequence[Sequence[Pattern]], extra_T: Tensor) -> Reach:
     facts, source_T = Facts.of(len(extra_T), extra_T[None]), ~extra_T
     last = int(source_T.nonzero()[-1])
 
-    def behind(rules: Sequence[Pattern], allowed_T: Tensor) -> int:
+    def behind(layers: Sequence[Sequence[Pattern]], allowed_T: Tensor) -> int:
         reached_T = torch.zeros_like(extra_T)
         reached_T[last] = True
-        for rule in reversed(rules):
-            reached_T = _seen(rule, facts, reached_T) & allowed_T
+        alike = all(rules == layers[0] for rules in layers)
+        for rules in reversed(layers):
+            before_T = reached_T
+            for rule in reversed(rules):
+                reached_T = _seen(rule, facts, reached_T) & allowed_T
+            if alike and torch.equal(before_T, reached_T):  # and so it stays: a deep model starts no later
+                break
         return int((reached_T & source_T)[:last].sum())
 
-    everything = [rule for rules in layers for rule in rules]
     return Reach(
-        layer=behind(layers[0], source_T),
-        text=behind(everything, source_T),
-        all=behind(everything, torch.ones_like(extra_T)),
+        layer=behind([layers[0]], source_T),
+        text=behind(layers, source_T),
+        all=behind(layers, torch.ones_like(extra_T)),
         n=int(source_T[:last].sum()),
     )
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 FILL = Rule("a finite negative number", lambda value: math.isfinite(value) and value < 0)
 
 
+AMONG_EXTRA, ALL = Causal() & MetaToMeta(), Causal()
+"""What it lets see: without `fill`, and with."""
+
+
 class MetaAttention(SecondAttention):
     """A second attention among extra tokens."""
 
@@ -62,8 +66,7 @@ class MetaAttention(SecondAttention):
         return Attention if self.dense else GatheredAttention
 
     def rules(self, layer: int, pattern: Pattern) -> tuple[Pattern, ...]:
-        sees = Causal() & MetaToMeta() if self.fill is None else Causal()
-        return (sees,) if self.names(layer) else ()
+        return (AMONG_EXTRA if self.fill is None else ALL,) if self.names(layer) else ()
 
     def plans(self, forward: Forward) -> Plans:
         if self.fill is None:

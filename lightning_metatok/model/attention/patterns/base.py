@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_metatok.model.attention.facts import Facts, Tokens
+from lightning_metatok.model.attention.facts import Facts, Tokens, evenly
 
 EXAMPLE = Facts.of(6, torch.tensor([[False, False, True, False, False, True]]))
 BLOCK = 1024
@@ -113,8 +113,6 @@ class Pattern:
 
 @lru_cache(maxsize=256)
 def _counted(rule: Pattern, n: int, extra_share: float) -> float:
-    place = torch.arange(n)
-    extra_1K = ((place + 1) * extra_share).floor().diff(prepend=torch.zeros(1)) > 0
-    facts = Facts.of(n, extra_1K[None])
+    facts = Facts.of(n, evenly(n, extra_share)[None])
     rows = (slice(first, min(n, first + BLOCK)) for first in range(0, n, BLOCK))
     return sum(int(rule.mask(facts, block).sum()) for block in rows) / n
