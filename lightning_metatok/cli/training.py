@@ -28,6 +28,7 @@ from lightning_metatok.cli.seeds import add_seeds, seed_data, seed_weights
 from lightning_metatok.cli.training_parser import (
     MODE,
     Parser,
+    class_errors,
     keep_text,
     quiet,
     read_integers_first,
@@ -137,7 +138,11 @@ class TrainingCLI(LightningCLI):
         check_machine(self.config)
         check_memory(self.config.as_dict(), trains=self.verb == "fit")
         seed_weights(self.config)
-        with self.meeting.tells_errors(), stops_at(lambda: int(self.checkpoint.get("global_step", 0))):
+        with (
+            self.meeting.tells_errors(),
+            class_errors(),
+            stops_at(lambda: int(self.checkpoint.get("global_step", 0))),
+        ):
             super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:

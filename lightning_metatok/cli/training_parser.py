@@ -141,6 +141,25 @@ def trainer_errors(options: Mapping[str, Any], *kinds: type[Exception]) -> Itera
         raise UserError(f"trainer.{key}={options[key]}: {line}" if key else f"trainer: {line}") from error
 
 
+@contextmanager
+def class_errors() -> Iterator[None]:
+    """What a class of the configuration, such as a logger, says as it is built: one line with its name."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if not text.startswith("Does not validate against any of the Union subtypes"):
+            raise
+        # jsonargparse lists why the value is of none of the types that its option takes.
+        blocks = text.partition("\nGiven value")[0].split("\n  - ")[1:]
+        told = [re.sub(r"\AProblem with[^\n]*:\n", "", block) for block in blocks]
+        reasons = [one_line(one).lstrip("- ") for one in told if not one.startswith(("Expected ", "Not a valid "))]
+        named = [short for _, short in re.findall(r"class_path='([\w.]*\.)?(\w+)'", text)]
+        if not reasons or not named:
+            raise
+        raise UserError(f"{', '.join(named)}: {reasons[0]}") from error
+
+
 def quiet() -> None:
     """Silence what Lightning says about this project's deliberate choices, and its advertisements."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import wandb
 from lightning.pytorch.loggers.logger import Logger
 
 from tests.system.helpers import TINY_TASK, curve, lines, run, succeed
@@ -45,6 +46,10 @@ LOGGERS = {
     ],
     "none": ["--trainer.logger=[]"],
     "own": [f"--trainer.logger={OWN}"],
+    "elsewhere": [
+        "--trainer.logger=[{{class_path: WandbLogger, init_args: {{save_dir: {place}, offline: true}}}}, "
+        "{{class_path: MLFlowLogger, init_args: {{save_dir: {place}/mlruns}}}}]"
+    ],
 }
 
 
@@ -54,13 +59,24 @@ def options(kind: str, place: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LOGGERS)
-def test_records_are_written_and_compare_reads_them(kind: str, repository: Path, tmp_path: Path) -> None:
+def test_records_are_written_and_compare_reads_them(
+    kind: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     OwnLogger.kept.clear()
+
+    def fit(*arguments: str) -> None:
+        outcome = run(*arguments)
+        assert outcome.code == 0, outcome
+        # Lightning passes an argument that W&B no longer heeds.
+        assert [line for line in outcome.err.splitlines() if not line.startswith("wandb: WARNING The anonymous")] == []
+
     folder, place = tmp_path / "run", tmp_path / "theirs"
     config = f"--config={repository / 'conf' / 'task' / 'list_recall_nano.yaml'}"
     questions = [f"--{name}.n=4" for name in ("lengths", "positions", "embedding", "placement")]
     command = ["fit", config, *TINY_TASK, *questions, *options(kind, place), f"--run_dir={folder}"]
-    succeed(*command)
+    fit(*command)
     assert {step for step, _ in curve(folder, "loss/val")} == {2}
     assert json.loads((folder / "arm.json").read_text())["arm"] == "meta"
     assert list(folder.glob("answers*.png"))
@@ -73,8 +89,15 @@ def test_records_are_written_and_compare_reads_them(kind: str, repository: Path,
         assert any(tag == "loss/val" for path in place.rglob("events*") for _, tag, _ in events(path))
     if kind == "own":
         assert any("loss/val" in metrics for _, metrics in OwnLogger.kept)
+    if kind == "elsewhere":
+        (logged,) = (place / "mlruns").glob("*/*/metrics/loss/val")
+        assert [line.split()[-1] for line in logged.read_text().splitlines()] == ["2"]  # time, value, step
+        wandb.finish()  # a process of its own writes the file
+        (offline,) = place.glob("wandb/offline-run-*/*.wandb")
+        assert b"loss/val" in offline.read_bytes()
     before = lines(folder)
-    succeed(*command, "--ckpt_path=auto")  # it goes on as it would with any logger
+    fit(*command, "--ckpt_path=auto")  # it goes on as it would with any logger
+    wandb.finish()
     assert len(lines(folder)) >= len(before)
 
 
@@ -93,6 +116,21 @@ def test_a_logger_without_its_folder_is_told_in_one_line(quick: list[str], tmp_p
             "lightning-metatok: error: trainer.logger=CSVLogger: save_dir is missing; "
             "expected --trainer.logger.save_dir=VALUE, too\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("logger", "reason"),
+    [("CometLogger", "Requirement 'comet-ml"), ("MLFlowLogger", "set `MLFLOW_ALLOW_FILE_STORE=true`")],
+)
+def test_what_a_logger_lacks_is_told_in_one_line(
+    logger: str, reason: str, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    for given in (logger, f"[{logger}]"):
+        outcome = run("fit", *quick, f"--trainer.logger={given}", f"--run_dir={tmp_path / 'run'}")
+        assert (outcome.code, outcome.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
+        assert outcome.err.startswith(f"lightning-metatok: error: {logger}: ")
+        assert reason in outcome.err
 
 
 def test_a_dry_run_of_one_batch_needs_no_logger(quick: list[str], tmp_path: Path) -> None:
