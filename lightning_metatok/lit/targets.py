@@ -87,8 +87,9 @@ class Rows:
 
 
 def summed(model: MetaTransformer, rows: Rows, *, likeliest: bool = False) -> loss.Loss:
-    """`model.loss.summed` of these rows."""
-    return loss.summed(rows.hidden_KD, model.head_weight, rows.targets_K, likeliest=likeliest)
+    """`model.loss.summed` of these rows; fused on a GPU, where the model is compiled, too."""
+    fused = rows.hidden_KD.is_cuda and model._compiled_call_impl is not None
+    return loss.summed(rows.hidden_KD, model.head_weight, rows.targets_K, likeliest=likeliest, fused=fused)
 
 
 def each(model: MetaTransformer, rows: Rows) -> Tensor:

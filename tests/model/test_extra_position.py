@@ -27,8 +27,9 @@ def test_ids_are_those_of_a_count_token_by_token(choice: str) -> None:
     torch.manual_seed(0)
     extra_BT = torch.rand(20, 30) < 0.3
     documents_BT = (torch.rand(20, 30) < 0.1).cumsum(dim=1)
-    counted_BT = torch.tensor([naive("own", e.tolist(), d.tolist()) for e, d in zip(extra_BT, documents_BT)])
-    expected_BT = torch.tensor([naive(choice, e.tolist(), d.tolist()) for e, d in zip(extra_BT, documents_BT)])
+    rows = list(zip(extra_BT, documents_BT, strict=True))
+    counted_BT = torch.tensor([naive("own", e.tolist(), d.tolist()) for e, d in rows])
+    expected_BT = torch.tensor([naive(choice, e.tolist(), d.tolist()) for e, d in rows])
     assert torch.equal(places_of(choice, counted_BT, extra_BT, documents_BT), expected_BT)
 
 
