@@ -21,6 +21,7 @@ from docstring_parser import parse
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.data.placement import PLACEMENTS
 from lightning_metatok.lit.ablations.readings import READINGS
+from lightning_metatok.lit.optimizers import OPTIMIZERS
 from lightning_metatok.model import mechanisms, positions
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.options import defaults
@@ -74,6 +75,7 @@ def choices() -> str:
         "tasks": (TASKS, "docs/recall.md"),
         "readings of text": (READINGS, "docs/axes.md"),
         "probes": (PROBES, "docs/internals.md"),
+        "optimisers": (OPTIMIZERS, "docs/optimizers.md"),
     }
     rows = []
     for what, (registry, page) in registries.items():

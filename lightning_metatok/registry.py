@@ -140,8 +140,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a name is a dotted path to code outside this package: a run folder from elsewhere may not choose it."""
-    return has_dot(name) and not name.startswith("lightning_metatok.")
+    """Whether a name is a dotted path to code outside this package and PyTorch, which a run folder may not choose."""
+    return has_dot(name) and not name.startswith(("lightning_metatok.", "torch."))
 
 
 def foreign_names(key: str, value: Any) -> Iterator[str]:

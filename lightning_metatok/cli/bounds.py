@@ -168,6 +168,9 @@ def check_bounds(config: Any) -> None:
     if config.get("trainer.strategy") == "fsdp2" and config.get("data.task") is not None:
         # Ranks share out the questions of a validation unevenly; a model in pieces runs on all ranks or on none.
         raise UserError("trainer.strategy=fsdp2: expected ddp or auto with data.task")
+    if config.get("trainer.strategy") == "fsdp2" and (name := config.get("model.optimizer.name")) == "muon":
+        # It needs whole matrices, and each rank has a piece of them.
+        raise UserError(f"trainer.strategy=fsdp2: expected ddp or auto with model.optimizer.name={name}")
     steps, least = config.get("trainer.max_steps"), config.get("trainer.min_steps")
     if steps is not None and steps < 1 and steps != -1:
         raise UserError(f"trainer.max_steps={steps}: expected 1 or more, or -1 for no end")

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_metatok.cli.bounds import check_bounds
 from lightning_metatok.cli.config_files import known_keys
+from lightning_metatok.cli.kinds import check_names
 from lightning_metatok.cli.training import TrainingCLI
 from lightning_metatok.cli.training_parser import quiet
 from lightning_metatok.lit import TaskDataModule
@@ -45,6 +46,7 @@ def try_arguments(parser: LightningArgumentParser, arguments: Sequence[str]) -> 
     # Only the classes that are built here: callbacks are small, and the trainer would look for devices.
     config = parser.parse_args([*arguments, "--trainer.accelerator=cpu", "--trainer.devices=1"])
     check_bounds(config)
+    check_names(config)
     resolve_precision(str(config.trainer.precision))
     config.model.init_from = config.model.init_new = None
     with torch.device("meta"):

@@ -35,7 +35,7 @@ OF_FIT: Mapping[str, str] = {
     "--model.pattern causal": "what a token may see",
     "--model.mechanism meta": "what meta-tokens do: none, meta, matched, landmark",
     "--model.init_from CKPT": "start from these weights, with a new optimiser",
-    "--model.optimizer.lr 4e-3": "highest learning rate; warmup_steps, decay_steps, weight_decay beside it",
+    "--model.optimizer.lr 4e-3": "highest learning rate; beside it warmup_steps, decay_steps, weight_decay, name",
     "--trainer.max_steps 300": "optimiser steps; --trainer.budget.flops counts otherwise",
     "--trainer.val_check_interval 60": "steps between two validations",
     "--trainer.accumulate_grad_batches 4": "micro-batches in a step",

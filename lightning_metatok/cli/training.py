@@ -190,7 +190,7 @@ class TrainingCLI(LightningCLI):
             if rank() == 0:
                 print(*(f"{line}\n" for line in read_otherwise(self.checkpoint, self.model.config)), sep="", end="")
         if self.verb == "fit" and self.checkpoint:
-            check_resumable(self.checkpoint, self.model, source)
+            check_resumable(self.checkpoint, self.model, source, self.model.optimizer_config.name)
         if self.verb == "fit" and self.checkpoint:
             trainer = self._get(self.config_init, "trainer")
             check_same_run(self._saved(), self._flat_config(), trainer, self.config.allow_changed)

@@ -14,6 +14,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from lightning_metatok import signals
+from lightning_metatok.lit import optimizers
 from lightning_metatok.lit.checkpoints.random_state import random_state, set_random_state
 
 
@@ -39,6 +40,8 @@ class BorderedEpochLoop(_TrainingEpochLoop):
             self.val_loop.restarting = False  # it begins anew
         trainer = self.trainer
         due = self._should_check_val_fx(data_fetcher) and not self._should_accumulate()
+        if due:
+            optimizers.average(trainer.optimizers)
         before = self._before_validation() if due and trainer.world_size == 1 else {}
         try:
             with undisturbed() if due else nullcontext():

@@ -19,7 +19,7 @@ from lightning_metatok import old_keys
 from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.errors import UserError
-from lightning_metatok.lit import targets
+from lightning_metatok.lit import optimizers, targets
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
 from lightning_metatok.lit.budget import Budget
 from lightning_metatok.lit.checkpoints import marks
@@ -62,7 +62,7 @@ class MetaTokenLM(LightningModule):
         """Build the model.
 
         Args:
-            optimizer: AdamW and its schedule.
+            optimizer: Which one, and its schedule.
             init_from: Checkpoint whose weights the model starts from (a new run, unlike `--ckpt_path`).
             init_new: Parts that start fresh instead: tokens (the embedding, for other token ids; <|meta|> keeps its
                 row), positions (rows that a longer learned table adds), layers (meta-attention that the checkpoint
@@ -189,6 +189,7 @@ class MetaTokenLM(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same. So
         does what changes from step to step by itself."""
+        optimizers.train(self.trainer.optimizers)
         if self.model.mechanism.follows_steps:
             self.model.at_step(self.global_step)
         if (seed := self.dropout_seed(batch_idx)) is not None:
@@ -299,7 +300,7 @@ class MetaTokenLM(LightningModule):
             self._trainer.strategy.shard(self.model)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW and its schedule, stepped once an optimiser step."""
+        """The optimiser and its schedule, stepped once an optimiser step."""
         optimizer, schedule = build_optimizer(self.model, self.optimizer_config)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -1,25 +1,26 @@
-"""AdamW with decoupled decay on matrices only, and a schedule of the learning rate behind a linear warmup.
+"""The optimiser of a run, AdamW unless another is named, and a schedule of the learning rate behind a linear warmup.
 
     cosine   a cosine from the warmup to `min_lr`: nanoGPT's recipe, the base of the paper
     wsd      `lr` up to the last `cooldown` of all steps, then a straight line to `min_lr`: warmup, stable, decay
              (Hu et al. 2024, MiniCPM; Hagele et al. 2024)
+    constant `lr` to the end: what schedule-free optimisers want
 
 The number of steps is named in the config: nothing here asks the loader how long it is, because that question starts
 the data afresh in the middle of a resumed run.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.lit import optimizers
 
-Schedule = Literal["cosine", "wsd"]
+Schedule = Literal["cosine", "wsd", "constant"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,13 @@ class OptimizerConfig:
     beta2: float = 0.95
     """Decay of the second moment."""
     schedule: Schedule = "cosine"
-    """Between warmup and `decay_steps`: cosine, or wsd, which stays at `lr` and falls in a straight line at the end."""
+    """Behind the warmup: cosine, wsd (`lr`, and a straight line at the end of `decay_steps`) or constant (`lr`)."""
     cooldown: float = 0.2
     """Share of `decay_steps` in which wsd falls, at their end."""
+    name: str = "adamw"
+    """adamw, muon (hidden matrices; AdamW for the rest), or a class such as torch.optim.SGD, by its path."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Other arguments of that class."""
 
     def __post_init__(self) -> None:
         """Raise UserError for a schedule that cannot be followed."""
@@ -72,25 +77,46 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
         start = max(config.warmup_steps, config.decay_steps * (1 - config.cooldown))
         done = min(1.0, max(0.0, (step - start) / max(1e-9, config.decay_steps - start)))
         return config.lr - done * (config.lr - config.min_lr)
+    if config.schedule == "constant":
+        return config.lr
     done = min(1.0, (step - config.warmup_steps) / max(1, config.decay_steps - config.warmup_steps))
     return config.min_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.min_lr)
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> tuple[AdamW, LambdaLR]:
-    """AdamW (fused) over the trainable parameters of `module`, and its schedule, to be stepped once a step."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    fused = all(p.device.type in ("cpu", "cuda") for p in trainable)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused)
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> tuple[Optimizer, LambdaLR]:
+    """The optimiser over the trainable parameters of `module`, and its schedule, to be stepped once a step.
+
+    Raises:
+        UserError: what `optimizers.build` raises.
+    """
+    optimizer = _optimizer(module, config)
     return optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, config) / config.lr)
 
 
-def follow(config: OptimizerConfig, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> None:
+def check(config: OptimizerConfig) -> None:
+    """Build the optimiser over a layer of nothing.
+
+    Raises:
+        UserError: what `optimizers.build` raises.
+    """
+    _optimizer(nn.ModuleList([nn.Linear(1, 1)]), config)
+
+
+def _optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
+    return optimizers.build(
+        module,
+        config.name,
+        config.options,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        betas=(config.beta1, config.beta2),
+    )
+
+
+def follow(module: nn.Module, config: OptimizerConfig, optimizer: Optimizer, schedule: LambdaLR) -> None:
     """Let an optimiser that was loaded, with the settings of its checkpoint, go on under these; moments stay."""
-    for group, decay in zip(optimizer.param_groups, (config.weight_decay, 0.0), strict=True):
-        rate = learning_rate(schedule.last_epoch, config)
-        group.update(lr=rate, initial_lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=decay)
+    settings = optimizers.arguments(type(optimizer))
+    for group, new in zip(optimizer.param_groups, _optimizer(module, config).param_groups, strict=True):
+        group.update({key: new[key] for key in settings if key in new})
+        group.update(lr=learning_rate(schedule.last_epoch, config), initial_lr=config.lr)
     schedule.base_lrs = [config.lr for _ in schedule.base_lrs]

@@ -7,6 +7,7 @@ import lightning
 from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.lit import optimizers
 from lightning_metatok.lit.budget import Budget, read_budget
 from lightning_metatok.lit.checkpoints.io import RunCheckpointIO
 from lightning_metatok.lit.loops import install
@@ -91,6 +92,11 @@ class Trainer(lightning.Trainer):
         # A batch holds ids and masks: no number in it has a precision, and it is not to be copied or changed.
         self.precision_plugin.convert_input = _as_it_is  # type: ignore[method-assign, assignment]
         install(self)
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As Lightning does, with the weights that the optimiser wants to be kept."""
+        optimizers.average(self.optimizers)
+        super().save_checkpoint(*args, **kwargs)
 
 
 def _as_it_is(batch: Any) -> Any:

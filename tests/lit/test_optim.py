@@ -95,7 +95,10 @@ def test_wsd_may_fall_right_behind_the_warmup() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"schedule": "wds"}, "model.optimizer.schedule='wds': expected one of cosine, wsd; did you mean 'wsd'?"),
+        (
+            {"schedule": "wds"},
+            "model.optimizer.schedule='wds': expected one of cosine, wsd, constant; did you mean 'wsd'?",
+        ),
         ({"cooldown": 0.0}, "model.optimizer.cooldown=0.0: expected a share above 0, up to 1"),
         ({"cooldown": 1.5}, "model.optimizer.cooldown=1.5"),
     ],

@@ -46,7 +46,7 @@ class RunState(Callback):
         theirs = self._loaded.get("config", self.config)
         if any(theirs.get(key) != self.config[key] for key in self.config if key.startswith("model.optimizer.")):
             schedule = trainer.lr_scheduler_configs[0].scheduler
-            follow(pl_module.optimizer_config, trainer.optimizers[0], schedule)  # type: ignore[arg-type]
+            follow(pl_module.model, pl_module.optimizer_config, trainer.optimizers[0], schedule)  # type: ignore[arg-type]
         self._loaded = {}
 
     def state_dict(self) -> dict[str, Any]:

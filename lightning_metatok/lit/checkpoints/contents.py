@@ -54,8 +54,11 @@ def check_kinds(checkpoint: Mapping[str, Any], source: str) -> None:
         tokenizer_of(checkpoint, source)
 
 
-def check_resumable(checkpoint: Mapping[str, Any], model: nn.Module, source: str) -> None:
-    """Refuse a checkpoint that training cannot go on from, though its weights may be fine. Raises UserError."""
+def check_resumable(checkpoint: Mapping[str, Any], model: nn.Module, source: str, optimizer: str) -> None:
+    """Refuse a checkpoint that training cannot go on from, though its weights may be fine. Raises UserError.
+
+    `optimizer`: `model.optimizer.name`.
+    """
     missing = [key for key in KINDS if key not in checkpoint]
     if missing:
         raise UserError(f"{source}: no {', '.join(missing)}; expected a checkpoint as `fit` writes them")
@@ -66,6 +69,12 @@ def check_resumable(checkpoint: Mapping[str, Any], model: nn.Module, source: str
         raise UserError(
             f"{source}: its optimizer_states are not those of {expected} parameters; expected a checkpoint as `fit` "
             "writes them (model.init_from starts from weights alone)"
+        )
+    was = (checkpoint["hyper_parameters"].get("optimizer") or {}).get("name", "adamw")
+    if was != optimizer:
+        raise UserError(
+            f"model.optimizer.name={optimizer}: expected {was}, whose state {source} holds "
+            "(model.init_from starts from weights alone)"
         )
 
 
