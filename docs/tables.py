@@ -170,7 +170,7 @@ def probe_options() -> str:
     return "".join(lines)
 
 
-BENCHMARKS = ("step", "trainer", "memory", "window", "generation", "out_of_the_box", "compiled")
+BENCHMARKS = ("step", "trainer", "memory", "window", "generation", "out_of_the_box", "compiled", "cuda")
 
 
 def measured() -> str:

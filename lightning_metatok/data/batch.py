@@ -12,6 +12,7 @@ is the ambiguous one; the paper's "shifted and removed" allows both readings. So
 pre-training; Goyal et al. 2024, "Think before you speak: training language models with pause tokens".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -19,6 +20,33 @@ from torch import Tensor
 
 NOT_SCORED = -100
 """The target at positions without loss; the default `ignore_index` of `torch.nn.functional.cross_entropy`."""
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """Counts of a batch that the host took before it went to a device: asking the device makes both wait.
+
+    Attributes:
+        n_scored: positions with a target.
+        extra_of_rows: meta-tokens of each row that has some.
+        extra_of_documents: of each document of each row, likewise.
+    """
+
+    n_scored: int
+    extra_of_rows: tuple[int, ...]
+    extra_of_documents: tuple[int, ...]
+
+    @classmethod
+    def of(cls, batch: "Batch") -> "OnHost":
+        """Count; the batch is on the CPU."""
+        meta_BT = batch.meta_mask_BT
+        rows = tuple(n for n in meta_BT.sum(dim=1).tolist() if n)
+        of_documents = rows
+        if bool((batch.document_ids_BT != batch.document_ids_BT[:, :1]).any()):
+            row_R, at_R = meta_BT.nonzero(as_tuple=True)
+            documents_R2 = torch.stack((row_R, batch.document_ids_BT[row_R, at_R]), dim=1)
+            of_documents = tuple(documents_R2.unique(dim=0, return_counts=True)[1].tolist())
+        return cls(int((batch.targets_BT >= 0).sum()), rows, of_documents)
 
 
 @dataclass(frozen=True)
@@ -33,11 +61,19 @@ class Batch:
         position_ids_BT: int64 positions, for positional encodings.
     """
 
+    # No field, so that a batch that is made from this one's tensors, some of them changed, has no counts of it.
+    __slots__ = ("__dict__", "__weakref__", "_on_host")
+
     tokens_BT: Tensor
     targets_BT: Tensor
     meta_mask_BT: Tensor
     document_ids_BT: Tensor
     position_ids_BT: Tensor
+
+    @property
+    def on_host(self) -> OnHost | None:
+        """What the host knows of a batch that it has moved to a device; None: nothing."""
+        return getattr(self, "_on_host", None)
 
     @property
     def n_source_tokens(self) -> int:
@@ -46,11 +82,17 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Return this batch on `device`."""
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+        moved = self._each(lambda x: x.to(device, non_blocking=non_blocking))
+        if self.tokens_BT.device.type == "cpu" and moved.tokens_BT.device.type != "cpu":
+            object.__setattr__(moved, "_on_host", OnHost.of(self))
+        return moved
 
     def pin_memory(self) -> "Batch":
         """Return this batch in page-locked memory, which a DataLoader with `pin_memory=True` asks for."""
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
 
 
 def next_token_targets(

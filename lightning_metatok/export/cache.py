@@ -83,6 +83,14 @@ class CacheOfTransformers(KVCache):
         """Number of tokens taken up so far, K."""
         return self.past if self.facts is None else self.facts.n
 
+    @property
+    def extra_before_B1(self) -> Tensor | None:
+        if not self.past:
+            return None
+        extra_B1K1 = getattr(self.cache.layers[self.layout.facts], "keys", None)
+        assert isinstance(extra_B1K1, Tensor), "a Cache that is filled has keys"
+        return (extra_B1K1[:, 0, : self.past, 0] > 0.5).sum(dim=1, keepdim=True)
+
     def advance(self, extra_BT: Tensor, position_ids_BT: Tensor) -> None:
         """Take up which of a chunk's tokens are extra, and where they stand."""
         assert self.facts is None, "one chunk a forward pass"

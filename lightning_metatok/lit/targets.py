@@ -9,12 +9,12 @@ the logits of the others ever there as a whole (`model.loss`).
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_metatok.data import Batch
 from lightning_metatok.model import MetaTransformer, loss
+from lightning_metatok.model.attention.meta import BlockLengths, where
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,12 @@ class Rows:
             separate_documents: whether the documents of a sample do not see each other. drop_positions: as the model
                 takes it.
         """
-        targets = batch.targets_BT.flatten()
-        # Before the model runs: asking a GPU where targets stand waits for all that it was told before.
-        (at_K,) = torch.nonzero(targets >= 0, as_tuple=True)
+        targets, counts = batch.targets_BT.flatten(), batch.on_host
+        # Before the model runs: asking a GPU how many there are waits for all that it was told before.
+        at_K = where(targets >= 0, None if counts is None else counts.n_scored)
+        lengths = None
+        if counts is not None:
+            lengths = BlockLengths(counts.extra_of_documents if separate_documents else counts.extra_of_rows)
         position_ids_BT = model.positions.moved(batch.position_ids_BT)
         hidden_BTD = model(
             batch.tokens_BT,
@@ -53,6 +56,7 @@ class Rows:
             position_ids_BT,
             batch.document_ids_BT if separate_documents else None,  # None: one document, the fast mask
             drop_positions=drop_positions,
+            extra_lengths=lengths,
             return_hidden=True,
         )
         hidden_KD = hidden_BTD.flatten(0, 1).index_select(0, at_K)
@@ -83,8 +87,9 @@ class Rows:
 
 
 def summed(model: MetaTransformer, rows: Rows, *, likeliest: bool = False) -> loss.Loss:
-    """`model.loss.summed` of these rows."""
-    return loss.summed(rows.hidden_KD, model.head_weight, rows.targets_K, likeliest=likeliest)
+    """`model.loss.summed` of these rows; fused on a GPU, where the model is compiled, too."""
+    fused = rows.hidden_KD.is_cuda and model._compiled_call_impl is not None
+    return loss.summed(rows.hidden_KD, model.head_weight, rows.targets_K, likeliest=likeliest, fused=fused)
 
 
 def each(model: MetaTransformer, rows: Rows) -> Tensor:

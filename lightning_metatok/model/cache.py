@@ -163,11 +163,17 @@ class KVCache:
         self.of_base: Any = None
         """What a base of transformers keeps beside, in a Cache of its own (`model.adapted`)."""
         self._taken_up, self._full_at = 0, page
+        self._extra_B1: Tensor | None = None
 
     @property
     def length(self) -> int:
         """Number of tokens taken up so far, forgotten ones and padding among them."""
         return self._taken_up
+
+    @property
+    def extra_before_B1(self) -> Tensor | None:
+        """Number of extra tokens taken up so far, forgotten ones among them; None: nothing was taken up yet."""
+        return self._extra_B1
 
     def advance(self, extra_BT: Tensor, position_ids_BT: Tensor) -> None:
         """Take up which of a chunk's tokens are extra, and where they stand; forget some earlier ones before."""
@@ -184,6 +190,8 @@ class KVCache:
         self.facts = new if self.facts is None else self.facts.then(new)
         self.position_ids_BK = position_ids_BT if ids is None else torch.cat((ids, position_ids_BT), dim=1)
         self._taken_up += n
+        taken_up_B1 = extra_BT.sum(dim=1, keepdim=True)
+        self._extra_B1 = taken_up_B1 if self._extra_B1 is None else self._extra_B1 + taken_up_B1
 
     def _forget(self, keeps: Keeps) -> None:
         facts, ids_BK = self.facts, self.position_ids_BK

@@ -15,6 +15,7 @@ from lightning_metatok.model import mechanisms, positions
 from lightning_metatok.model.attention import backends, patterns
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
+from lightning_metatok.model.extra_position import ExtraPosition
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
 DROP_NOWHERE = "none"
@@ -113,6 +114,10 @@ class TransformerConfig:
     branch that the mechanism adds, such as meta_attention. An absolute embedding feeds all of them, so only "both"
     drops it."""
 
+    extra_position: ExtraPosition = "own"
+    """Which position a meta-token has: its own, as any token (text behind it is one further), that of the last text
+    token before it, or that of the next one; with the last two text is counted as if there were none."""
+
     base: str | None = None
     """A causal language model of Hugging Face, its folder or name, that gets meta-tokens and a mechanism; its sizes are
     taken from it. Needs the extra hf."""
@@ -163,6 +168,13 @@ class TransformerConfig:
         _expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
         for layer in range(self.n_layers):  # what a pattern says of layers must fit as many as there are
             self.built_pattern.at(layer, self.n_layers)
+        _one_of("extra_position", self.extra_position, get_args(ExtraPosition))
+        _expect(
+            self.extra_position == "own" or not self._family.needs_task_ids,
+            "extra_position",
+            self.extra_position,
+            f"'own' with model.position={self.position!r}, whose ids come from a task",
+        )
         self._check_backend()
         self.built_mechanism.check(self)
         self.check_drop_positions(self.drop_positions)

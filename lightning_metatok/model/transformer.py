@@ -18,10 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
 from lightning_metatok.model.attention import patterns, plan
+from lightning_metatok.model.attention.meta import BlockLengths
 from lightning_metatok.model.block import Block, initialise, norm_of
 from lightning_metatok.model.branch import EMBEDDING, SELF_ATTENTION
 from lightning_metatok.model.cache import KVCache
 from lightning_metatok.model.config import TransformerConfig
+from lightning_metatok.model.extra_position import places_of
 from lightning_metatok.model.start import Start
 
 
@@ -64,6 +66,7 @@ class MetaTransformer(nn.Module):
         drop_positions: str | None = None,
         zero_meta_embedding: bool = False,
         cache: KVCache | None = None,
+        extra_lengths: BlockLengths | None = None,
         return_hidden: bool = False,
     ) -> Tensor:
         """Logits of the next token at every position.
@@ -74,9 +77,10 @@ class MetaTransformer(nn.Module):
             document of each token; tokens see their own document only. None: one a sample. drop_positions:
             where positions of meta slots are dropped, instead of what the config says. zero_meta_embedding:
             meta-tokens enter with a token embedding of zeros; positions are added as ever. cache: earlier
-            tokens of the same sequences; takes up these. Not together with documents. return_hidden: return
-            the normed hidden states [B, T, D] that `logits` takes, for a caller that needs logits at some
-            positions only.
+            tokens of the same sequences; takes up these. Not together with documents. extra_lengths: meta-tokens
+            of each sample, or of each of its documents where these are given; None: the device is asked.
+            return_hidden: return the normed hidden states [B, T, D] that `logits` takes, for a caller that needs logits
+            at some positions only.
 
         Returns:
             logits_BTV.
@@ -108,9 +112,14 @@ class MetaTransformer(nn.Module):
             # On CUDA this look would stall the device, and the look-up itself refuses such an id there. Random starts
             # stay inside the table by themselves.
             self.check_length(int(position_ids_BT.max()) + 1)
+        extra_BT = torch.zeros_like(tokens_BT, dtype=torch.bool) if meta_mask_BT is None else meta_mask_BT
+        if config.extra_position != "own":
+            before_B1 = None if cache is None else cache.extra_before_B1
+            position_ids_BT = places_of(
+                config.extra_position, position_ids_BT, extra_BT, document_ids_BT, before_B1=before_B1
+            )
         if cache is not None:
-            none_BT = torch.zeros_like(tokens_BT, dtype=torch.bool) if meta_mask_BT is None else meta_mask_BT
-            cache.advance(none_BT, position_ids_BT)
+            cache.advance(extra_BT, position_ids_BT)
 
         # First, so that torch.compile breaks its graph here, where no activation is alive yet.
         forward = plan.Forward(
@@ -123,6 +132,7 @@ class MetaTransformer(nn.Module):
             self.embedding.weight.dtype,
             tokens_BT.shape[1],
             cache,
+            extra_lengths,
         )
         plans = plan.build(forward, self.mechanism, config.n_layers)
         hidden_BTD = self.hidden(tokens_BT, forward, plans, zero_meta_embedding=zero_meta_embedding)

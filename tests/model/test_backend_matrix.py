@@ -1,7 +1,7 @@
 """Every backend on every pattern equals the reference, in outputs and gradients, whatever it should not read holds.
 
 `make test` draws some cells, `make test-slow` has all. What a backend cannot do here is a skip that says why;
-`flex`, which has no backward on a CPU, is compared in its outputs there.
+`flex`, which has no backward on a CPU, is compared in its outputs there. Where there is a GPU, cells run on it.
 """
 
 import random
@@ -18,6 +18,7 @@ from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import SameDocument
 from lightning_metatok.model.attention.sight import Sight
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LENGTHS, EXTRA = (1, 17, 63, 257, 1000), ("none", "one", "some", "all")
 CELLS = list(product(BACKENDS, patterns.PATTERNS, LENGTHS, EXTRA, ("one document", "documents")))
 OPTIONS = {"window": {"w": 9}, "window_meta": {"w": 9}, "sinks_window": {"n": 2, "w": 9}}
@@ -32,7 +33,8 @@ def sight_of(pattern: str, length: int, extra: str, documents: str) -> Sight:
         extra_BT[:, length // 2] = True
     ids_BT = (torch.rand(2, length, generator=generator) < 0.05).cumsum(dim=1)
     rule = patterns.build(pattern, **OPTIONS.get(pattern, {}))
-    facts = Facts.of(length, extra_BT, ids_BT if documents == "documents" else None)
+    extra_BT, ids_BT = extra_BT.to(DEVICE), ids_BT.to(DEVICE)
+    facts = Facts.of(length, extra_BT, ids_BT if documents == "documents" else None, device=DEVICE)
     return Sight(rule & SameDocument() if documents == "documents" else rule, facts, slice(0, length))
 
 
@@ -44,13 +46,14 @@ def outputs(attend, inputs: list[Tensor], **seen) -> list[Tensor]:
 
 
 def check(backend: str, pattern: str, length: int, extra: str, documents: str) -> None:
-    forward_alone = backend == "flex"
-    job = {"device": torch.device("cpu"), "dtype": torch.float32, "dense_mask": True, "score": False}
+    forward_alone = backend == "flex" and DEVICE.type == "cpu"
+    job = {"device": DEVICE, "dtype": torch.float32, "dense_mask": True, "score": False}
     with torch.set_grad_enabled(not forward_alone):
         if backend != "chosen" and (reason := BACKENDS[backend].why_not(**job)) is not None:
             pytest.skip(f"{backend}: {reason}")
     sight = sight_of(pattern, length, extra, documents)
-    inputs = [torch.randn(2, 2, length, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    # flex wants heads of 16 on a GPU.
+    inputs = [torch.randn(2, 2, length, 16, generator=torch.Generator().manual_seed(i)).to(DEVICE) for i in range(3)]
     oracle = outputs(reference, inputs, mask=sight.mask)
     if forward_alone:
         with torch.no_grad():
@@ -85,7 +88,7 @@ def test_what_nobody_sees_may_be_anything(pattern: str) -> None:
     last = Sight(sight.rule, sight.facts, slice(250, 257))
     hidden_K = ~sight.rule.needed(sight.facts, last.queries).expand(2, -1).any(dim=0)
     assert hidden_K.any()
-    q, k, v = (torch.randn(2, 2, 257, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    q, k, v = (torch.randn(2, 2, 257, 8, generator=torch.Generator().manual_seed(i)).to(DEVICE) for i in range(3))
     clean = reference(q[:, :, 250:], k, v, mask=last.mask)
     k[:, :, hidden_K], v[:, :, hidden_K] = torch.nan, torch.nan
     torch.testing.assert_close(chosen.attend(q[:, :, 250:], k, v, last), clean, atol=1e-5, rtol=1e-5)

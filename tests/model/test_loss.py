@@ -45,6 +45,18 @@ def test_value_and_gradients_are_those_of_the_whole_logits(way: str) -> None:
         assert apart(found.double(), twin) < 1e-6  # float32 of 301 logits
 
 
+@pytest.mark.slow  # the compiler takes some seconds
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_fused_it_is_the_same(dtype: torch.dtype) -> None:
+    found, twin = (
+        gradients(lambda *a, fused=fused: loss.summed(*a, rows=5, fused=fused).sum, *case(dtype))
+        for fused in (True, False)
+    )
+    limit = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
+    assert all(apart(*pair) < limit for pair in zip(found, twin, strict=True))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_under_bf16_autocast_it_is_as_far_from_float64_as_the_plain_loss(way: str) -> None:
     exact = gradients(lambda *a: loss.whole(*a).sum(), *case(torch.float64))

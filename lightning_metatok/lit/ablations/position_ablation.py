@@ -17,7 +17,7 @@ from rich.console import Console
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.ablations.by_length import TAG, write_by_length
 from lightning_metatok.lit.ablations.figures import draw_readings, readings_figure, readings_table
-from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading, ReadingLoss
+from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading, ReadingLoss, Shuffled
 from lightning_metatok.lit.callbacks.offers import Layout, Panel, points
 from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
@@ -55,6 +55,19 @@ class PositionAblation(Callback):
         self.readings: list[Reading] = [READINGS.resolve(name)() for name in readings]
         self.losses: list[ReadingLoss] = []
         self._told: set[int] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse to permute positions that meta-tokens share with text.
+
+        Raises:
+            UserError: the reading is asked for, and `model.extra_position` is not own.
+        """
+        choice = pl_module.config.extra_position  # type: ignore[union-attr]
+        if choice != "own" and any(isinstance(reading, Shuffled) for reading in self.readings):
+            raise UserError(
+                f"{READINGS.key}: shuffled permutes positions that meta-tokens have for themselves; "
+                f"expected model.extra_position=own with it, not {choice}"
+            )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate and log; not during the sanity check."""

@@ -12,7 +12,14 @@ from lightning_metatok.lit.checkpoints.init_from import FREE_WITH, PARTS, free_k
 from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.axis import Axis
 
-FREE_AFTER_TRAINING = {"max_positions", "dropout", "drop_positions", "attention_backend", "activation_checkpointing"}
+FREE_AFTER_TRAINING = {
+    "max_positions",
+    "dropout",
+    "drop_positions",
+    "extra_position",
+    "attention_backend",
+    "activation_checkpointing",
+}
 """Choices that weights do not depend on, so that a checkpoint may be read with others (but a table has its size).
 Which options of an axis are such choices, its class says."""
 

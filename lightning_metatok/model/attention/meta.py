@@ -10,6 +10,7 @@ At 10 % meta-tokens that is 1 % of the score matrix and 10 % of the projections.
 exactly 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,22 @@ from lightning_metatok.model.attention.backends.reference import Score
 
 if TYPE_CHECKING:
     from xformers.ops.fmha.attn_bias import BlockDiagonalCausalMask
+
+
+class BlockLengths:
+    """How many extra tokens each block has, where the host knows it; none is 0. Compiled graphs do not look inside."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = lengths
+
+
+@torch.compiler.disable
+def where(chosen: Tensor, n: int | None = None) -> Tensor:
+    """Return where a flat bool tensor is True, int64 [n]. `n`: how many, where known; else the device is asked.
+
+    Their number is data, which no compiled graph can hold.
+    """
+    return (chosen.nonzero() if n is None else torch.nonzero_static(chosen, size=n)).squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -44,17 +61,21 @@ class MetaBlocks:
 
     @classmethod
     @torch.compiler.disable
-    def find(cls, meta_mask_BT: Tensor, document_ids_BT: Tensor | None = None) -> "MetaBlocks":
+    def find(
+        cls, meta_mask_BT: Tensor, document_ids_BT: Tensor | None = None, known: BlockLengths | None = None
+    ) -> "MetaBlocks":
         """Describe the meta-tokens of a batch.
 
         Args:
             meta_mask_BT: bool, True at meta-tokens.
             document_ids_BT: document of each token; None: one document a sample.
+            known: lengths of the blocks, by sample and document; None: the device is asked, and both wait.
         """
         assert meta_mask_BT.dtype == torch.bool, f"meta_mask_BT must be bool, not {meta_mask_BT.dtype}"
-        rows_R = meta_mask_BT.flatten().nonzero().squeeze(-1)
+        lengths = None if known is None else list(known.lengths)
+        rows_R = where(meta_mask_BT.flatten(), None if lengths is None else sum(lengths))
         if document_ids_BT is None:
-            lengths = [n for n in meta_mask_BT.sum(dim=-1).tolist() if n]
+            lengths = [n for n in meta_mask_BT.sum(dim=-1).tolist() if n] if lengths is None else lengths
         else:
             ids_BT = document_ids_BT - document_ids_BT.min()
             block_R = (rows_R // meta_mask_BT.shape[1]) * (ids_BT.max() + 1) + ids_BT.flatten()[rows_R]
@@ -62,17 +83,18 @@ class MetaBlocks:
             # other.
             block_R, order_R = block_R.sort(stable=True)
             rows_R = rows_R[order_R]
-            lengths = block_R.unique_consecutive(return_counts=True)[1].tolist()
+            if lengths is None:
+                lengths = block_R.unique_consecutive(return_counts=True)[1].tolist()
         if len(set(lengths)) <= 1:
             return cls(rows_R, lengths, None, None)
-        lengths_P = torch.tensor(lengths, device=rows_R.device)
+        lengths_P = torch.tensor(lengths, pin_memory=rows_R.is_cuda).to(rows_R.device, non_blocking=True)
         place_L = torch.arange(max(lengths), device=rows_R.device)
         first_P1 = (lengths_P.cumsum(0) - lengths_P).unsqueeze(-1)
         real_PL = place_L < lengths_P.unsqueeze(-1)
         # A padded place shows its block's first row: finite, and after all real keys, so no real query sees
         # it.
         pad_PL = first_P1 + place_L * real_PL
-        return cls(rows_R, lengths, pad_PL, real_PL.flatten().nonzero().squeeze(-1))
+        return cls(rows_R, lengths, pad_PL, where(real_PL.flatten(), sum(lengths)))
 
     def to_xformers(self) -> "BlockDiagonalCausalMask":
         """The same blocks as xformers describes them."""

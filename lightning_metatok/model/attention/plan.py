@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.layers import AttentionPlan, Plan
-from lightning_metatok.model.attention.meta import MetaBlocks
+from lightning_metatok.model.attention.meta import BlockLengths, MetaBlocks, where
 from lightning_metatok.model.attention.patterns import Causal, MetaToMeta, Pattern, SameDocument
 from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.branch import EVERYWHERE, MLP, SELF_ATTENTION
@@ -43,6 +43,7 @@ class Forward:
         dropped: where positions of extra tokens are dropped: the name of a branch, or EVERYWHERE.
         dtype: of the model's weights. n_queries: T.
         cache: which has taken up the queries already.
+        extra_lengths: extra tokens of each sample and document, where the host knows them.
     """
 
     positions: PositionEncoding
@@ -54,6 +55,7 @@ class Forward:
     dtype: torch.dtype
     n_queries: int
     cache: KVCache | None = None
+    extra_lengths: BlockLengths | None = None
 
     @cached_property
     def facts(self) -> Facts:
@@ -134,7 +136,7 @@ class Forward:
         if slots is not None and not len(slots.slot_R):
             return None
         drop = self.drops(place)
-        blocks = MetaBlocks.find(self.extra_BT, self.document_ids_BT)
+        blocks = MetaBlocks.find(self.extra_BT, self.document_ids_BT, self.extra_lengths)
         ids_1R = blocks.gather(self.position_ids_BT.expand_as(self.extra_BT))[None]
         score = None
         if self.positions.transforms_scores:
@@ -148,12 +150,6 @@ class Forward:
             rule = self.within_memory(Causal() & MetaToMeta())
             sight = Sight(rule, self.cache.extra_facts(), slice(0, slots.n_slots))
         return AttentionPlan(self.positions, rotation, score, sight, blocks=blocks, slots=slots)
-
-
-@torch.compiler.disable
-def rows_of(extra_BT: Tensor) -> Tensor:
-    """Return where it is True, as flat indices into B * T; their number is data, which no compiled graph can hold."""
-    return extra_BT.flatten().nonzero().squeeze(1)
 
 
 def composed(first: Transform | None, then: Transform | None) -> Transform | None:
@@ -171,7 +167,8 @@ def build(forward: Forward, mechanism: "Mechanism", n_layers: int) -> list[Plans
     """Return the plans of all branches, for each layer; layers that see the same share theirs."""
     rows_R = None
     if mechanism.parts_of_attention and forward.extra_BT is not None:
-        rows_R = rows_of(forward.extra_BT)
+        known = forward.extra_lengths
+        rows_R = where(forward.extra_BT.flatten(), None if known is None else sum(known.lengths))
     by_layer = [forward.pattern.at(layer, n_layers) for layer in range(n_layers)]
     of_pattern: dict[Pattern, Plans] = {}
     for pattern in dict.fromkeys(by_layer):

@@ -115,7 +115,14 @@ def _of_table(mask: Tensor) -> BlockMask:
 
 
 def _blocks(seen: Callable[..., Tensor], B: int | None, Q: int, K: int, device: torch.device) -> BlockMask:
-    return create_block_mask(seen, B, None, Q, K, device=str(device))
+    found: BlockMask = _maker(device.type)(seen, B, None, Q, K, device=str(device))
+    return found
+
+
+@lru_cache(maxsize=2)
+def _maker(device: str) -> Callable[..., BlockMask]:
+    """Compiled it does not make the table that it condenses into blocks."""
+    return cast(Callable[..., BlockMask], torch.compile(create_block_mask) if device == "cuda" else create_block_mask)
 
 
 @lru_cache(maxsize=2)
