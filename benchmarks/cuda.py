@@ -17,6 +17,7 @@ from benchmarks import harness, ours
 from lightning_metatok.data import Batch
 from lightning_metatok.lit import targets
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model import loss as losses
 from lightning_metatok.model.attention import BACKENDS, patterns
 from lightning_metatok.model.attention.facts import Facts, evenly
 from lightning_metatok.model.attention.meta import MetaBlocks, attend_blocks
@@ -26,46 +27,61 @@ from lightning_metatok.report.hardware import DEVICES
 SMALL = {"n_layers": 12, "n_heads": 12, "d_model": 768, "vocab_size": 50304, "max_positions": 1024}
 TINY = {"n_layers": 2, "n_heads": 2, "d_model": 64, "vocab_size": 512, "max_positions": 128}
 BATCH = 32
-ARMS = {"plain": "none", "pause": "none", "meta": "meta"}
-PATTERNS: dict[str, dict[str, Any]] = {"causal": {}, "window": {"w": 256}, "window_meta": {"w": 256}, "chunk_meta": {}}
+ARMS = {"plain, blocks compiled": "none", "plain": "none", "meta": "meta"}
+PATTERNS: dict[str, dict[str, Any]] = {"causal": {}, "window_meta": {"w": 256}, "chunk_meta": {}}
 
 
 def main() -> None:
     """Measure and keep."""
-    options = harness.parser(__doc__, rounds=7).parse_args()
+    parser = harness.parser(__doc__, rounds=7)
+    parser.add_argument("--profile", action="store_true", help="print what takes longest")
+    options = parser.parse_args()
     harness.begin(options)
     torch.set_float32_matmul_precision("high")
-    rows = [*steps(options), *attention(options), *blocks(options)]
-    harness.finish("cuda", rows, options)
+    rows: list[dict[str, Any]] = []
+    for part in (attention, blocks, steps):  # the last takes longest
+        rows += part(options)
+        harness.finish("cuda", rows, options)
 
 
 def steps(options: Any) -> list[dict[str, Any]]:
     """A training step of each arm."""
     shape, batch = (TINY, 2) if options.quick else (SMALL, BATCH)
     ways: dict[str, Callable[[], None]] = {}
-    flops, memory, pairs = {}, {}, {}
+    flops, memory, pairs, compiling = {}, {}, {}, {}
     n = batch * shape["max_positions"]
     for arm, mechanism in ARMS.items():
         model = MetaTransformer(TransformerConfig(**shape, mechanism=mechanism)).to(device())  # type: ignore[arg-type]
-        model.compile()
+        if arm.endswith("blocks compiled"):
+            for block in model.blocks:
+                block.compile()
+        else:
+            model.compile()
         tokens_BT, meta_mask_BT = ours.text(shape, batch)
-        mask_BT = torch.zeros_like(meta_mask_BT) if arm == "plain" else meta_mask_BT
+        mask_BT = torch.zeros_like(meta_mask_BT) if arm.startswith("plain") else meta_mask_BT
         ids_BT = torch.arange(tokens_BT.shape[1]).expand_as(tokens_BT).contiguous()
         one = Batch(tokens_BT, ours.targets_of(tokens_BT, mask_BT), mask_BT, torch.zeros_like(tokens_BT), ids_BT).to(
             device()
         )
-        share = 0.0 if arm == "plain" else ours.FRACTION
+        share = 0.0 if arm.startswith("plain") else ours.FRACTION
         flops[arm] = n * model.flops_per_token(shape["max_positions"], share)
         pairs[arm] = n * 6 * shape["n_layers"] * shape["d_model"] * shape["max_positions"]
-        ways[arm] = step_of(model, one)
+        ways[arm] = step_of(model, one, fused=True)
+        start = harness.now()
         ways[arm]()
         ways[arm]()
+        compiling[arm] = harness.now() - start
+        print(f"{arm}: two steps, compilation among them, {compiling[arm]:.0f} s", flush=True)
         memory[arm] = harness.held_at_most(ways[arm], device())
     seconds = harness.in_turn(ways, options.rounds, repeats=1 if options.quick else 5)
-    rows = harness.rows_of(seconds, [("plain", "plain"), ("pause", "plain"), ("meta", "plain"), ("meta", "pause")])
+    if options.profile:
+        print_kernels(ways["plain"])
+        print_kernels(ways["meta"])
+    rows = harness.rows_of(seconds, [(arm, "plain") for arm in ARMS])
     peak = peak_flops()
     for row in rows:
         arm = row["what"].split(" / ")[0]
+        row["compile s"] = round(compiling[arm])
         row["tokens/s"] = round(1e3 * n / row["ms"])
         row["MiB"] = round(memory[arm])
         if peak is not None:
@@ -74,14 +90,15 @@ def steps(options: Any) -> list[dict[str, Any]]:
     return [{"shape": f"GPT-2 small, {batch} x {shape['max_positions']}", **row} for row in rows]
 
 
-def step_of(model: MetaTransformer, one: Batch) -> Callable[[], None]:
+def step_of(model: MetaTransformer, one: Batch, *, fused: bool) -> Callable[[], None]:
     """A function that makes one step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
         with torch.autocast(device(), torch.bfloat16):
             rows = targets.Rows.of(model, one, separate_documents=False)
-            loss = targets.summed(model, rows).sum / len(rows)
+            found = losses.summed(rows.hidden_KD, model.head_weight, rows.targets_K, fused=fused)
+            loss = found.sum / len(rows)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -116,6 +133,8 @@ def attention(options: Any) -> list[dict[str, Any]]:
             ways[f"{pattern}, {name}"] = way
     seconds = harness.in_turn(ways, options.rounds)
     found = harness.rows_of(seconds, [(way, "causal, sdpa") for way in ways])
+    if options.profile:
+        print_kernels(ways["window_meta, sdpa"])
     return rows + [{"shape": f"T {T:,}", **row} for row in found]
 
 
@@ -151,6 +170,14 @@ def forward_and_backward(call: Callable[[], torch.Tensor], inputs: list[torch.Te
         torch.autograd.grad(out, inputs, torch.ones_like(out))
 
     return way
+
+
+def print_kernels(way: Callable[[], None]) -> None:
+    """What one call takes its time for."""
+    with torch.profiler.profile() as profile:
+        way()
+        harness.now()
+    print(profile.key_averages().table(sort_by="cuda_time_total", row_limit=18, max_name_column_width=60), flush=True)
 
 
 def device() -> str:

@@ -132,10 +132,12 @@ def try_backends(device: torch.device | str = "cpu") -> dict[str, str]:
     device = torch.device(device)
     report = {}
     for name, backend in BACKENDS.items():
-        job: dict[str, Any] = {"device": device, "dtype": torch.float32, "dense_mask": False, "score": False}
+        # What training computes in there.
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        job: dict[str, Any] = {"device": device, "dtype": dtype, "dense_mask": False, "score": False}
         verdict = backend.why_not(**job)
         if verdict is None:
-            x = torch.ones(1, 2, 5, 8, device=device, requires_grad=True)
+            x = torch.ones(1, 2, 5, 16, device=device, dtype=dtype, requires_grad=True)
             try:
                 backend.attend(x, x, x).sum().backward()
             except (ImportError, NotImplementedError, RuntimeError) as error:

@@ -4,7 +4,7 @@ The only file that imports xformers, and only when used: the import costs second
 materialised on any machine, its kernels run on CUDA alone.
 """
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,8 +79,13 @@ def block_mask(lengths: list[int]) -> "BlockDiagonalCausalMask":
     return BlockDiagonalCausalMask.from_seqlens(lengths)
 
 
-@lru_cache(maxsize=1)
+@torch.compiler.assume_constant_result  # a compiler that traces into it would try at every compilation
 def _kernel_failure() -> str | None:
+    return _tried()
+
+
+@cache
+def _tried() -> str | None:
     x = torch.zeros(4, 1, 8, device="cuda", dtype=torch.float16)
     try:
         attend_ragged(x, x, x, [3, 1], 0.0)
