@@ -40,12 +40,14 @@ VERBS = {
         "tasks of lm-evaluation-harness on a checkpoint: --ckpt_path CKPT --tasks NAME,NAME",
     ),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
+    "show": ("lightning_metatok.cli.show", "what a configuration comes to, and which file says so: --config FILE"),
     "ls": ("lightning_metatok.cli.ls", "the runs under a folder: arm, seed, step, loss, age: [FOLDER]"),
     "diff": ("lightning_metatok.cli.diff", "what two runs differ in, keys and metrics: RUN RUN"),
     "sweep": ("lightning_metatok.cli.sweep", "many runs from one file: plan | run | status | cancel | retry | collect"),
     "report": ("lightning_metatok.cli.report", "which arm wins, at which length, how sure, as a page: SWEEP.yaml"),
     "dashboard": ("lightning_metatok.cli.dashboard", "the same in TensorBoard, arms overlaid: SWEEP.yaml"),
     "replay": ("lightning_metatok.cli.replay", "make a step again whose loss or gradient was not finite: RUN"),
+    "completion": ("lightning_metatok.cli.completion", "a script that completes options in your shell: bash | zsh"),
     "doctor": (
         "lightning_metatok.doctor",
         "what this machine can do: versions, GPU, attention backends, SLURM",
@@ -59,7 +61,7 @@ VERBS = {
 
 def usage() -> str:
     """The text of `lightning-metatok --help`."""
-    verbs = "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items())
     return (
         "usage: lightning-metatok VERB [options]\n\n"
         "Language models with learned meta-tokens: train, ablate, generate.\n\n"

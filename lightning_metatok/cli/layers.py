@@ -39,14 +39,22 @@ def read_layers(argv: Sequence[str], known: Sequence[str], *, skip_unreadable: b
     Raises:
         UserError: a file cannot be read.
     """
-    options, layers = leaves(known), [Layer()]
+    return [layer for _, layer in named_layers(argv, known, skip_unreadable=skip_unreadable)]
+
+
+def named_layers(
+    argv: Sequence[str], known: Sequence[str], *, skip_unreadable: bool = False
+) -> list[tuple[str | None, Layer]]:
+    """Return `read_layers`, each with the file that it is; None: options."""
+    options = leaves(known)
+    layers: list[tuple[str | None, Layer]] = [(None, [])]
     for name, value in _arguments(argv):
         if name in CONFIG_OPTIONS:
             with suppress(UserError) if skip_unreadable else nullcontext():
-                layers += [list(renamed(dotted(read_config(value), options))), Layer()]
+                layers += [(value, list(renamed(dotted(read_config(value), options)))), (None, [])]
         elif name.startswith("--"):
-            layers[-1] += renamed(dotted({name[2:]: _value(value)}, options))
-    return [layer for layer in layers if layer]
+            layers[-1][1].extend(renamed(dotted({name[2:]: _value(value)}, options)))
+    return [(file, layer) for file, layer in layers if layer]
 
 
 def last_value(layers: Sequence[Layer], key: str) -> Any:

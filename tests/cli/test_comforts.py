@@ -1,7 +1,8 @@
-"""`init`, `ls` and `diff`."""
+"""`init`, `ls`, `diff` and `show`."""
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,59 @@ def test_diff_names_keys_and_metrics_that_differ(tmp_path: Path, capsys: pytest.
     assert "seed_everything" in capsys.readouterr().out
     assert main(["diff", str(first), str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, list[str]]:
+    """The rows of `show`: key -> value, type, default, source."""
+    assert main(["show", *map(str, arguments)]) == 0
+    return {
+        row[0]: row[1:] for line in capsys.readouterr().out.splitlines() if (row := re.split(r" {2,}", line.rstrip()))
+    }
+
+
+def test_show_says_what_a_configuration_comes_to_and_who_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "sesame")
+    conf = ROOT / "conf"
+    own = tmp_path / "own.yaml"
+    own.write_text("model: {mechanism_options: {layers: [1]}}\nrun_dir: ${oc.env:SECRET}\n")
+    files = (f"--config={conf / 'base.yaml'}", f"--config={own}", "--trainer.max_steps=70", "--model.n_layers", "2")
+    rows = shown(capsys, *files)
+    base = str(conf / "base.yaml")
+    assert rows["key"] == ["value", "type", "default", "from"]
+    assert rows["trainer.max_steps"] == ["70", "int", "1000", "option"]
+    assert rows["model.n_layers"] == ["2", "int", "null", "option"]
+    assert rows["model.d_model"] == ["128", "int", "null", base]
+    assert rows["model.optimizer.decay_steps"] == ["70", "int", "1000", f"{base} ${{trainer.max_steps}}"]
+    assert rows["model.mechanism_options"][::3] == ['{"layers": [1]}', str(own)]
+    assert rows["model.dropout"] == ["0.0", "float", "0.0", "default"]
+    assert rows["run_dir"] == ['"${oc.env:SECRET}"', "str", '"runs/run"', str(own)]  # a secret stays one
+    changed = shown(capsys, *files, "--changed", "--only", "model.optimizer", "model.n_")
+    assert set(changed) == {"key", "model.n_layers", "model.n_heads", *(f"model.optimizer.{name}" for name in
+                            ("lr", "min_lr", "warmup_steps", "decay_steps"))}  # fmt: skip
+    seeded = shown(capsys, *files, "--seed.data=5", "--only", "data.seed")
+    assert seeded["data.seed"][::3] == ["5", "option"]
+
+
+def test_show_reads_the_configuration_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text((ROOT / "conf" / "debug.yaml").read_text())
+    rows = shown(capsys, f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "--only=model.d_model")
+    assert rows["model.d_model"] == ["32", "int", "null", str(config)]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--only=modle"], "--only=modle: expected the beginning of a key; did you mean 'model'?"),
+        (["--model.n_layer=3"], "unknown option '--model.n_layer'; did you mean 'model.n_layers'?"),
+        (["--trainer.max_steps=x"], "trainer.max_steps=x: expected"),
+    ],
+)
+def test_show_says_what_is_wrong(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", f"--config={ROOT / 'conf' / 'debug.yaml'}", *words]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert said.count("\n") == 1
