@@ -1,7 +1,7 @@
 """HOW attention is computed: the backends by name, and the choice among them.
 
-    auto:  scores transformed -> blocked                     blocks of different lengths on CUDA -> varlen, else xformers
-           a long text of which little is seen, on a CPU -> blocked                            otherwise -> sdpa
+    auto:  scores transformed -> blocked      blocks of different lengths on CUDA -> varlen, else xformers
+           a long text of which little is seen, on a CPU -> blocked             otherwise -> sdpa
 
 Measured on an H200 in bf16 at 8,192 tokens (benchmarks/cuda.py), against causal by sdpa: window_meta by sdpa with its
 table 2.1, by flex 20 (random extra tokens leave no block of keys empty, and each pair asks for facts of both), by
