@@ -69,7 +69,7 @@ def test_a_sink_that_nobody_wants_is_the_plain_softmax() -> None:
 
 def test_a_sink_of_0_is_a_key_and_value_of_zeros() -> None:
     inputs, _ = case()
-    q, k, v = ([*inputs][0], *(torch.cat((torch.zeros_like(x[:, :, :1]), x), dim=2) for x in inputs[1:]))
+    q, k, v = (inputs[0], *(torch.cat((torch.zeros_like(x[:, :, :1]), x), dim=2) for x in inputs[1:]))
     seen = torch.ones(5, 6, dtype=torch.bool).tril(1)
     zero = torch.zeros(2, dtype=torch.float64)
     torch.testing.assert_close(
