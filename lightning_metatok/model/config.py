@@ -18,6 +18,8 @@ from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 from lightning_metatok.model.extra_position import ExtraPosition
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
+Denominator = Literal["sum", "one", "sink"]
+Gate = Literal["none", "head", "element"]
 DROP_NOWHERE = "none"
 FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
 """What not every class of an axis can do."""
@@ -69,6 +71,13 @@ class TransformerConfig:
 
     bias: bool = False
     """Biases in the linear layers and layer norms (GPT-2 has them, nanoGPT's default does not)."""
+
+    denominator: Denominator = "sum"
+    """What an attention's exponentials are divided by: their sum; one, 1 more (softmax1); or sink, exp(b) more, b
+    learned a head (gpt-oss). With the last two a token need not give its weight to any other."""
+
+    gate: Gate = "none"
+    """Attention's output times sigmoid(W x), x its input: one number a head, or one an element (arXiv 2505.06708)."""
 
     d_ff: int | None = None
     """Inner width of the MLP; 4 * d_model when not given."""
@@ -146,6 +155,8 @@ class TransformerConfig:
         mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
         _one_of("activation", self.activation, get_args(Activation))
         _one_of("norm", self.norm, ("pre", "post"))
+        _one_of("denominator", self.denominator, get_args(Denominator))
+        _one_of("gate", self.gate, get_args(Gate))
         _one_of("attention_backend", self.attention_backend, ("auto", *backends.BACKENDS))
         divides = self.d_model % self.n_heads == 0
         _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
@@ -196,8 +207,13 @@ class TransformerConfig:
 
     @property
     def n_attention_weights(self) -> int:
-        """Weights of the matrices of one attention: q, k, v and output."""
-        return 2 * self.d_model * (self.d_model + self.kv_heads * self.head_dim)
+        """Weights of the matrices of one attention: q, k, v, output and gate."""
+        return self.d_model * (2 * (self.d_model + self.kv_heads * self.head_dim) + self.gate_width)
+
+    @property
+    def gate_width(self) -> int:
+        """Numbers that gate the output of one attention at a token."""
+        return {"none": 0, "head": self.n_heads, "element": self.d_model}[self.gate]
 
     @property
     def n_block_weights(self) -> int:
@@ -274,6 +290,11 @@ class TransformerConfig:
                 self.built_mechanism.transforms_scores,
                 backends.for_scores(),
                 f"mechanism={self.mechanism!r} transforms scores",
+            ),
+            (
+                self.denominator != "sum",
+                backends.for_scores(),
+                f"denominator={self.denominator!r} is beside the scores",
             ),
             (self.built_pattern.needs_mask, backends.for_masks(), f"pattern={self.pattern!r} needs a mask"),
         ):

@@ -192,6 +192,8 @@ def check(config: TransformerConfig) -> None:
         (config.shared_layers, "shared_layers", True, "false"),
         (config.norm == "post", "norm", "post", "'pre'"),
         (config.parallel, "parallel", True, "false"),
+        (config.denominator != "sum", "denominator", config.denominator, "'sum', as self-attention is the base's"),
+        (config.gate != "none", "gate", config.gate, "'none', as self-attention is the base's"),
         (varies, "pattern", config.pattern, "one that is the same in all layers"),
     ):
         if wrong:
