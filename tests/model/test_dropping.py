@@ -23,9 +23,7 @@ def read(config: TransformerConfig, weights: dict[str, torch.Tensor] | None = No
 @pytest.mark.parametrize("mechanism", ["none", "meta"])
 def test_without_any_positions_it_is_the_model_that_has_none(position: str, mechanism: str) -> None:
     """NoPE, but for what a family's learned weights make of no distance."""
-    dropped = TransformerConfig(
-        **SHAPE, position=position, mechanism=mechanism, drop_positions="both", drop_at="all"
-    )
+    dropped = TransformerConfig(**SHAPE, position=position, mechanism=mechanism, drop_positions="both", drop_at="all")
     never = TransformerConfig(**SHAPE, position="none", mechanism=mechanism)
     torch.testing.assert_close(read(dropped), read(never))
 
