@@ -132,8 +132,6 @@ def test_few_landmarks_are_the_best_ones() -> None:
 
 def test_mistakes_are_named() -> None:
     shape = {"n_layers": 1, "n_heads": 1, "d_model": 8, "vocab_size": 9, "max_positions": 64}
-    with pytest.raises(UserError, match=r"model.mechanism='unfold': expected a pattern that has chunks to open"):
-        TransformerConfig(**shape, mechanism="unfold")
     with pytest.raises(UserError, match=r"model.mechanism_options.top=65: expected no more chunks than"):
         TransformerConfig(**shape, mechanism="unfold", mechanism_options={"top": 65}, **CHUNKS)
     with pytest.raises(UserError, match=r"model.mechanism_options.top=65: expected no more blocks than"):

@@ -5,7 +5,8 @@
 
 Selective unfolding of SSA. No weights are added and a choice has no gradient, so that `top` can be swept on one trained
 model: it may be 0 while training, and then there is nothing but the pattern. With as many as there are chunks a token
-reads all that its extra tokens stand for. Nothing can be forgotten in generation: any chunk may be opened later.
+reads all that its extra tokens stand for; with the pattern `causal` it does so anyway. Nothing can be forgotten in
+generation: any chunk may be opened later.
 """
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import Causal, Pattern
 from lightning_metatok.model.attention.plan import Forward, Transform
@@ -31,6 +31,7 @@ class Unfold(Mechanism):
     """The text of the `top` chunks whose extra tokens a token scores highest is read, too."""
 
     transforms_scores: ClassVar[bool] = True
+    needs_all_keys = True
     free_after_training: ClassVar[frozenset[str]] = frozenset({"top"})
 
     def __init__(self, *, top: Annotated[int, at_least(0)] = 1) -> None:
@@ -45,11 +46,6 @@ class Unfold(Mechanism):
         return [f"top {self.top}"]
 
     def check(self, config: "TransformerConfig") -> None:
-        if not config.built_pattern.needs_mask:
-            raise UserError(
-                f"model.mechanism='unfold': expected a pattern that has chunks to open, such as "
-                f"model.pattern='chunk_meta', not {config.pattern!r}"
-            )
         if self.top > config.max_positions:
             raise refuse(
                 "top", self.top, f"no more chunks than model.max_positions={config.max_positions} has room for"
@@ -63,7 +59,7 @@ class Unfold(Mechanism):
 
     def transform(self, forward: Forward) -> Transform | None:
         facts = forward.facts
-        if not self.top or facts.extra_BK is None:
+        if not self.top or facts.extra_BK is None or not forward.pattern.needs_mask:
             return None
         rule = forward.within_documents(forward.within_memory(forward.pattern))
         n_chunks = int(facts.segment_BK.max()) + 1
