@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lightning_metatok.analysis import bigram
-from lightning_metatok.data import blocks
+from lightning_metatok.data import writing
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, TaskDataModule
 from lightning_metatok.lit.answers import ask
 from lightning_metatok.lit.callbacks import Curriculum
@@ -135,7 +135,7 @@ def test_a_run_that_is_done_but_for_its_study_does_not_come_back_on_sigusr1(
 
 
 BEFORE = {
-    "tokenising": ("text", blocks, "write_stream", [], "data are prepared anew"),
+    "tokenising": ("text", writing, "write_stream", [], "text that was tokenised is kept"),
     "filling a set": ("task", Task, "examples", ["--data.train_examples=5000"], "data are prepared anew"),
     "counting bigrams": ("text", bigram, "pair_keys", ["--bigram.enabled=true"], "bigrams are counted anew"),
 }
