@@ -142,6 +142,8 @@ class Stream(contextlib.AbstractContextManager["Stream"]):
         self._state = folder / f"{split}.written.json"
         self._paths = {name: folder / f"{split}.{name}" for name in FILES}
         self._open: dict[str, Growing] = {}
+        self._agree = False
+        """Whether the files and `written` say the same: not while a batch is appended, where a signal may come, too."""
         try:
             self.written = Written(**json.loads(self._state.read_text(encoding="utf-8")))
             for name, path in self._paths.items():
@@ -157,7 +159,7 @@ class Stream(contextlib.AbstractContextManager["Stream"]):
 
     def append(self, encoded: Encoded) -> None:
         """Write a batch behind what is there."""
-        written = self.written
+        written, self._agree = self.written, False
         self._open["bin"].append(encoded.ids)
         self._open["ends"].append((np.array(encoded.ends, dtype=np.int64) + written.n_tokens).tobytes())
         self._open["digests"].append(np.array(encoded.digests, dtype=np.uint64).tobytes())
@@ -165,6 +167,7 @@ class Stream(contextlib.AbstractContextManager["Stream"]):
         written.n_tokens += encoded.n_tokens
         written.n_bytes += encoded.n_bytes
         written.n_characters += encoded.n_characters
+        self._agree = True
 
     def commit(self, complete: bool = False) -> None:
         """Wait until all of it is on the disk, then write down how much that is."""
@@ -172,8 +175,10 @@ class Stream(contextlib.AbstractContextManager["Stream"]):
         self.written.complete = complete
         write_atomically(self._state, json.dumps(asdict(self.written)))
 
-    def __exit__(self, *_: object) -> None:
-        """Close the files."""
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        """Close the files; where a signal ends this, what was written stays."""
+        if kind is not None and not issubclass(kind, Exception) and self._agree:
+            self.commit()
         for file in self._open.values():
             file.close()
 
