@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import harness, ours
 from lightning_metatok.data import Batch
+from lightning_metatok.devices import DEVICES
 from lightning_metatok.lit import targets
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model import loss as losses
@@ -22,7 +23,6 @@ from lightning_metatok.model.attention import BACKENDS, patterns
 from lightning_metatok.model.attention.facts import Facts, evenly
 from lightning_metatok.model.attention.meta import MetaBlocks, attend_blocks
 from lightning_metatok.model.attention.sight import Sight
-from lightning_metatok.report.hardware import DEVICES
 
 SMALL = {"n_layers": 12, "n_heads": 12, "d_model": 768, "vocab_size": 50304, "max_positions": 1024}
 TINY = {"n_layers": 2, "n_heads": 2, "d_model": 64, "vocab_size": 512, "max_positions": 128}

@@ -38,7 +38,7 @@ VERBS = {
     ),
     "evaluate": (
         "lightning_metatok.cli.evaluate",
-        "tasks of lm-evaluation-harness on a checkpoint: --ckpt_path CKPT --tasks NAME,NAME",
+        "tasks of lm-evaluation-harness, or long documents: --ckpt_path CKPT --tasks NAME,NAME | --text FILE",
     ),
     "compare": ("lightning_metatok.cli.compare", "arms side by side, at equal budgets: RUN [RUN ...]"),
     "show": ("lightning_metatok.cli.show", "what a configuration comes to, and which file says so: --config FILE"),

@@ -23,9 +23,10 @@ from lightning_metatok.cli.estimate_tables import (
 )
 from lightning_metatok.cli.output_file import check_output, writing
 from lightning_metatok.console import printer
+from lightning_metatok.devices import DEVICES, device
 from lightning_metatok.errors import OptionParser, UserError, nearest
 from lightning_metatok.report import cost_model
-from lightning_metatok.report.hardware import DEVICES, Network, device, format_of
+from lightning_metatok.report.hardware import Network, format_of
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 MFU = 0.4

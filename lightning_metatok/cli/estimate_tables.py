@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from lightning_metatok.devices import Device
 from lightning_metatok.report import cost_model
 from lightning_metatok.report.cost_model import MODES, Job
-from lightning_metatok.report.hardware import USABLE, Device, Network
+from lightning_metatok.report.hardware import USABLE, Network
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""`evaluate`: tasks of EleutherAI's lm-evaluation-harness on a checkpoint, without an export.
+"""`evaluate`: a checkpoint on tasks of EleutherAI's lm-evaluation-harness, without an export, or on long documents.
 
     lightning-metatok evaluate --ckpt_path CKPT --tasks fda,swde,squad_completion
     lightning-metatok evaluate --ckpt_path CKPT --tasks my_task --include_path my_tasks
+    lightning-metatok evaluate --ckpt_path CKPT --text books/ --length 4096    loss by position in a document
 
 Meta-tokens go into contexts by the rule of training, or by --meta_fraction and --placement.
 """
@@ -18,6 +19,7 @@ from lightning_metatok.errors import OptionParser, UserError
 
 if TYPE_CHECKING:
     from lightning_metatok.lit.harness import Score
+    from lightning_metatok.model import MetaTransformer
 
 PLACEMENTS = ("random", "periodic", "punctuation")
 
@@ -26,9 +28,16 @@ def build_parser() -> OptionParser:
     """Options of the verb."""
     parser = OptionParser(prog="lightning-metatok evaluate", description=__doc__)
     parser.add_argument("--ckpt_path", required=True, help="checkpoint that `fit` or `import` wrote")
-    parser.add_argument("--tasks", required=True, help="names of tasks, with commas between them")
+    parser.add_argument("--tasks", default=None, help="names of tasks, with commas between them")
+    parser.add_argument(
+        "--text", nargs="+", default=[], metavar="FILE", help="documents, as data.corpus; or python-stdlib"
+    )
+    parser.add_argument("--text_field", default="text", help="field that holds the text of a document (text)")
+    parser.add_argument("--length", type=int, default=None, help="tokens of each document (8 times the trained length)")
+    parser.add_argument("--trained", type=int, default=None, help="trained length (as the checkpoint says)")
+    parser.add_argument("--stride", type=int, default=None, help="new tokens of a sliding window (a quarter of it)")
     parser.add_argument("--include_path", default=None, help="folder with tasks of your own, a YAML file each")
-    parser.add_argument("--limit", type=int, default=None, help="documents of each task (all)")
+    parser.add_argument("--limit", type=int, default=None, help="documents, of each task (all) or of a text (16)")
     parser.add_argument("--n_shots", type=int, default=None, help="examples before each question (as the task says)")
     parser.add_argument("--batch_size", type=int, default=16, help="requests that are read at once (16)")
     parser.add_argument("--max_length", type=int, default=None, help="longest sequence (as the model was trained)")
@@ -52,6 +61,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
         ("limit", arguments.limit is None or arguments.limit > 0, "a positive number"),
         ("n_shots", arguments.n_shots is None or arguments.n_shots >= 0, "0 or more"),
         ("batch_size", arguments.batch_size > 0, "a positive number"),
+        ("length", arguments.length is None or arguments.length > 1, "2 or more"),
+        ("trained", arguments.trained is None or arguments.trained > 1, "2 or more"),
+        ("stride", arguments.stride is None or arguments.stride > 0, "a positive number"),
         ("max_length", arguments.max_length is None or arguments.max_length > 1, "2 or more"),
         ("meta_fraction", fraction is None or 0 <= fraction <= 0.5, "a share between 0 and 0.5"),
         ("placement", arguments.placement in (None, *PLACEMENTS), f"one of {', '.join(PLACEMENTS)}"),
@@ -59,9 +71,13 @@ def main(verb: str, argv: Sequence[str]) -> int:
     ):
         if not valid:
             raise UserError(f"--{name}={getattr(arguments, name)}: expected {expected}")
+    if (arguments.tasks is None) == (not arguments.text):
+        raise UserError("--tasks, --text: expected one of the two")
     check_output("--output", arguments.output)
+    if arguments.text:
+        from lightning_metatok.cli.evaluate_text import run
 
-    import torch
+        return run(arguments)
 
     from lightning_metatok.cli.import_ import mapping
     from lightning_metatok.lit.checkpoints.load import load_trained
@@ -76,12 +92,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     rule, said = rule_for(marks, fraction, arguments.placement)
     if said:
         print(f"lightning-metatok: --ckpt_path={arguments.ckpt_path} {said}", file=sys.stderr)
-    chosen = arguments.device
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if chosen == "auto" else chosen
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device={device}: {' '.join(str(error).split())[:200]}") from error
+    move(model, arguments.device)
     live = LiveModel(
         model,
         tokenizer,
@@ -96,6 +107,21 @@ def main(verb: str, argv: Sequence[str]) -> int:
         with writing("--output", arguments.output):
             arguments.output.write_text(json.dumps([asdict(score) for score in found], indent=1) + "\n")
     return 0
+
+
+def move(model: "MetaTransformer", chosen: str) -> None:
+    """Move a model to the device that the user chose.
+
+    Raises:
+        UserError: there is none.
+    """
+    import torch
+
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if chosen == "auto" else chosen
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device={device}: {' '.join(str(error).split())[:200]}") from error
 
 
 def _print(found: "Sequence[Score]") -> None:

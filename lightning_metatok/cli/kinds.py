@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule
 
-from lightning_metatok.lit import MetaTokenDataModule, TaskDataModule, optim
+from lightning_metatok.lit import MetaTokenDataModule, TaskDataModule, optimizers
 from lightning_metatok.lit.ablations import (
     AnswerPositionAblation,
     AnswerStudy,
@@ -103,6 +103,6 @@ def check_names(config: Any) -> None:
     """Raise `UserError` where an axis of the model, its optimiser or the task has a name that nobody has."""
     for axis in AXES:
         axis.find(config.model[axis.key])
-    optim.check(optim.OptimizerConfig(**config.model.optimizer.as_dict()))
+    optimizers.check(config.model.optimizer.name, config.model.optimizer.options)
     if (task := config.data.get("task")) is not None:
         TASKS.resolve(task)

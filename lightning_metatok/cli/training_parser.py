@@ -173,6 +173,7 @@ def quiet() -> None:
         ".*Be aware that when using `ckpt_path`.*",  # verbs that only read need not write checkpoints
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*isinstance.*LeafSpec.*",  # torch's own deprecation, raised inside Lightning
+        ".*default schedule will be overridden.*",  # PyTorch's profiler, of a short validation
         r"\s*(By default only one|``instantiate_classes``)",  # jsonargparse's, about a call inside Lightning
     ):
         warnings.filterwarnings("ignore", message)

@@ -93,15 +93,6 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> tuple[Optimiz
     return optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, config) / config.lr)
 
 
-def check(config: OptimizerConfig) -> None:
-    """Build the optimiser over a layer of nothing.
-
-    Raises:
-        UserError: what `optimizers.build` raises.
-    """
-    _optimizer(nn.ModuleList([nn.Linear(1, 1)]), config)
-
-
 def _optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
     return optimizers.build(
         module,

@@ -127,6 +127,15 @@ def build(
         raise UserError(f"model.optimizer.name={name}: {' '.join(str(error).split())}") from error
 
 
+def check(name: str, options: Mapping[str, Any]) -> None:
+    """Build the optimiser over a layer of nothing.
+
+    Raises:
+        UserError: what `build` raises.
+    """
+    build(nn.ModuleList([nn.Linear(1, 1)]), name, options, lr=1e-3, weight_decay=0.0, betas=(0.9, 0.95))
+
+
 def arguments(kind: type[Optimizer]) -> list[str]:
     """Names of what a class takes beside the parameters."""
     found = signature(kind).parameters.values()

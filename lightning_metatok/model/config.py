@@ -18,6 +18,9 @@ from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 from lightning_metatok.model.extra_position import ExtraPosition
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
+Denominator = Literal["sum", "one", "sink"]
+Gate = Literal["none", "head", "element"]
+DropAt = Literal["extra", "text", "all"]
 DROP_NOWHERE = "none"
 FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
 """What not every class of an axis can do."""
@@ -70,6 +73,13 @@ class TransformerConfig:
     bias: bool = False
     """Biases in the linear layers and layer norms (GPT-2 has them, nanoGPT's default does not)."""
 
+    denominator: Denominator = "sum"
+    """What an attention's exponentials are divided by: their sum; one, 1 more (softmax1); or sink, exp(b) more, b
+    learned a head (gpt-oss). With the last two a token need not give its weight to any other."""
+
+    gate: Gate = "none"
+    """Attention's output times sigmoid(W x), x its input: one number a head, or one an element (arXiv 2505.06708)."""
+
     d_ff: int | None = None
     """Inner width of the MLP; 4 * d_model when not given."""
 
@@ -114,6 +124,14 @@ class TransformerConfig:
     branch that the mechanism adds, such as meta_attention. An absolute embedding feeds all of them, so only "both"
     drops it."""
 
+    drop_at: DropAt = "extra"
+    """Which tokens lose their positions where `drop_positions` says: extra, the meta-tokens; text, all others; or all,
+    which is DroPE (arXiv 2512.12167)."""
+
+    drop_from: int | None = None
+    """The training step, from 0, from which on positions are dropped: before it a model learns with them, after it it
+    is recalibrated without. From the first step when not given."""
+
     extra_position: ExtraPosition = "own"
     """Which position a meta-token has: its own, as any token (text behind it is one further), that of the last text
     token before it, or that of the next one; with the last two text is counted as if there were none."""
@@ -146,6 +164,8 @@ class TransformerConfig:
         mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
         _one_of("activation", self.activation, get_args(Activation))
         _one_of("norm", self.norm, ("pre", "post"))
+        _one_of("denominator", self.denominator, get_args(Denominator))
+        _one_of("gate", self.gate, get_args(Gate))
         _one_of("attention_backend", self.attention_backend, ("auto", *backends.BACKENDS))
         divides = self.d_model % self.n_heads == 0
         _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
@@ -168,6 +188,18 @@ class TransformerConfig:
         _expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
         for layer in range(self.n_layers):  # what a pattern says of layers must fit as many as there are
             self.built_pattern.at(layer, self.n_layers)
+        _one_of("drop_at", self.drop_at, get_args(DropAt))
+        _expect(
+            self.drop_at == "extra" or not self._family.embeds,
+            "drop_at",
+            self.drop_at,
+            f"'extra' with model.position={self.position!r}, which has no positions but those in its embedding",
+        )
+        some = self.drop_from is None or (isinstance(self.drop_from, int) and self.drop_from >= 0)
+        _expect(some, "drop_from", self.drop_from, "a step, 0 or more")
+        drops = self.drop_positions != DROP_NOWHERE
+        _expect(drops or self.drop_from is None, "drop_from", self.drop_from, "model.drop_positions to say where")
+        _expect(drops or self.drop_at == "extra", "drop_at", self.drop_at, "model.drop_positions to say where")
         _one_of("extra_position", self.extra_position, get_args(ExtraPosition))
         _expect(
             self.extra_position == "own" or not self._family.needs_task_ids,
@@ -196,8 +228,13 @@ class TransformerConfig:
 
     @property
     def n_attention_weights(self) -> int:
-        """Weights of the matrices of one attention: q, k, v and output."""
-        return 2 * self.d_model * (self.d_model + self.kv_heads * self.head_dim)
+        """Weights of the matrices of one attention: q, k, v, output and gate."""
+        return self.d_model * (2 * (self.d_model + self.kv_heads * self.head_dim) + self.gate_width)
+
+    @property
+    def gate_width(self) -> int:
+        """Numbers that gate the output of one attention at a token."""
+        return {"none": 0, "head": self.n_heads, "element": self.d_model}[self.gate]
 
     @property
     def n_block_weights(self) -> int:
@@ -274,6 +311,11 @@ class TransformerConfig:
                 self.built_mechanism.transforms_scores,
                 backends.for_scores(),
                 f"mechanism={self.mechanism!r} transforms scores",
+            ),
+            (
+                self.denominator != "sum",
+                backends.for_scores(),
+                f"denominator={self.denominator!r} is beside the scores",
             ),
             (self.built_pattern.needs_mask, backends.for_masks(), f"pattern={self.pattern!r} needs a mask"),
         ):

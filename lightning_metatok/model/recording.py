@@ -39,6 +39,7 @@ class BranchRecord:
         values_BTD: of an attention, value vectors, heads side by side; 0 at rows without one.
         scores_BNTT: of an attention, scores as the softmax gets them, positions and mask in them, -inf where a query
             may not look; rows that it leaves alone are -inf throughout. None unless `attention` was asked for.
+        sink_N: the score of nothing beside them; None: there is none.
     """
 
     before_BTD: Tensor
@@ -46,12 +47,13 @@ class BranchRecord:
     after_BTD: Tensor
     values_BTD: Tensor | None = None
     scores_BNTT: Tensor | None = None
+    sink_N: Tensor | None = None
 
     @property
     def probs_BNTT(self) -> Tensor:
         """Attention probabilities, 0 at rows that the branch leaves alone."""
         assert self.scores_BNTT is not None, "recorded without attention, or no attention"
-        return reference.weights(self.scores_BNTT)
+        return reference.weights(self.scores_BNTT, self.sink_N)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class _LayerHooks:
         self.before_BTD = self.stream_BTD = cast(Tensor, args[0])
         self.found: dict[str, BranchRecord] = {}
         self.behind: dict[str, Tensor] = {}
-        self.looked: dict[str, Tensor] = {}
+        self.looked: dict[str, Tensor | None] = {}
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         plan: Plan = kwargs["plan"]
@@ -142,7 +144,9 @@ class _LayerHooks:
         if plan.blocks is not None:
             values = _scattered(values, plan.blocks, self.stream_BTD)
             scores = None if scores is None else dense_scores(scores, plan.blocks, *self.stream_BTD.shape[:2])
-        self.looked = {"values_BTD": values, **({} if scores is None else {"scores_BNTT": scores})}
+        sink_N = module.weights.sink()
+        of_scores = {} if scores is None else {"scores_BNTT": scores, "sink_N": sink_N}
+        self.looked = {"values_BTD": values, **of_scores}
 
     def _updated(self, branch: Branch, _: Any, __: Any, kwargs: dict[str, Any], update: Tensor) -> None:
         blocks = kwargs["plan"].blocks

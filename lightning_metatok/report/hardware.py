@@ -1,45 +1,12 @@
-"""What a run computes with: GPUs by their data sheets, the bytes of a number, and what joins the GPUs."""
+"""What a run computes with, beside its GPUs (`lightning_metatok.devices`): bytes of a number, and the network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import UserError
 
 USABLE = 0.9
 """Share of a GPU's memory that a run can fill: the rest is the CUDA context, libraries and gaps."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A GPU by its data sheet: dense bf16 FLOP/s, bytes of memory, bytes/s to its neighbours (one direction)."""
-
-    peak_flop_per_s: float
-    memory_bytes: float
-    link_bytes_per_s: float
-
-
-DEVICES: Mapping[str, Device] = {
-    "a10": Device(125e12, 24e9, 32e9),  # PCIe 4.0 x16
-    "a100": Device(312e12, 80e9, 300e9),  # SXM, NVLink 3
-    "a100-40gb": Device(312e12, 40e9, 300e9),
-    "l40s": Device(362e12, 48e9, 32e9),  # PCIe 4.0 x16
-    "h100": Device(989e12, 80e9, 450e9),  # SXM, NVLink 4
-    "h100-pcie": Device(756e12, 80e9, 64e9),  # PCIe 5.0 x16
-    "h200": Device(989e12, 141e9, 450e9),
-    "b200": Device(2250e12, 180e9, 900e9),  # NVLink 5
-}
-"""NVIDIA's data sheets; where these state a rate with sparsity, half of it, and of NVLink's two directions one."""
-
-
-def device(name: str) -> Device:
-    """Return a GPU by name.
-
-    Raises:
-        UserError: an unknown one; the nearest is named.
-    """
-    if name.lower() not in DEVICES:
-        raise UserError(f"--device={name}: expected one of {', '.join(DEVICES)}{nearest(name.lower(), DEVICES)}")
-    return DEVICES[name.lower()]
 
 
 @dataclass(frozen=True)

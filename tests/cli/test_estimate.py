@@ -96,7 +96,7 @@ def test_a_figure_is_drawn(tmp_path: Path) -> None:
     [
         ([], "--config: expected a configuration as `fit` takes it"),
         (["--config=nowhere.yaml"], "--config=nowhere.yaml: no such file"),
-        (["--config", LARGE, "--device=h10"], "--device=h10: expected one of a10, a100"),
+        (["--config", LARGE, "--device=h10"], "--device=h10: expected one of a10, a10g, a100"),
         (["--config", LARGE, "--device=h10"], "did you mean 'h100'?"),
         (["--config", LARGE, "--gpus=0"], "--gpus=0: expected 1 or more"),
         (["--config", LARGE, "--gpus", "8", "-1"], "--gpus=-1: expected 1 or more"),

@@ -4,6 +4,7 @@ The experiments run two steps of a small model on local text; an arm is laid ove
 it has a meaning.
 """
 
+import json
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ EXPERIMENTS = sorted(CONF.glob("*.yaml"))
 TASKS = sorted((CONF / "task").glob("*.yaml"))
 NANO = CONF / "task" / "list_recall_nano.yaml"
 ARMS = sorted((CONF / "arm").glob("*.yaml"))
+OVERLAYS = sorted((CONF / "debug").glob("*.yaml"))
 FOR_TASKS_ALONE = {"meta-every"}
 """Arms that need segments, which text has none of."""
 CASES = [
@@ -68,6 +70,7 @@ SMALL = [
     "--ablation.windows=1",
     "--sample.max_new_tokens=2",
 ]
+TINY_TASK_SIZES = [option for option in TINY_TASK if not option.startswith("--trainer")]
 SMALL_TASK = [
     *TINY_TASK,
     "--trainer.precision=32-true",
@@ -88,7 +91,7 @@ NAMES = {
     "ksa": "own_qkv (chunk_window 2 own True)",
 }
 """Files under conf/arm, and how a run with them is called."""
-PLAIN = {"plain", "wider-plain", "flops-plain", "streaming"}
+PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink"}
 """Arms without marks."""
 OWN = {"wider-plain": {("model", "d_ff")}, "flops-plain": {("trainer", "budget")}}
 """What an arm sets beside its point on the axes."""
@@ -169,6 +172,27 @@ def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
         assert marks_a_prompt > 2
     else:
         assert marks_a_prompt == (0 if arm.stem in PLAIN else 2)
+
+
+@pytest.mark.parametrize("overlay", [pytest.param(path, id=path.stem) for path in OVERLAYS])
+@pytest.mark.parametrize("base", [pytest.param(CONF / "debug.yaml", id="text"), pytest.param(NANO, id="task")])
+def test_a_debug_overlay_does_what_it_says(overlay: Path, base: Path, corpus: Path, tmp_path: Path) -> None:
+    folder, text = tmp_path / "run", base != NANO
+    if overlay.stem == "overfit" and not text:
+        pytest.skip("it is for text")
+    small = [f"--data.corpus={corpus}", "--sample.max_new_tokens=2", "--ablation.windows=1"] if text else []
+    small += ["--model.optimizer.lr=2e-2"] if overlay.stem == "overfit" else [] if text else TINY_TASK_SIZES
+    succeed("fit", f"--config={base}", f"--config={overlay}", *small, f"--run_dir={folder}")
+    steps = parse(base, overlay)["trainer"]["max_steps"]
+    trained, validated = curve(folder, "loss/train"), curve(folder, "loss/val")
+    assert (trained[-1][0], validated[-1][0]) == (steps, steps)
+    if overlay.stem == "limit":
+        assert steps == 2
+    elif overlay.stem == "overfit":
+        assert trained[-1][1] < validated[-1][1] - 0.5
+    elif overlay.stem == "profiler":
+        assert "aten::" in next(folder.glob("fit-steps*.txt")).read_text()
+        assert json.loads(next(folder.glob("fit-steps*.json")).read_text())["traceEvents"]
 
 
 def test_an_arm_for_tasks_is_refused_with_text_in_one_line(tmp_path: Path) -> None:

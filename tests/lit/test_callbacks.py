@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lightning_metatok.lit.ablations.figures import readings_table
 from lightning_metatok.lit.ablations.readings import Dropped, Kept, ReadingLoss
 from lightning_metatok.lit.callbacks import BigramBaseline, HeldOutText, RunCheckpoint, Throughput
 from lightning_metatok.lit.callbacks.dashboard import Dashboard, flatten
-from lightning_metatok.lit.callbacks.progress import short
+from lightning_metatok.lit.callbacks.progress import TokenProgress, short
 from lightning_metatok.lit.checkpoints.folder import checkpoints
 from lightning_metatok.lit.metrics import SourceTokenLoss, bytes_per_target
 
@@ -27,20 +28,20 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about to
 
 
 def _trainer(tmp_path: Path, *callbacks: lightning.Callback, **options: Any) -> lightning.Trainer:
-    return lightning.Trainer(
-        accelerator="cpu",
-        max_steps=4,
-        log_every_n_steps=2,
-        val_check_interval=4,
-        use_distributed_sampler=False,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        **options,
-    )
+    usual: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_steps": 4,
+        "log_every_n_steps": 2,
+        "val_check_interval": 4,
+        "use_distributed_sampler": False,
+        "callbacks": list(callbacks),
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": tmp_path,
+    }
+    return lightning.Trainer(**{**usual, **options})
 
 
 def test_ablation_measures_kept_and_dropped_at_every_length(tmp_path: Path, make_data: Any, make_model: Any) -> None:
@@ -105,6 +106,30 @@ def test_throughput_counts_tokens_with_and_without_meta_tokens(tmp_path: Path, m
     assert trainer.callback_metrics["throughput/tokens"] == speed.tokens
     assert trainer.callback_metrics["throughput/peak_memory_gb"] > 0.01
     assert {**speed.state_dict(), "window": {}} == {"tokens": 1280, "source_tokens": 1152, "window": {}}
+
+
+class OnAKnownDevice(Throughput):
+    """As on a GPU of 10 GFLOP/s."""
+
+    def peak_flop_per_s(self, trainer: lightning.Trainer) -> float | None:
+        return 1e10
+
+
+def test_the_share_of_the_peak_is_logged_and_shown_where_the_peak_is_known(
+    tmp_path: Path, make_data: Any, make_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = {}
+    for name, speed in (("known", OnAKnownDevice(window=2)), ("cpu", Throughput(window=2))):
+        trainer = _trainer(tmp_path / name, speed, TokenProgress(every_s=0.0), max_steps=6, enable_progress_bar=True)
+        trainer.fit(make_model(), datamodule=make_data())
+        metrics, shown[name] = trainer.callback_metrics, capsys.readouterr().err
+        if name == "known":
+            tflop = float(metrics["throughput/model_tflop_per_s"])
+            assert float(metrics["throughput/mfu"]) == pytest.approx(tflop * 1e12 / 1e10)
+        else:
+            assert "throughput/mfu" not in metrics
+    assert re.search(r"tok/s  MFU \d+\.\d%  train ", shown["known"])
+    assert "MFU" not in shown["cpu"]
 
 
 def test_bigram_baseline_scores_the_validation_text(tmp_path: Path, make_data: Any, make_model: Any) -> None:

@@ -142,6 +142,6 @@ def test_a_constant_schedule_stays() -> None:
 )
 def test_what_cannot_be_is_said_in_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as raised:
-        optim.check(OptimizerConfig(**values))
+        optimizers.check(values["name"], values.get("options", {}))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lightning_metatok.devices import device
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.report import cost_model
 from lightning_metatok.report.cost_model import MODES, Job, Memory, Traffic
-from lightning_metatok.report.hardware import MIXED, TRUE, Network, device, format_of
+from lightning_metatok.report.hardware import MIXED, TRUE, Network, format_of
 
 JOB = Job(
     n_parameters=1000,

@@ -32,7 +32,7 @@ from lightning_metatok.cli import main
 from tests.system.helpers import lines
 
 PHASES = ("cache", "training", "validation", "checkpoint", "end")
-CLOCKS = ("throughput/tokens_per_s", "throughput/model_tflop_per_s", "throughput/peak_memory_gb")
+CLOCKS = tuple(f"throughput/{name}" for name in ("tokens_per_s", "model_tflop_per_s", "mfu", "peak_memory_gb"))
 """What a clock or the allocator says, which no two runs share."""
 TEXT = [
     *("--model.dropout=0.1", "--data.batch_size=2", "--trainer.accumulate_grad_batches=2", "--trainer.max_steps=12"),

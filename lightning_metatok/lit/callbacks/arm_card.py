@@ -14,7 +14,7 @@ them. Source: arXiv 2509.16278, figure 1, whose baselines lack the controls abov
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -145,15 +145,28 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     }
 
 
+OTHERS = {
+    "drop_at": "drops",
+    "drop_from": "from step",
+    "extra_position": "position",
+    "denominator": "denominator",
+    "gate": "gate",
+}
+"""Other axes, where an arm does not stand at the usual point, and how its name says so."""
+
+
 def differences(config: TransformerConfig, placement: str) -> dict[str, Any]:
     """Return an arm's point on the axes; a mechanism that does nothing, because it has no layers, is none."""
     idle = config.built_mechanism.idle
+    usual = {field.name: field.default for field in fields(config)}
+    others = {key: getattr(config, key) for key in OTHERS if getattr(config, key) != usual[key]}
     return {
         "placement": placement,
         "pattern": config.pattern,
         "pattern_options": patterns.AXIS.filled(config.pattern, config.pattern_options),
         "mechanism": "none" if idle else config.mechanism,
         "mechanism_options": {} if idle else mechanisms.AXIS.filled(config.mechanism, config.mechanism_options),
+        **others,
     }
 
 
@@ -175,4 +188,5 @@ def arm_name(differs: dict[str, Any], usual: str) -> str:
         while said[-1] is None:  # an option that was not given
             said.pop()
         parts.append(" ".join(map(str, said)))
+    parts += [f"{said} {differs[key]}" for key, said in OTHERS.items() if key in differs]
     return f"{name} ({', '.join(parts)})" if parts else name

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from lightning_metatok.data import Batch
+from lightning_metatok.lit.callbacks.throughput import MFU
 from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.lit.micro_steps import micro_step
 
@@ -112,7 +113,8 @@ class TokenProgress(ProgressBar):
         losses = {"loss/train": float(pl_module.measured["loss/train"])}  # type: ignore[index]
         if "loss/val" in (known := trainer.callback_metrics):
             losses["loss/val"] = float(known["loss/val"])
-        status = f"{short(self._tokens)} tokens  {short(rate)} tok/s  " + "  ".join(
+        mfu = f"MFU {float(known[MFU]):.1%}  " if MFU in known else ""
+        status = f"{short(self._tokens)} tokens  {short(rate)} tok/s  {mfu}" + "  ".join(
             f"{name.split('/')[1]} {value:.3f}" for name, value in losses.items()
         )
         self._move(trainer.global_step, status)

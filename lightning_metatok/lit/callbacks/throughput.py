@@ -1,4 +1,4 @@
-"""Tokens per second, model FLOP/s and peak memory, over a sliding window of training steps."""
+"""Tokens per second, model FLOP/s, their share of the GPU's peak, and peak memory, over a window of training steps."""
 
 import resource
 import sys
@@ -9,10 +9,13 @@ import torch
 from lightning.fabric.utilities.throughput import Throughput as ThroughputWindow
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_metatok import devices
 from lightning_metatok.data import Batch
 from lightning_metatok.lit.data.protocol import data_of
 from lightning_metatok.lit.micro_steps import micro_step
 
+MFU = "throughput/mfu"
+"""Model FLOP/s as a share of the dense 16-bit peak of the GPU (Chowdhery et al. 2022, PaLM, appendix B)."""
 WINDOWS = ("_time", "_batches", "_samples", "_lengths", "_flops")
 """Where Lightning keeps a window, which it cannot save."""
 
@@ -37,6 +40,7 @@ class Throughput(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new window, or go on in that of the checkpoint."""
+        self._peak = self.peak_flop_per_s(trainer)
         self._rates = ThroughputWindow(window_size=self.window)
         self._running_since: float | None = None
         self._seconds = 0.0
@@ -115,7 +119,18 @@ class Throughput(Callback):
             values["throughput/tokens_per_s"] = rates["device/items_per_sec"] * trainer.world_size
         if "device/flops_per_sec" in rates:
             values["throughput/model_tflop_per_s"] = rates["device/flops_per_sec"] * trainer.world_size / 1e12
+            if self._peak is not None:
+                values[MFU] = rates["device/flops_per_sec"] / self._peak
         pl_module.log_dict(values)
+
+    def peak_flop_per_s(self, trainer: Trainer) -> float | None:
+        """Dense peak of the GPU in 16 bits; None: it is not known, or the run computes in other precisions."""
+        device, policy = trainer.strategy.root_device, getattr(trainer.strategy, "policy", None)
+        in_half = "16" in str(trainer.precision) or getattr(policy, "param_dtype", None) is torch.bfloat16
+        if device.type != "cuda" or not in_half:
+            return None
+        found = devices.named(torch.cuda.get_device_name(device))
+        return None if found is None else found.peak_flop_per_s
 
     @property
     def tokens_per_s(self) -> float:

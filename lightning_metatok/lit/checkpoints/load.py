@@ -1,6 +1,8 @@
 """A trained model from its checkpoint alone, without a run around it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
@@ -25,7 +27,13 @@ def load_trained(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, M
     Raises:
         UserError: no such file, or not a checkpoint of this project, or it needs code of others.
     """
-    checkpoint = read_state(path, key="--ckpt_path")
+    return trained_of(read_state(path, key="--ckpt_path"), path, trust=trust)
+
+
+def trained_of(
+    checkpoint: Mapping[str, Any], path: Path, *, trust: bool = False
+) -> tuple[MetaTransformer, MetaTokenizer, marks.Marks | None]:
+    """What `load_trained` returns, of a checkpoint that is read already."""
     if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
         raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
     source = f"--ckpt_path={path}"
@@ -39,3 +47,12 @@ def load_trained(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, M
     model = build(config)
     model.load_state_dict(weights_of(checkpoint))
     return model.eval(), tokenizer, found
+
+
+def trained_length(checkpoint: Mapping[str, Any]) -> int | None:
+    """Source tokens of a block of text that a checkpoint was trained on; None: nothing says it, as of a task."""
+    config = checkpoint.get("callbacks", {}).get("RunState", {}).get("config", {})
+    block, share = config.get("data.block_size"), config.get("data.meta_fraction", 0.0)
+    if not isinstance(block, int):
+        return None
+    return block if config.get("data.meta_length") != "within" else round(block * (1 - float(share)))

@@ -52,5 +52,13 @@ class AnnealedProjections(Projections):
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.heads(self.share(self._base[0].qkv(x), self.qkv(x)))
 
+    def sink(self) -> Tensor | None:
+        base_N, own_N = self._base[0].sink(), self.sink_N
+        return None if base_N is None or own_N is None else self.share(base_N, own_N)
+
+    def gates(self, x: Tensor) -> Tensor | None:
+        base, own = self._base[0].gates(x), super().gates(x)
+        return None if base is None or own is None else self.share(base, own)
+
     def finish(self, x: Tensor) -> Tensor:
         return self.share(self._base[0].out(x), self.out(x))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_metatok.model.attention import backends
@@ -62,17 +63,19 @@ class AttentionPlan(Plan):
         """What is seen as a table, as in `reference.attend`; None for plain causal."""
         return self.sight.mask if self.table is None and self.sight is not None else self.table
 
-    def score_of(self, layer: int) -> Score | None:
-        """The transform of the scores of one layer."""
+    def score_of(self, layer: int, sink_N: Tensor | None = None) -> Score | None:
+        """What is done to the scores of one layer, whose softmax has a sink or none; None: nothing."""
         score = self.score
         if score is None:
-            return None
-        parameters = tuple(self.positions.parameters())
-        return Score(lambda scores, rows: score(scores, layer=layer, rows=rows), parameters)
+            return None if sink_N is None else Score(None, (sink_N,), sink_N)
+        parameters = (*self.positions.parameters(), *(() if sink_N is None else (sink_N,)))
+        return Score(lambda scores, rows: score(scores, layer=layer, rows=rows), parameters, sink_N)
 
 
 class Projections(nn.Module):
-    """The weights of one attention: q, k, v as one matrix, and the output."""
+    """The weights of one attention: q, k, v as one matrix, the output, and what its softmax and its heads end with."""
+
+    sink_N: Tensor | None
 
     def __init__(self, config: "TransformerConfig") -> None:
         super().__init__()
@@ -81,6 +84,12 @@ class Projections(nn.Module):
         bias = config.bias if config.qkv_bias is None else config.qkv_bias
         self.qkv = nn.Linear(config.d_model, n_rows, bias=bias)
         self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        sink_N = None if config.denominator == "sum" else torch.zeros(config.n_heads)
+        if config.denominator == "sink" and sink_N is not None:
+            self.sink_N = nn.Parameter(sink_N)
+        else:
+            self.register_buffer("sink_N", sink_N, persistent=False)
+        self.gate = nn.Linear(config.d_model, config.gate_width, bias=False) if config.gate_width else None
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v, [..., N, H] each, of rows [..., D]; heads of queries that share a k and v have a copy each."""
@@ -95,6 +104,22 @@ class Projections(nn.Module):
             return q, k, v
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, -1)).unbind(-3)
         return q, k, v
+
+    def sink(self) -> Tensor | None:
+        """The score of nothing, [N]; None: the softmax has none."""
+        return self.sink_N
+
+    def gates(self, x: Tensor) -> Tensor | None:
+        """What heads are multiplied with at rows [..., D]: [..., N] or [..., D]; None: they are not."""
+        return None if self.gate is None else self.gate(x).sigmoid()
+
+    def gated(self, heads: Tensor, x: Tensor) -> Tensor:
+        """Heads [..., N, H] of rows x [..., D] side by side, times their gates."""
+        gates = self.gates(x)
+        if gates is None:
+            return heads.flatten(-2)
+        each = gates.unsqueeze(-1) if gates.shape[-1] == heads.shape[-2] else gates.unflatten(-1, heads.shape[-2:])
+        return (heads * each).flatten(-2)
 
     def finish(self, x: Tensor) -> Tensor:
         """The update of rows whose heads stand side by side, [..., D]."""
@@ -139,18 +164,19 @@ class Attention(nn.Module):
         if memory is not None:
             k, v = memory.append(k, v)
         dropout = self.dropout if self.training else 0.0
+        score = plan.score_of(self.layer, self.weights.sink())
         backend = backends.choose(
             self.backend,
             device=q.device,
             dtype=q.dtype,
             dense_mask=plan.sight is not None or plan.table is not None,
-            score=plan.score is not None,
+            score=score is not None,
             sight=plan.sight if plan.table is None and dropout == 0 else None,
         )
         by_sight = backend.TAKES_SIGHTS and plan.table is None
         seen: dict[str, Any] = {"sight": plan.sight} if by_sight else {"mask": plan.mask}  # asking makes the table
-        out_BNTH = backend.attend(q, k, v, **seen, score=plan.score_of(self.layer), dropout=dropout)
-        return self.weights.finish(out_BNTH.transpose(1, 2).flatten(-2))
+        out_BNTH = backend.attend(q, k, v, **seen, score=score, dropout=dropout)
+        return self.weights.finish(self.weights.gated(out_BNTH.transpose(1, 2), x_BTD))
 
     def project(self, x: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of its rows, [..., N, H] each."""
@@ -191,9 +217,9 @@ class GatheredAttention(Attention):
             out_RNH = self._attend_cached(q, k, v, plan, memory, plan.slots)
         else:
             dropout = self.dropout if self.training else 0.0
-            score = plan.score_of(self.layer)
+            score = plan.score_of(self.layer, weights.sink())
             out_RNH = attend_blocks(q, k, v, plan.blocks, score=score, dropout=dropout, backend=self.backend)
-        return weights.finish(out_RNH.flatten(-2))
+        return weights.finish(weights.gated(out_RNH, x_RD))
 
     def _attend_cached(
         self,
@@ -208,7 +234,7 @@ class GatheredAttention(Attention):
         # Queries stand at their own slots of a square, with nothing at the slots of earlier ones: a causal
         # square needs no mask, and the waste is small because extra tokens are few.
         q = slots.scatter(q_RNH)
-        score = plan.score_of(self.layer)
+        score = plan.score_of(self.layer, self.weights.sink())
         masked, scored = plan.sight is not None, score is not None
         backend = backends.choose(self.backend, device=q.device, dtype=q.dtype, dense_mask=masked, score=scored)
         seen: dict[str, Any] = {"sight": plan.sight} if backend.TAKES_SIGHTS else {"mask": plan.mask}

@@ -10,7 +10,7 @@ At 10 % meta-tokens that is 1 % of the score matrix and 10 % of the projections.
 exactly 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -131,12 +131,26 @@ def attend_blocks(
     L]."""
     if not blocks.lengths:
         return v_RNH
-    chosen = backends.choose(backend, device=q_RNH.device, dtype=q_RNH.dtype, score=score is not None, blocks=True)
+    chosen = backends.choose(
+        backend, device=q_RNH.device, dtype=q_RNH.dtype, score=score is not None, blocks=blocks.lengths
+    )
     if chosen.attend_ragged is not None:
-        return chosen.attend_ragged(q_RNH, k_RNH, v_RNH, blocks.lengths, dropout)
+        return _ragged(chosen.attend_ragged, q_RNH, k_RNH, v_RNH, blocks.lengths, dropout)
     q, k, v = (blocks.pad(x).transpose(1, 2) for x in (q_RNH, k_RNH, v_RNH))
     # Causal and right-padded: a real query sees real keys only, so no mask beyond the causal one is needed.
     return blocks.unpad(chosen.attend(q, k, v, score=score, dropout=dropout).transpose(1, 2))
+
+
+@torch.compiler.disable  # Lengths are data: a compiled graph would be one for these alone.
+def _ragged(
+    attend: Callable[[Tensor, Tensor, Tensor, list[int], float], Tensor],
+    q_RNH: Tensor,
+    k_RNH: Tensor,
+    v_RNH: Tensor,
+    lengths: list[int],
+    dropout: float,
+) -> Tensor:
+    return attend(q_RNH, k_RNH, v_RNH, lengths, dropout)
 
 
 def meta_attention(

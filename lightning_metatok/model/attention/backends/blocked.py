@@ -164,7 +164,9 @@ def _rows(
     if score is not None:
         scores = score(scores, Rows(place, q, k))
     scores = scores.masked_fill(~masks.causal(q.shape[2], k.shape[2], q.device), -torch.inf)
-    weights = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout)
+    sink_N = None if score is None else score.sink_N
+    weights = scores.softmax(dim=-1) if sink_N is None else reference.weights(scores, sink_N)
+    weights = torch.nn.functional.dropout(weights, dropout)
     return weights.to(v.dtype) @ v
 
 

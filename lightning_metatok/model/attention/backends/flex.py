@@ -1,7 +1,8 @@
 """HOW, by PyTorch's flex attention: the rule of a sight is asked pair by pair inside one kernel, and no table is made.
 
 On CUDA the kernel is compiled; on a CPU PyTorch has no backward of it, and without compilation computes all scores, so
-that there it is a check and no way to train. `auto` does not take it: nobody has measured it here yet.
+that there it is a check and no way to train. `auto` does not take it: with extra tokens at random places no block of
+keys is empty, and each pair asks for facts of both. On an H200 sdpa with a table is nine times as fast at 8,192 tokens.
 """
 
 import warnings

@@ -17,16 +17,19 @@ from lightning_metatok.model.positions.base import Rows
 
 @dataclass(frozen=True)
 class Score:
-    """What a positional encoding does to scores."""
+    """What is done to scores, and what stands beside them in the softmax."""
 
-    transform: Callable[[Tensor, Rows], Tensor]
-    """Takes scaled scores and is told which rows they are."""
+    transform: Callable[[Tensor, Rows], Tensor] | None
+    """A positional encoding's or a mechanism's: takes scaled scores and is told which rows they are; None: nothing."""
 
     parameters: tuple[Tensor, ...] = ()
     """What its gradients go to, beside scores, q and k."""
 
+    sink_N: Tensor | None = None
+    """The score of nothing, one a head: what a row need not give to any key (`config.denominator`)."""
+
     def __call__(self, scores_BNQK: Tensor, rows: Rows) -> Tensor:
-        return self.transform(scores_BNQK, rows)
+        return scores_BNQK if self.transform is None else self.transform(scores_BNQK, rows)
 
 
 NAME = "reference"
@@ -70,7 +73,8 @@ def attend(
     Returns:
         [B, N, Q, H].
     """
-    weights_BNQK = weights(masked_scores(q_BNQH, k_BNKH, mask=mask, score=score, first=first))
+    scores_BNQK = masked_scores(q_BNQH, k_BNKH, mask=mask, score=score, first=first)
+    weights_BNQK = weights(scores_BNQK, None if score is None else score.sink_N)
     weights_BNQK = torch.nn.functional.dropout(weights_BNQK, dropout)
     return weights_BNQK.to(v_BNKH.dtype) @ v_BNKH
 
@@ -98,8 +102,14 @@ def masked_scores(
     return scores_BNQK + mask
 
 
-def weights(scores_BNQK: Tensor) -> Tensor:
-    """Attention probabilities of masked scores; a row that may see no key has 0 everywhere."""
+def weights(scores_BNQK: Tensor, sink_N: Tensor | None = None) -> Tensor:
+    """Attention probabilities of masked scores; a row that may see no key has 0 everywhere.
+
+    With a sink p_ij = exp(s_ij) / (sum_j exp(s_ij) + exp(sink)): a row sums to less than 1.
+    """
+    if sink_N is not None:
+        sink_BNQ1 = sink_N.to(scores_BNQK.dtype).view(1, -1, 1, 1).expand(*scores_BNQK.shape[:-1], 1)
+        return torch.cat((scores_BNQK, sink_BNQ1), dim=-1).softmax(dim=-1)[..., :-1]
     blind_BNQ1 = scores_BNQK.isneginf().all(dim=-1, keepdim=True)
     # Softmax over a row of -inf would be NaN in the backward pass too, so such rows are made finite first.
     return scores_BNQK.masked_fill(blind_BNQ1, 0.0).softmax(dim=-1).masked_fill(blind_BNQ1, 0.0)
