@@ -76,7 +76,7 @@ class Unfold(Mechanism):
 def opens(scores_BNQK: Tensor, seen_B1QK: Tensor, facts: Facts, n_chunks: int, rows: Rows, top: int) -> Tensor:
     """Return whether a key is in a chunk that its query opens, bool [B, N, Q, K]; `facts` are those of all keys.
 
-    A chunk ends with a run of extra tokens, and may be opened by who sees one of them from outside; the largest score of
+    A chunk ends with a run of extra tokens, and who sees one of them from outside may open it; the largest score of
     these is its own.
     """
     Q, K = scores_BNQK.shape[-2:]
