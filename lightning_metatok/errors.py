@@ -14,6 +14,10 @@ class UserError(Exception):
     """What the user gave cannot work. The message is one line, complete on its own."""
 
 
+class OutOfReach(UserError):
+    """What is needed lies elsewhere and cannot be reached now; later it may be, so that what was made of it is kept."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name closest to `name`, or ``""`` if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -33,7 +37,7 @@ class NonFiniteError(RunError):
 
 
 class WorkerError(RunError):
-    """A process that builds batches died."""
+    """A process that builds batches or tokenises died."""
 
     code = 4
 

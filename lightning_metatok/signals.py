@@ -8,8 +8,10 @@ Nothing heavy is imported here: the handlers stand before torch is loaded, so th
 A second SIGINT ends the process at once. SIGHUP that is ignored at the start (nohup) stays ignored.
 """
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,6 +55,19 @@ class Ended(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a process gets when the one that made it dies."""
+
+
+def end_with(parent: int) -> None:
+    """Let this process be killed when `parent`, which forked it, ends in any way. Does nothing outside Linux."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died in between
+        os._exit(1)
 
 
 _state = {"received": 0, "owner": 0}

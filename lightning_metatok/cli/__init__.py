@@ -18,6 +18,7 @@ from lightning_metatok.errors import UserError, nearest
 # verb -> (module with `main(verb, argv) -> exit code`, what it does)
 VERBS = {
     "init": ("lightning_metatok.cli.init", "conf/ and sweeps/ as files of your own: [FOLDER]"),
+    "prepare": ("lightning_metatok.cli.prepare", "text to tokens ahead, on all cores: --config conf/base.yaml"),
     "fit": ("lightning_metatok.cli.training", "train a model: --config conf/base.yaml"),
     "validate": ("lightning_metatok.cli.training", "validation loss of a checkpoint: --ckpt_path CKPT"),
     "test": (

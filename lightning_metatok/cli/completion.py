@@ -15,9 +15,23 @@ from typing import Any, Literal, get_args, get_origin
 from lightning_metatok.errors import OptionParser, UserError, nearest
 
 SHELLS = ("bash", "zsh", "tcsh")
-FILES = ("config", "file", "files", "ckpt_path", "corpus", "tokenizer", "prompt_file", "init_from", "output", "figure")
+FILES = (
+    "config",
+    "file",
+    "files",
+    "ckpt_path",
+    "corpus",
+    "tokenizer",
+    "prompt_file",
+    "init_from",
+    "output",
+    "figure",
+    "page",
+)
 FOLDERS = ("run_dir", "folder", "first", "second", "run", "runs", "include_path", "cache_dir", "to")
 """Last parts of the names of options whose values are paths."""
+WITH_OPTIONS_OF_FIT = ("prepare", "estimate", "show")
+"""Verbs with options of their own beside those."""
 
 
 def build_parser() -> OptionParser:
@@ -50,7 +64,7 @@ def everything() -> argparse.ArgumentParser:
         one = verbs.add_parser(verb, help=escaped(does), allow_abbrev=False)
         build = getattr(importlib.import_module(module), "build_parser", None)
         own = [] if build is None else build()._actions
-        add(one, own if build is not None and verb not in ("estimate", "show") else [*own, *of_fit])
+        add(one, own if build is not None and verb not in WITH_OPTIONS_OF_FIT else [*own, *of_fit])
     return whole
 
 

@@ -71,26 +71,13 @@ def read(argv: Sequence[str]) -> Iterator[Row]:
     Raises:
         UserError: what `fit` would refuse of a configuration.
     """
-    from lightning_metatok.cli.base import with_base
     from lightning_metatok.cli.config_files import known_keys
     from lightning_metatok.cli.interpolations import kept_config
     from lightning_metatok.cli.layers import dotted, leaves, named_layers
     from lightning_metatok.cli.option_types import default_of, typed
-    from lightning_metatok.cli.own_config import with_own_config
-    from lightning_metatok.cli.training import TrainingCLI
-    from lightning_metatok.cli.training_parser import quiet
-    from lightning_metatok.cli.vocabulary import with_vocabulary
+    from lightning_metatok.cli.reading import read_configuration
 
-    class Reader(TrainingCLI):
-        def before_instantiate_classes(self) -> None:
-            """Look for no checkpoint, lock no folder."""
-
-        def instantiate_classes(self) -> None:
-            """Build nothing."""
-
-    quiet()
-    given, foreign = with_own_config("fit", list(argv))
-    cli = Reader("show", with_vocabulary("show", with_base("show", given)), foreign=foreign)
+    cli, given = read_configuration("show", argv)
     known = known_keys(cli.parser)
     options = leaves(known)
     layers = [(file or OPTIONS, layer) for file, layer in named_layers(given, known)]

@@ -1,16 +1,18 @@
 """Text to batches: documents -> token ids -> packed blocks -> blocks with meta-tokens -> `Batch`.
 
-Read in this order: `corpora`, `tokenizer`, `blocks`, `injection` and `placement`, `batch`, `stream`, `scored`;
-`preparation` ties the first three together, `cache` keeps what they make. Nothing here knows Lightning.
+Read in this order: `corpora`, `tokenizer`, `pieces`, `tokenising`, `writing`, `blocks`, `injection` and `placement`,
+`batch`, `stream`, `scored`; `preparation` ties those up to `blocks` together, `cache` keeps what they make. Nothing
+here knows Lightning.
 """
 
 from lightning_metatok.data.batch import NOT_SCORED, Batch, next_token_targets
-from lightning_metatok.data.blocks import PackedBlocks, TokenStore, prepare_tokens
+from lightning_metatok.data.blocks import PackedBlocks, TokenStore
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, open_corpus
 from lightning_metatok.data.injection import Injected, InjectionRule, inject, remove_meta
 from lightning_metatok.data.preparation import DataConfig, prepare
 from lightning_metatok.data.stream import BatchBuilder, StepDataset, StepSampler
 from lightning_metatok.data.tokenizer import MetaTokenizer
+from lightning_metatok.data.writing import prepare_tokens
 
 __all__ = [
     "NOT_SCORED",

@@ -1,7 +1,8 @@
 """Prepared data on disk: built once, found again by fingerprint, never half-written.
 
     <cache>/tokens-3f2a.../           complete, because a rename put it there; holds manifest.json
-    <cache>/tokens-3f2a....partial/   being built, or left by a build that was killed: swept by the next one
+    <cache>/tokens-3f2a....partial/   being built, or left by a build that was killed: the next one sweeps it or, with
+                                      tokens, goes on from it
     <cache>/tokens-3f2a....lock       held while building, so that two processes do not build twice
 
 A folder is written under its `.partial` name, flushed to the disk and renamed as a whole. Its manifest lists
@@ -23,7 +24,7 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 
-from lightning_metatok.errors import UserError
+from lightning_metatok.errors import OutOfReach, UserError
 from lightning_metatok.files import CACHE_VARIABLE as ENVIRONMENT_VARIABLE
 from lightning_metatok.files import cache_folder as cache_folder
 
@@ -47,11 +48,15 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def prepared(root: Path, name: str, build: Callable[[Path], None]) -> Path:
+def prepared(root: Path, name: str, build: Callable[[Path], None], goes_on: bool = False) -> Path:
     """Return the complete folder `root / name`, which `build(folder)` fills unless it is there already.
 
     Several processes may ask at once: one builds, the others wait and find it. If `build` raises,
     nothing stays.
+
+    Args:
+        goes_on: `build` can go on from what it left when it was killed or told to stop, which then stays as
+            `.partial`, for it alone. What is wrong with the data or the disk ends that, too.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -68,9 +73,10 @@ def prepared(root: Path, name: str, build: Callable[[Path], None]) -> Path:
                 return folder
             if os.path.lexists(folder):
                 print(f"lightning-metatok: warning: {folder}: {wrong}; prepared again", file=sys.stderr)
-            _remove(partial)
+            if not (goes_on and partial.is_dir() and not partial.is_symlink()):
+                _remove(partial)
             _remove(damaged)
-            partial.mkdir()
+            partial.mkdir(exist_ok=True)
             try:
                 build(partial)
                 seal(partial, name)
@@ -79,8 +85,9 @@ def prepared(root: Path, name: str, build: Callable[[Path], None]) -> Path:
                     os.rename(folder, damaged)
                 os.rename(partial, folder)
                 sync(root)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
+            except BaseException as error:
+                if not goes_on or (isinstance(error, UserError | OSError) and not isinstance(error, OutOfReach)):
+                    shutil.rmtree(partial, ignore_errors=True)
                 raise
             _remove(damaged)
     except OSError as error:

@@ -11,12 +11,15 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_metatok.data.mixture import Ends, Mixture, check_ends, parts_of
+from lightning_metatok.data.mixture import Ends, Mixture, Side, check_ends, parts_of
 from lightning_metatok.data.sources import PYTHON_STDLIB, Files, PythonSources, Source
 from lightning_metatok.data.splits import SPLITS, TESTS, Division, Split, divide, near
 from lightning_metatok.data.text_documents import TextDocuments
 from lightning_metatok.data.texts import Texts, are_texts
 from lightning_metatok.errors import UserError, nearest
+
+AT_ONCE = 1 << 22
+"""Hashes of documents that are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +166,23 @@ class Corpus:
             ("validation", self.validation, "validate"), ("test", self.test or self.validation, "test"),
         )  # fmt: skip
         for split, source, what in named:
-            shared = int(np.isin(digests[split], digests["train"]).sum()) if source and split in digests else 0
+            shared = _among(digests[split], digests["train"]) if source and split in digests else 0
             if shared and not isinstance(self.train, PythonSources):
                 warnings.append(
                     f"{shared} of {len(digests[split])} documents to {what} on are in the training text, too: "
                     f"their loss says nothing about new text"
                 )
         return notes, warnings
+
+    def everything(self) -> Iterator[str]:
+        """Yield all text of all splits, in no order; nothing where reading it costs more than local files do."""
+        sources = [source for source in (self.train, self.validation, self.test) if source is not None]
+        if not all(map(_is_here, sources)):
+            return
+        if self.config.max_documents is None:
+            yield from itertools.chain.from_iterable(map(_with_text, sources))
+        else:
+            yield from itertools.chain.from_iterable(map(self.documents, self.splits))
 
     def _documents(self, split: Split) -> Iterator[str]:
         if split == "test" and self.test is not None:
@@ -211,6 +224,23 @@ class Corpus:
                 f"for validation; give data.validation_corpus or a larger data.validation_fraction"
             )
         return f"data.corpus={config.corpus!r}: no document with text in it"
+
+
+def _is_here(source: Source) -> bool:
+    """Whether the text of `source` lies on this machine."""
+    if isinstance(source, Mixture):
+        return all(map(_is_here, source.sources))
+    if isinstance(source, Side):
+        return all(_is_here(side) for side in (source.corpus.train, source.corpus.validation) if side is not None)
+    return isinstance(source, Files | PythonSources | Texts)
+
+
+def _among(values: NDArray[np.uint64], others: NDArray[np.uint64]) -> int:
+    """Return how many of `values` are among `others`, which may be too many to sort at once."""
+    found = np.zeros(len(values), dtype=np.bool_)
+    for start in range(0, len(others), AT_ONCE):
+        found |= np.isin(values, others[start : start + AT_ONCE])
+    return int(found.sum())
 
 
 def _with_text(source: Source) -> Iterator[str]:

@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_metatok.data.blocks import PIECE, TokenStore, pieces, prepare_tokens
+from lightning_metatok.data.blocks import TokenStore
 from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, open_corpus
+from lightning_metatok.data.pieces import PIECE, pieces
 from lightning_metatok.data.tokenizer import LONGEST_WORD, SMALLEST_VOCABULARY, MetaTokenizer
+from lightning_metatok.data.writing import Progress, prepare_tokens
 from lightning_metatok.errors import UserError
 from lightning_metatok.signals import heed
 
 TOKENIZER = "tokenizer.json"
-LOST = "data are prepared anew"
-"""What a signal costs that comes while they are."""
+LOST, KEPT = "data are prepared anew", "text that was tokenised is kept"
+"""What a signal costs that comes while they are, or what it does not."""
+
+TRAINING = "training the tokenizer"
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,12 @@ class DataConfig(CorpusConfig):
             )
 
 
-def prepare(config: DataConfig, say: Callable[[str], None] = print) -> tuple[MetaTokenizer, TokenStore]:
+def prepare(
+    config: DataConfig, say: Callable[[str], None] = print, workers: int = 1
+) -> tuple[MetaTokenizer, TokenStore]:
     """Return the tokenizer and the token streams that `config` describes, out of the cache if they are there.
 
-    What people should know about the corpus goes to `say`, see `tell`.
+    What people should know about the corpus goes to `say`, see `tell`. `workers`: processes that tokenise.
 
     People at a terminal see a progress bar while the first preparation runs.
 
@@ -59,7 +65,7 @@ def prepare(config: DataConfig, say: Callable[[str], None] = print) -> tuple[Met
     corpus = open_corpus(config)
     with progress_bar() as progress:
         tokenizer = get_tokenizer(config, corpus, cache, progress)
-        store = prepare_tokens(corpus, tokenizer, cache, progress)
+        store = prepare_tokens(corpus, tokenizer, cache, progress, workers)
     tell(corpus, store, say)
     return tokenizer, store
 
@@ -74,14 +80,14 @@ def get_tokenizer(
     config: DataConfig,
     corpus: Corpus,
     cache: Path,
-    progress: Callable[[str, int], None],
+    progress: Progress,
 ) -> MetaTokenizer:
     """Return the tokenizer that `config.tokenizer` names, or one trained on `corpus` and kept in `cache`."""
     if config.tokenizer is not None:
         return load_tokenizer(config.tokenizer, config.add_special_tokens)
 
     def build(folder: Path) -> None:
-        progress("training the tokenizer", 0)
+        progress(TRAINING, 0, None)
         # Whole documents, unless they are so long that their words would not fit into memory.
         text = (piece for document in corpus.documents("train") for piece in pieces(document, 2 * PIECE))
         MetaTokenizer.train(text, config.vocab_size).save(folder / TOKENIZER)
@@ -109,18 +115,32 @@ def looks_like_file(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[str, int], None]]:
-    """Give a function (what, tokens so far) that heeds signals, and shows progress where stderr is a terminal."""
+def progress_bar() -> Iterator[Progress]:
+    """Give what is told of progress: it heeds signals, and draws a bar with the time left if stderr is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda what, n: heed(LOST)
+        yield lambda what, n, share: _heed(what)
         return
+    from rich import progress
     from rich.console import Console
 
-    console = Console(stderr=True)
-    with console.status("preparing data") as status:
+    columns = (
+        progress.TextColumn("preparing data: {task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
 
-        def show(what: str, n: int) -> None:
-            heed(LOST)
-            status.update(f"preparing data: {what}" + (f", {n / 1e6:.1f} M tokens" if n else ""))
+        def show(what: str, n: int, share: float | None) -> None:
+            _heed(what)
+            said = what + (f", {n / 1e6:.1f} M tokens" if n else "")
+            bar.update(task, description=said, completed=share or 0, total=None if share is None else 1)
 
         yield show
+
+
+def _heed(what: str) -> None:
+    heed(LOST if what == TRAINING else KEPT)

@@ -13,7 +13,7 @@ from lightning_metatok.data.json_documents import json_documents, missing_field
 from lightning_metatok.data.local_files import check_unpacked_size, format_of
 from lightning_metatok.data.parquet_documents import parquet_documents
 from lightning_metatok.data.text_documents import TextDocuments, text_documents
-from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.errors import OutOfReach, UserError, nearest
 
 PYTHON_STDLIB = "python-stdlib"
 NOT_PROSE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled", "pip", "__pycache__"}
@@ -110,7 +110,10 @@ class HubSplit:
                     raise UserError(f"{where}: {missing_field(self.text_field, row)}")
                 yield row[self.text_field]
         except OSError as error:
-            raise UserError(f"{where}: reading from the hub failed ({' '.join(str(error).split())})") from error
+            raise OutOfReach(
+                f"{where}: reading from the hub failed ({' '.join(str(error).split())}); "
+                "what was tokenised is kept, and the same command goes on from there"
+            ) from error
 
     def _elsewhere(self) -> str:
         """How to have the data set on a machine that does not reach the hub."""

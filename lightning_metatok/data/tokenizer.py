@@ -70,7 +70,7 @@ class MetaTokenizer:
             )
         given = json.loads(tokenizer.to_str())
         content = settings.switched_off(given)
-        self._source, self._family = source, settings.family(content)
+        self.source, self._family = source, settings.family(content)
         self.added: tuple[str, ...] = ()
         """Special tokens that got an id when the tokenizer was read."""
         self.meta_id: int = known[META]
@@ -106,12 +106,12 @@ class MetaTokenizer:
         found = settings.ids_of_probes(content, texts, lambda text: self._ids([text])[0])
         for text, ids in zip(texts, found, strict=False):
             if (became := self._joined(ids)) != text.encode():
-                raise UserError(f"{self._source}: {settings.sample(text, became)} ({why})")
+                raise UserError(f"{self.source}: {settings.sample(text, became)} ({why})")
         if len(found) < len(texts):
             start = texts[len(found)][: settings.SAMPLE]
-            raise UserError(f"{self._source}: text {start!r}... takes too much time or memory to read ({why})")
+            raise UserError(f"{self.source}: text {start!r}... takes too much time or memory to read ({why})")
         if surely:
-            raise UserError(f"{self._source}: {why}")
+            raise UserError(f"{self.source}: {why}")
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> "MetaTokenizer":
@@ -181,9 +181,9 @@ class MetaTokenizer:
         return cls._checked(lambda: Tokenizer.from_pretrained(name), source, add_special_tokens, add_meta)
 
     @classmethod
-    def from_json(cls, text: str) -> "MetaTokenizer":
-        """Return the tokenizer that `to_json` wrote."""
-        return cls(Tokenizer.from_str(text), check=False)
+    def from_json(cls, text: str, source: str = "tokenizer") -> "MetaTokenizer":
+        """Return the tokenizer that `to_json` wrote; `source`: what error messages call it."""
+        return cls(Tokenizer.from_str(text), source, check=False)
 
     @classmethod
     def _checked(cls, load: Callable[[], Tokenizer], source: str, add: bool, add_meta: bool) -> "MetaTokenizer":
@@ -227,11 +227,11 @@ class MetaTokenizer:
             with settings.panics():
                 ids_of_texts = self.encode_batch(texts)
         except ValueError as error:
-            raise UserError(f"{self._source}: cannot read text that starts {texts[0][:40]!r}: {error}") from error
+            raise UserError(f"{self.source}: cannot read text that starts {texts[0][:40]!r}: {error}") from error
         for text, ids in zip(texts, ids_of_texts, strict=True):
             if (became := self._joined(ids)) != text.encode():
                 raise UserError(
-                    f"{self._source}: {settings.sample(text, became)}, in data.corpus; "
+                    f"{self.source}: {settings.sample(text, became)}, in data.corpus; "
                     "expected a tokenizer that keeps text"
                 )
         return ids_of_texts

@@ -190,7 +190,7 @@ class MetaTokenLM(LightningModule):
         """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same. So
         does what changes from step to step by itself."""
         optimizers.train(self.trainer.optimizers)
-        if self.model.mechanism.follows_steps:
+        if self.model.follows_steps:
             self.model.at_step(self.global_step)
         if (seed := self.dropout_seed(batch_idx)) is not None:
             torch.manual_seed(seed)

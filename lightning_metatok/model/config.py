@@ -20,6 +20,7 @@ from lightning_metatok.model.extra_position import ExtraPosition
 Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
 Denominator = Literal["sum", "one", "sink"]
 Gate = Literal["none", "head", "element"]
+DropAt = Literal["extra", "text", "all"]
 DROP_NOWHERE = "none"
 FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
 """What not every class of an axis can do."""
@@ -123,6 +124,14 @@ class TransformerConfig:
     branch that the mechanism adds, such as meta_attention. An absolute embedding feeds all of them, so only "both"
     drops it."""
 
+    drop_at: DropAt = "extra"
+    """Which tokens lose their positions where `drop_positions` says: extra, the meta-tokens; text, all others; or all,
+    which is DroPE (arXiv 2512.12167)."""
+
+    drop_from: int | None = None
+    """The training step, from 0, from which on positions are dropped: before it a model learns with them, after it it
+    is recalibrated without. From the first step when not given."""
+
     extra_position: ExtraPosition = "own"
     """Which position a meta-token has: its own, as any token (text behind it is one further), that of the last text
     token before it, or that of the next one; with the last two text is counted as if there were none."""
@@ -179,6 +188,18 @@ class TransformerConfig:
         _expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
         for layer in range(self.n_layers):  # what a pattern says of layers must fit as many as there are
             self.built_pattern.at(layer, self.n_layers)
+        _one_of("drop_at", self.drop_at, get_args(DropAt))
+        _expect(
+            self.drop_at == "extra" or not self._family.embeds,
+            "drop_at",
+            self.drop_at,
+            f"'extra' with model.position={self.position!r}, which has no positions but those in its embedding",
+        )
+        some = self.drop_from is None or (isinstance(self.drop_from, int) and self.drop_from >= 0)
+        _expect(some, "drop_from", self.drop_from, "a step, 0 or more")
+        drops = self.drop_positions != DROP_NOWHERE
+        _expect(drops or self.drop_from is None, "drop_from", self.drop_from, "model.drop_positions to say where")
+        _expect(drops or self.drop_at == "extra", "drop_at", self.drop_at, "model.drop_positions to say where")
         _one_of("extra_position", self.extra_position, get_args(ExtraPosition))
         _expect(
             self.extra_position == "own" or not self._family.needs_task_ids,

@@ -22,7 +22,8 @@ from lightning_metatok.model.attention.meta import BlockLengths
 from lightning_metatok.model.block import Block, initialise, norm_of
 from lightning_metatok.model.branch import EMBEDDING, SELF_ATTENTION
 from lightning_metatok.model.cache import KVCache
-from lightning_metatok.model.config import TransformerConfig
+from lightning_metatok.model.config import DROP_NOWHERE, TransformerConfig
+from lightning_metatok.model.dropping import Dropping
 from lightning_metatok.model.extra_position import places_of
 from lightning_metatok.model.start import Start
 
@@ -49,6 +50,7 @@ class MetaTransformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_blocks))
         self.between = self.mechanism.between(config)
+        self.dropping = None if config.drop_from is None else Dropping(config.drop_from)
         # After post-norm blocks the stream is normed already.
         pre_norm = config.norm == "pre"
         self.norm = norm_of(config) if pre_norm else nn.Identity()
@@ -97,7 +99,8 @@ class MetaTransformer(nn.Module):
             config.check_can("documents")
         assert meta_mask_BT is None or meta_mask_BT.shape == tokens_BT.shape, "one mask entry a token"
         if drop_positions is None:
-            drop_positions = config.drop_positions
+            kept = self.dropping is not None and not self.dropping.now
+            drop_positions = DROP_NOWHERE if kept else config.drop_positions
         else:
             config.check_drop_positions(drop_positions)
         if not self.positions.needs_task_ids or position_ids_BT is None:
@@ -133,6 +136,7 @@ class MetaTransformer(nn.Module):
             tokens_BT.shape[1],
             cache,
             extra_lengths,
+            config.drop_at,
         )
         plans = plan.build(forward, self.mechanism, config.n_layers)
         hidden_BTD = self.hidden(tokens_BT, forward, plans, zero_meta_embedding=zero_meta_embedding)
@@ -192,6 +196,11 @@ class MetaTransformer(nn.Module):
         """What the attentions of each layer let see, in the order of its branches (`attention.reach`)."""
         seen = (self.pattern.at(layer, self.config.n_layers) for layer in range(self.config.n_layers))
         return [[pattern, *self.mechanism.rules(layer, pattern)] for layer, pattern in enumerate(seen)]
+
+    @property
+    def follows_steps(self) -> bool:
+        """Whether something changes by itself from step to step of training."""
+        return self.mechanism.follows_steps or self.dropping is not None
 
     def at_step(self, step: int) -> None:
         """Set what changes by itself from step to step of training to what it is in this one, counted from 0."""

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lightning_metatok.cli import main
-from lightning_metatok.data import blocks, local_files
+from lightning_metatok.data import local_files, pieces
 from lightning_metatok.data.corpora import CorpusConfig, open_corpus
 from lightning_metatok.data.preparation import DataConfig, prepare
 from tests.bad_input.conftest import Refused
@@ -222,14 +222,14 @@ def test_nul_bytes_and_brackets_are_text_like_any_other(tmp_path: Path) -> None:
 def test_lines_without_end_are_cut_and_nothing_is_lost(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "PIECE", 100)
+    monkeypatch.setattr(pieces, "PIECE", 100)
     (tmp_path / "x.txt").write_text(text)
     tokenizer, store = prepare(DataConfig(str(tmp_path / "x.txt"), vocab_size=300, cache_dir=str(tmp_path / "cache")))
     parts = [tokenizer.decode(store.stream(split)[:-1].tolist()) for split in ("train", "validation", "test")]
     assert "".join(parts) == text
     assert 0.02 < len(parts[1] + parts[2]) / len(text) < 0.06
-    assert all(len(piece) <= 200 for piece in blocks.pieces(text, 100))
-    assert "".join(blocks.pieces(text, 100)) == text
+    assert all(len(piece) <= 200 for piece in pieces.pieces(text, 100))
+    assert "".join(pieces.pieces(text, 100)) == text
 
 
 def test_folders_linked_into_themselves_are_read_once(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_metatok.data import blocks as module
-from lightning_metatok.data.blocks import PackedBlocks, TokenStore, prepare_tokens
+from lightning_metatok.data import pieces as module
+from lightning_metatok.data.blocks import PackedBlocks, TokenStore
 from lightning_metatok.data.corpora import SPLITS, Corpus
 from lightning_metatok.data.tokenizer import MetaTokenizer
+from lightning_metatok.data.writing import prepare_tokens
 from lightning_metatok.errors import UserError
 
 
@@ -38,11 +39,10 @@ def test_long_documents_are_tokenised_in_pieces_and_stay_whole(
     corpus: Corpus, tokenizer: MetaTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIECE", 10)
-    monkeypatch.setattr(module, "BATCH", 25)
     documents = ["one line\n" * 9, "short", "no line break at all " * 4, "ends\n\nwith breaks\n\n"]
-    pieces = [piece for batch in module.batches(documents) for piece in batch]
+    pieces = [piece for batch in module.batches(module.hashed_pieces(documents), 25) for piece in batch]
     assert len(pieces) > len(documents)
-    rebuilt = "".join(text + "|" * last for text, last in pieces)
+    rebuilt = "".join(text + "|" * (last is not None) for text, last in pieces)
     assert rebuilt == "".join(document + "|" for document in documents)
 
 
@@ -78,10 +78,12 @@ def test_a_store_goes_to_a_worker_as_a_path(store: TokenStore) -> None:
 
 
 def test_preparing_twice_reads_the_corpus_once(corpus: Corpus, tokenizer: MetaTokenizer, tmp_path: Path) -> None:
-    seen: list[tuple[str, int]] = []
-    store = prepare_tokens(corpus, tokenizer, tmp_path, lambda split, n: seen.append((split, n)))
-    assert seen == [(split, store.n_tokens(split)) for split in SPLITS]
-    again = prepare_tokens(corpus, tokenizer, tmp_path, lambda split, n: pytest.fail("tokenised again"))
+    seen: list[tuple[str, int, float | None]] = []
+    store = prepare_tokens(corpus, tokenizer, tmp_path, lambda *said: seen.append(said))
+    assert [said[:2] for said in seen[1:]] == [(split, store.n_tokens(split)) for split in SPLITS]
+    assert seen[0] == ("reading", 0, None)
+    assert seen[1][2] < seen[2][2] < seen[3][2] == 1  # type: ignore[operator]
+    again = prepare_tokens(corpus, tokenizer, tmp_path, lambda *said: pytest.fail("tokenised again"))
     assert again.folder == store.folder
 
 

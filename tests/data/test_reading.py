@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from lightning_metatok.data import blocks, local_files, parquet_documents
+from lightning_metatok.data import local_files, parquet_documents, pieces
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, open_corpus
 from lightning_metatok.data.text_documents import text_documents
 from lightning_metatok.data.tokenizer import MetaTokenizer
@@ -238,7 +238,7 @@ def test_pieces_have_the_ids_of_the_whole(name: str, words: list[str], length: i
     """A blank between two words follows every few characters, as it does in text."""
     tokenizer = TOKENIZERS[name]
     text = "".join(f"{word}a b c" for word in words)
-    parts = list(blocks.pieces(text, length))
+    parts = list(pieces.pieces(text, length))
     assert "".join(parts) == text
     assert all(len(part) <= 2 * length for part in parts)
     assert [id for part in parts for id in tokenizer.encode(part)] == tokenizer.encode(text)
@@ -248,8 +248,8 @@ def test_pieces_of_real_text_have_the_ids_of_the_whole(shared_data: Path) -> Non
     text = (shared_data / "tinyshakespeare.txt").read_text()[:150_000]
     for tokenizer in (MetaTokenizer.train([text], 500), TOKENIZERS["llama"]):
         whole = tokenizer.encode(text)
-        for length in (50, 1000, blocks.PIECE):
-            assert [id for part in blocks.pieces(text, length) for id in tokenizer.encode(part)] == whole
+        for length in (50, 1000, pieces.PIECE):
+            assert [id for part in pieces.pieces(text, length) for id in tokenizer.encode(part)] == whole
 
 
 MEASURE = """

@@ -9,13 +9,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_metatok.data.batch import NOT_SCORED, Batch
-from lightning_metatok.data.blocks import PackedBlocks, TokenStore, prepare_tokens
+from lightning_metatok.data.blocks import PackedBlocks, TokenStore
 from lightning_metatok.data.corpora import Corpus, Split
 from lightning_metatok.data.injection import InjectionRule, remove_meta
 from lightning_metatok.data.placement import positions_within
 from lightning_metatok.data.scored import windows_of_batches
 from lightning_metatok.data.stream import BatchBuilder, StepDataset, StepSampler
 from lightning_metatok.data.tokenizer import MetaTokenizer
+from lightning_metatok.data.writing import prepare_tokens
 from lightning_metatok.errors import UserError
 
 T = 20

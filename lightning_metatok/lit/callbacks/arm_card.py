@@ -145,7 +145,13 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
     }
 
 
-OTHERS = {"extra_position": "position", "denominator": "denominator", "gate": "gate"}
+OTHERS = {
+    "drop_at": "drops",
+    "drop_from": "from step",
+    "extra_position": "position",
+    "denominator": "denominator",
+    "gate": "gate",
+}
 """Other axes, where an arm does not stand at the usual point, and how its name says so."""
 
 

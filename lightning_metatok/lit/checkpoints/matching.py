@@ -17,6 +17,7 @@ FREE_AFTER_TRAINING = {
     "dropout",
     "drop_positions",
     "extra_position",
+    "drop_at",
     "attention_backend",
     "activation_checkpointing",
 }

@@ -1,7 +1,6 @@
 """What a task needs to be rendered as text: a tokenizer, and a corpus where needles hide in text."""
 
-from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_corpus
-from lightning_metatok.data.blocks import prepare_tokens
+from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_corpus, prepare_tokens
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
 from lightning_metatok.lit.data.text import say_of_data

@@ -4,7 +4,6 @@ A signal to the process group (`timeout`, systemd, batch systems, Ctrl-C) reache
 run stops at a step border, which may need another batch, and ends them then.
 """
 
-import ctypes
 import errno
 import multiprocessing.queues
 import os
@@ -26,8 +25,6 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from lightning_metatok import signals
 from lightning_metatok.errors import WorkerError
 
-PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal that a process gets when the one that made it dies."""
 SHARED_MEMORY = Path("/dev/shm")
 NO_ROOM, TOO_MANY_FILES, CANNOT_SEND = 74, 75, 76
 """Exit codes of a worker whose batch could not be sent, by the reason."""
@@ -114,9 +111,7 @@ def end_with_parent(worker: int) -> None:
     if sys.platform != "linux":
         return
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os._exit(1)
+    signals.end_with(parent)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
     threading.Thread(target=_obey, args=(parent,), daemon=True).start()
     # Python would print a traceback, drop the batch, and let the run wait for it for ever.

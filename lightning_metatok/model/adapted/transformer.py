@@ -48,6 +48,7 @@ class AdaptedTransformer(MetaTransformer):
         start = Start.anew() if seed is None else Start(seed)
         self.config = config
         self.pattern, self.mechanism = config.built_pattern, config.built_mechanism
+        self.dropping = None
         check(config)
         found = Base.load(config)
         self.base = found.model
@@ -193,6 +194,8 @@ def check(config: TransformerConfig) -> None:
         (config.norm == "post", "norm", "post", "'pre'"),
         (config.parallel, "parallel", True, "false"),
         (config.denominator != "sum", "denominator", config.denominator, "'sum', as self-attention is the base's"),
+        (config.drop_from is not None, "drop_from", config.drop_from, "none, as positions of text are the base's"),
+        (config.drop_at != "extra", "drop_at", config.drop_at, "'extra', as positions of text are the base's"),
         (config.gate != "none", "gate", config.gate, "'none', as self-attention is the base's"),
         (varies, "pattern", config.pattern, "one that is the same in all layers"),
     ):

@@ -40,7 +40,7 @@ class Forward:
     Attributes:
         extra_BT: bool, the extra tokens among the queries; None: it has none, and no cache.
         position_ids_BT: of the queries. document_ids_BT: likewise; None: one a sample.
-        dropped: where positions of extra tokens are dropped: the name of a branch, or EVERYWHERE.
+        dropped: where positions are dropped: the name of a branch, or EVERYWHERE. drop_at: those of which tokens.
         dtype: of the model's weights. n_queries: T.
         cache: which has taken up the queries already.
         extra_lengths: extra tokens of each sample and document, where the host knows them.
@@ -56,6 +56,7 @@ class Forward:
     n_queries: int
     cache: KVCache | None = None
     extra_lengths: BlockLengths | None = None
+    drop_at: str = "extra"
 
     @cached_property
     def facts(self) -> Facts:
@@ -103,12 +104,20 @@ class Forward:
         return rule if self.cache is None or self.cache.rule is None else rule & self.cache.rule
 
     def drops(self, place: str) -> bool:
-        """Whether positions of extra tokens are dropped in the branch `place`."""
+        """Whether positions are dropped in the branch `place`."""
         return self.dropped in (EVERYWHERE, place)
 
     def kept_BT(self, place: str) -> Tensor | None:
         """False at queries whose position is dropped there; None: all are kept."""
-        return ~self.extra_BT if self.extra_BT is not None and self.drops(place) else None
+        return self.keeps(self.extra_BT, self.position_ids_BT) if self.drops(place) else None
+
+    def keeps(self, extra: Tensor | None, like: Tensor) -> Tensor | None:
+        """False at tokens whose position is dropped where some are; `like`: of their shape. None: all are kept."""
+        if self.drop_at == "extra":
+            return None if extra is None else ~extra
+        if self.drop_at == "text" and extra is not None:
+            return extra
+        return torch.zeros_like(like, dtype=torch.bool)
 
     def over_all(
         self, place: str, sight: Sight | None, transform: Transform | None = None, *, table: Tensor | None = None
@@ -121,7 +130,7 @@ class Forward:
             table: what is seen as a mask that stands in place of a sight, as in `reference.attend`.
         """
         keys_extra = self.extra_BT if self.cache is None else self.facts.extra_BK
-        keep_BK = ~keys_extra if self.drops(place) and keys_extra is not None else None
+        keep_BK = self.keeps(keys_extra, self.keys_ids_BK) if self.drops(place) else None
         score = None
         if self.positions.transforms_scores:
             score = partial(self.positions.score, position_ids_BT=self.keys_ids_BK, keep_BT=keep_BK)
@@ -135,7 +144,7 @@ class Forward:
         slots = None if self.cache is None else self.cache.extra_slots(self.extra_BT)
         if slots is not None and not len(slots.slot_R):
             return None
-        drop = self.drops(place)
+        drop = self.drops(place) and self.drop_at != "text"
         blocks = MetaBlocks.find(self.extra_BT, self.document_ids_BT, self.extra_lengths)
         ids_1R = blocks.gather(self.position_ids_BT.expand_as(self.extra_BT))[None]
         score = None
@@ -173,7 +182,7 @@ def build(forward: Forward, mechanism: "Mechanism", n_layers: int) -> list[Plans
     of_pattern: dict[Pattern, Plans] = {}
     for pattern in dict.fromkeys(by_layer):
         here = forward if pattern is forward.pattern else replace(forward, pattern=pattern)
-        itself = here.over_all(SELF_ATTENTION.name, here.seen, mechanism.transform(here))
+        itself = here.over_all(SELF_ATTENTION.name, mechanism.opened(here), mechanism.transform(here))
         itself = itself if rows_R is None else replace(itself, extra_rows_R=rows_R)
         of_pattern[pattern] = {SELF_ATTENTION.name: itself, **mechanism.plans(here), MLP.name: Plan()}
     return [of_pattern[pattern] for pattern in by_layer]
