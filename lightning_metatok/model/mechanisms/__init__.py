@@ -8,6 +8,7 @@ from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
 from lightning_metatok.model.mechanisms.matched import MatchedAttention
 from lightning_metatok.model.mechanisms.meta import MetaAttention
 from lightning_metatok.model.mechanisms.none import NoMechanism
+from lightning_metatok.model.mechanisms.omninet import OmniNet
 from lightning_metatok.model.mechanisms.own_qkv import OwnQKV
 from lightning_metatok.model.mechanisms.unfold import Unfold
 
@@ -18,6 +19,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "landmark": LandmarkAttention,
     "own_qkv": OwnQKV,
     "unfold": Unfold,
+    "omninet": OmniNet,
 }
 AXIS = Axis("mechanism", Mechanism, MECHANISMS)
 
