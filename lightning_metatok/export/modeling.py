@@ -43,7 +43,9 @@ class MetaTokForCausalLM(PreTrainedModel, GenerationMixin):
 
     @property
     def can_cache(self) -> bool:
-        """Whether positions, pattern and mechanism can all work with a cache."""
+        """Whether positions, pattern and mechanism can all work with a Cache, which has rows for branches of blocks."""
+        if self.model.between is not None:
+            return False
         try:
             self.shape.check_can("cache")
         except UserError:

@@ -91,7 +91,7 @@ NAMES = {
     "ksa": "own_qkv (chunk_window 2 own True)",
 }
 """Files under conf/arm, and how a run with them is called."""
-PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink"}
+PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet"}
 """Arms without marks."""
 OWN = {"wider-plain": {("model", "d_ff")}, "flops-plain": {("trainer", "budget")}}
 """What an arm sets beside its point on the axes."""

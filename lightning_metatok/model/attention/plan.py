@@ -182,7 +182,7 @@ def build(forward: Forward, mechanism: "Mechanism", n_layers: int) -> list[Plans
     of_pattern: dict[Pattern, Plans] = {}
     for pattern in dict.fromkeys(by_layer):
         here = forward if pattern is forward.pattern else replace(forward, pattern=pattern)
-        itself = here.over_all(SELF_ATTENTION.name, here.seen, mechanism.transform(here))
+        itself = here.over_all(SELF_ATTENTION.name, mechanism.opened(here), mechanism.transform(here))
         itself = itself if rows_R is None else replace(itself, extra_rows_R=rows_R)
         of_pattern[pattern] = {SELF_ATTENTION.name: itself, **mechanism.plans(here), MLP.name: Plan()}
     return [of_pattern[pattern] for pattern in by_layer]

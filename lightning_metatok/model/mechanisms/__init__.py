@@ -8,7 +8,9 @@ from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
 from lightning_metatok.model.mechanisms.matched import MatchedAttention
 from lightning_metatok.model.mechanisms.meta import MetaAttention
 from lightning_metatok.model.mechanisms.none import NoMechanism
+from lightning_metatok.model.mechanisms.omninet import OmniNet
 from lightning_metatok.model.mechanisms.own_qkv import OwnQKV
+from lightning_metatok.model.mechanisms.unfold import Unfold
 
 MECHANISMS: dict[str, type[Mechanism]] = {
     "none": NoMechanism,
@@ -16,6 +18,8 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "matched": MatchedAttention,
     "landmark": LandmarkAttention,
     "own_qkv": OwnQKV,
+    "unfold": Unfold,
+    "omninet": OmniNet,
 }
 AXIS = Axis("mechanism", Mechanism, MECHANISMS)
 

@@ -3,6 +3,7 @@
     attention(config, layer)             self-attention itself, where extra tokens are something else to it
     branches(config, layer, attention)   the branches that it adds between self-attention and the MLP, and their modules
     plans(forward)                       what these branches work on and may see in a forward pass
+    opened(forward)                      what self-attention may look at where that is more than the pattern
     transform(forward)                   what it does to self-attention's scores, behind the positional encoding
     between(config)                      a module that acts between blocks, with the states behind all earlier ones
     share, flops_per_token               what it costs
@@ -21,6 +22,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.layers import Attention
 from lightning_metatok.model.attention.patterns import Pattern
 from lightning_metatok.model.attention.plan import Forward, Plans, Transform
+from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.branch import Branch
 from lightning_metatok.model.cache import Memories
 
@@ -105,6 +107,10 @@ class Mechanism:
     def plans(self, forward: Forward) -> Plans:
         """Return a plan for each of its branches; None: there is nothing to work on in this pass."""
         return {}
+
+    def opened(self, forward: Forward) -> Sight | None:
+        """Return what self-attention may look at, before `transform` narrows it; here what the pattern lets see."""
+        return forward.seen
 
     def transform(self, forward: Forward) -> Transform | None:
         """Return what it does to the scores of self-attention, which have their positions in them but no mask."""

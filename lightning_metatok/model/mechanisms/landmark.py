@@ -6,6 +6,11 @@
     weight of j in the own block     P(j)
     weight of j in an earlier block  P(its landmark) * softmax of s_i over that block's text (j)
 
+top    of the earlier blocks, only so many with the best landmarks are read, query by query and head by head, and share
+       the softmax: what the authors do in generation. Not given: all
+exact  a block is scored by what it holds, log sum_{k in b} exp s_ik, in place of its landmark: with all blocks read
+       that is plain attention over the text, with few its best approximation by blocks
+
 That is one softmax over all text, of the scores s_ij + s_i*(b) - log sum_{k in b} exp s_ik in earlier blocks: a
 transform of scores. Landmarks have no weight themselves, and that of the own block is not looked at, even by itself. No
 weights are added. Mohtashami and Jaggi, NeurIPS 2023, arXiv 2305.16300: a landmark behind every 50 tokens.
@@ -14,16 +19,20 @@ An earlier block without text has nobody to give its share to, and takes none: h
 code to less. A landmark before which there is no text at all sees itself.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.plan import Forward, Transform
-from lightning_metatok.model.mechanisms.base import Mechanism
+from lightning_metatok.model.mechanisms.base import Mechanism, refuse
 from lightning_metatok.model.positions.base import Rows
 from lightning_metatok.model.positions.score_bias import visible
+from lightning_metatok.options import at_least
+
+if TYPE_CHECKING:
+    from lightning_metatok.model.config import TransformerConfig
 
 
 class LandmarkAttention(Mechanism):
@@ -31,6 +40,19 @@ class LandmarkAttention(Mechanism):
 
     transforms_scores: ClassVar[bool] = True
     needs_all_keys = True
+    free_after_training: ClassVar[frozenset[str]] = frozenset({"top"})
+
+    def __init__(self, *, top: Annotated[int | None, at_least(1)] = None, exact: bool = False) -> None:
+        self.top, self.exact = top, exact
+
+    def says(self) -> list[str]:
+        return [*(["exact"] if self.exact else []), *([] if self.top is None else [f"top {self.top}"])]
+
+    def check(self, config: "TransformerConfig") -> None:
+        if self.top is not None and self.top > config.max_positions:
+            raise refuse(
+                "top", self.top, f"no more blocks than model.max_positions={config.max_positions} has room for"
+            )
 
     @property
     def idle(self) -> bool:
@@ -43,7 +65,7 @@ class LandmarkAttention(Mechanism):
         n_chunks = int(facts.chunk_BK.max()) + 1
 
         def grouped(scores_BNQK: Tensor, *, layer: int, rows: Rows) -> Tensor:
-            return grouped_scores(scores_BNQK, facts, n_chunks, rows)
+            return grouped_scores(scores_BNQK, facts, n_chunks, rows, top=self.top, exact=self.exact)
 
         return grouped
 
@@ -53,6 +75,9 @@ def grouped_scores(
     facts: Facts,
     n_chunks: int,
     rows: Rows,
+    *,
+    top: int | None = None,
+    exact: bool = False,
 ) -> Tensor:
     """Return scores whose softmax is the grouped one; `facts` are those of all keys, C = `n_chunks` their chunks."""
     scores = scores_BNQK.to(torch.promote_types(scores_BNQK.dtype, torch.float32))
@@ -72,7 +97,13 @@ def grouped_scores(
     sums_BNQC = nothing_BNQC.scatter_add(-1, at_BNQK, (text_BNQK - largest_BNQC.gather(-1, at_BNQK)).exp())
     total_BNQC = largest_BNQC + sums_BNQC.masked_fill(sums_BNQC == 0, 1).log()
 
-    shifted_BNQK = text_BNQK + (landmark_BNQC - total_BNQC).gather(-1, at_BNQK)
+    weight_BNQC = total_BNQC if exact else landmark_BNQC
+    shifted_BNQK = text_BNQK + (weight_BNQC - total_BNQC).gather(-1, at_BNQK)
+    if top is not None and top < n_chunks:
+        own_B1QC = facts.chunk_BK[:, None, queries, None] == torch.arange(n_chunks, device=scores.device)
+        rank_BNQC = weight_BNQC.detach().masked_fill((sums_BNQC == 0) | own_B1QC, -torch.inf)
+        read_BNQC = torch.zeros_like(rank_BNQC, dtype=torch.bool).scatter(-1, rank_BNQC.topk(top, dim=-1).indices, True)
+        shifted_BNQK = shifted_BNQK.masked_fill(~read_BNQC.gather(-1, at_BNQK), -torch.inf)
     grouped_BNQK = torch.where(own_B1QK, text_BNQK, shifted_BNQK)
     alone_BNQ1 = text_BNQK.isneginf().all(dim=-1, keepdim=True)
     itself_QK = torch.ones(Q, K, dtype=torch.bool, device=scores.device).tril(rows.first).triu(rows.first)

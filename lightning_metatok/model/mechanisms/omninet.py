@@ -1,0 +1,147 @@
+"""OmniNet: behind every few blocks one attention over all tokens of all of these blocks, pooled back to one a token.
+
+    states of the last P blocks    x_1 ... x_P, side by side token by token: (token 1: x_1 .. x_P), (token 2: ...), ...
+    O = attention of them all      a state of token t sees the states, of all P blocks, of tokens up to t
+    x = x_P + pool(O)              over the P states of each token
+
+every  P: blocks of a partition; those left over at the end have none
+query  all: every state asks, and `pool` makes one of P answers; top: the last block's states ask, as in the official
+       code's query_type
+pool   max over the states of a token, or last
+
+Tay et al., ICML 2021, arXiv 2103.01075, whose encoder sees all tokens; this is the causal form for language models, in
+which a state of a later token is never seen, of whatever block. Positions are those of self-attention. It costs P x P
+the scores of one attention, dense here (the paper also has kernels in place of the softmax). Extra tokens are tokens.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from lightning_metatok.errors import UserError
+from lightning_metatok.model import positions
+from lightning_metatok.model.attention import masks
+from lightning_metatok.model.attention.layers import AttentionPlan, Projections
+from lightning_metatok.model.attention.patterns import Causal, Pattern
+from lightning_metatok.model.attention.plan import Forward, Plans
+from lightning_metatok.model.branch import SELF_ATTENTION, Branch
+from lightning_metatok.model.cache import Memories
+from lightning_metatok.model.mechanisms.base import Between, Mechanism, refuse
+from lightning_metatok.options import at_least
+
+if TYPE_CHECKING:
+    from lightning_metatok.model.config import TransformerConfig
+
+OMNI = Branch("omninet", "between", "norm", "omnidirectional attention")
+"""The name that it remembers under in generation, and its plan."""
+
+
+class OmniAttention(nn.Module):
+    """The attention of one partition."""
+
+    def __init__(self, config: "TransformerConfig", norm: nn.Module, query: str, pool: str) -> None:
+        super().__init__()
+        self.norm, self.projections, self.query, self.pool = norm, Projections(config), query, pool
+
+    def forward(self, states: Sequence[Tensor], plan: AttentionPlan, memories: Memories | None) -> Tensor:
+        """What is added to the last of P states, [B, T, D]."""
+        P = len(states)
+        parts = [self.projections.split(self.norm(x)) for x in states]
+        turned = [plan.positions.apply_to(q.transpose(1, 2), k.transpose(1, 2), plan.rotation) for q, k, _ in parts]
+        asking = turned if self.query == "all" else turned[-1:]
+        q_BNQH = position_major([q for q, _ in asking])
+        k_BNKH = position_major([k for _, k in turned])
+        v_BNKH = position_major([v.transpose(1, 2) for _, _, v in parts])
+        T = states[0].shape[1]
+        if memories is not None and (memory := memories.of(OMNI)) is not None:
+            k_BNKH, v_BNKH = memory.append(k_BNKH, v_BNKH)
+        seen = plan.mask
+        if seen is None:
+            K = k_BNKH.shape[2] // P
+            seen = masks.causal(T, K, device=q_BNQH.device)[None, None]
+        seen = seen.repeat_interleave(len(asking), dim=-2).repeat_interleave(P, dim=-1)
+        out_BNQH = scaled_dot_product_attention(q_BNQH, k_BNKH, v_BNKH, attn_mask=seen)
+        out_BQD = self.projections.finish(out_BNQH.transpose(1, 2).flatten(-2))
+        of_token_BTPD = out_BQD.unflatten(1, (T, len(asking)))
+        return of_token_BTPD.amax(dim=2) if self.pool == "max" else of_token_BTPD[:, :, -1]
+
+
+class OmniNetBetween(Between):
+    """One attention behind each partition."""
+
+    def __init__(self, config: "TransformerConfig", every: int, query: str, pool: str) -> None:
+        super().__init__()
+        from lightning_metatok.model.block import norm_of  # blocks know mechanisms
+
+        self.every = every
+        self.partitions = nn.ModuleList(
+            OmniAttention(config, norm_of(config), query, pool) for _ in range(config.n_layers // every)
+        )
+
+    def forward(self, states: Sequence[Tensor], layer: int, plans: Plans, memories: Memories | None = None) -> Tensor:
+        if (layer + 1) % self.every:
+            return states[-1]
+        attention = self.partitions[layer // self.every]
+        update_BTD: Tensor = attention(states[-self.every :], cast(AttentionPlan, plans[OMNI.name]), memories)
+        return states[-1] + update_BTD
+
+
+def position_major(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of P tensors [B, N, T, H] token by token, [B, N, T * P, H]: those of one token side by side."""
+    return torch.stack(list(parts), dim=3).flatten(2, 3)
+
+
+class OmniNet(Mechanism):
+    """Behind every few blocks one attention over all tokens of all of these blocks, pooled to one a token."""
+
+    needs_all_keys = True
+
+    def __init__(
+        self,
+        *,
+        every: Annotated[int, at_least(1)] = 2,
+        query: Literal["all", "top"] = "all",
+        pool: Literal["max", "last"] = "max",
+    ) -> None:
+        self.every, self.query, self.pool = every, query, pool
+
+    @property
+    def idle(self) -> bool:
+        return False
+
+    def says(self) -> list[str]:
+        return [
+            f"every {self.every}",
+            *([] if self.query == "all" else ["top"]),
+            *([] if self.pool == "max" else ["last"]),
+        ]
+
+    def check(self, config: "TransformerConfig") -> None:
+        if self.every > config.n_layers:
+            raise refuse("every", self.every, f"at most model.n_layers={config.n_layers}, or it never acts")
+        if positions.AXIS.find(config.position).transforms(config.position_options):
+            raise UserError(
+                f"model.position={config.position!r}: expected one that does not transform scores with "
+                "model.mechanism='omninet', whose scores are between states of several blocks"
+            )
+
+    def rules(self, layer: int, pattern: Pattern) -> tuple[Pattern, ...]:
+        return () if (layer + 1) % self.every else (Causal(),)
+
+    def plans(self, forward: Forward) -> Plans:
+        return {OMNI.name: forward.over_all(SELF_ATTENTION.name, forward.sight(Causal()))}
+
+    def between(self, config: "TransformerConfig") -> Between:
+        return OmniNetBetween(config, self.every, self.query, self.pool)
+
+    def share(self, extra_share: float) -> float:
+        return 1.0
+
+    def flops_per_token(self, config: "TransformerConfig", n: int, extra_share: float) -> float:
+        """F (6 P A + 6 D P Q (n + 1)): F partitions of P blocks, A weights of an attention, Q states that ask."""
+        asking = self.every if self.query == "all" else 1
+        scores = 6 * config.d_model * self.every * asking * (n + 1)
+        return config.n_layers // self.every * (6 * self.every * config.n_attention_weights + scores)
