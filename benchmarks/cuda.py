@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks import harness, ours
+from lightning_metatok import devices
 from lightning_metatok.data import Batch
-from lightning_metatok.devices import DEVICES
 from lightning_metatok.lit import targets
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model import loss as losses
@@ -189,8 +189,8 @@ def peak_flops() -> float | None:
     """Dense bf16 FLOP/s of the GPU at hand; None: unknown."""
     if device() != "cuda":
         return None
-    name = torch.cuda.get_device_name().lower()
-    return next((d.peak_flop_per_s for key, d in DEVICES.items() if key in name), None)
+    found = devices.named(torch.cuda.get_device_name())
+    return None if found is None else found.peak_flop_per_s
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ jsonargparse lays them over each other key by key, but takes an option whose val
 Here such mappings are merged key by key, too, whether they stand in a file, as ``--KEY.NAME=VALUE`` or as
 ``--KEY={NAME: VALUE}``. `null`, where an option takes it, starts again.
 
-Options belong to the name beside them: `position_options` to `position`, `task_options` to `task`, `init_args` to
-`class_path`. A layer that changes the name drops what earlier layers said for the old one, with a line that says so.
+Options belong to the name beside them: `position_options` to `position`, `task_options` to `task`,
+`optimizer.options` to `optimizer.name`, `init_args` to `class_path`. A layer that changes the name drops what earlier
+layers said for the old one, with a line that says so.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from lightning_metatok.yaml_files import in_one_line, read_config, value_of
 CONFIG_OPTIONS = ("--config", "-c")
 OPTIONS = "_options"
 """Suffix of an option that belongs to the name without it."""
+BESIDE = ".options"
+"""Of one that belongs to the `name` in its group."""
 CLASS, ARGUMENTS, MORE_ARGUMENTS = "class_path", "init_args", "dict_kwargs"
 """Of the mapping that stands for a class."""
 
@@ -103,7 +106,7 @@ def _plain(
     layers: Sequence[Layer], key: str, parser: ArgumentParser, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """The mapping of all layers; None where it is that of the last, or none: then jsonargparse says what is wrong."""
-    name = key.removesuffix(OPTIONS)
+    name = f"{key.removesuffix(BESIDE)}.name" if key.endswith(BESIDE) else key.removesuffix(OPTIONS)
     actions = {action.dest: action for action in parser._actions}
     current = parser.get_default(name) if name != key and name in actions else None
     value: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_metatok.data.corpus import Corpus, CorpusConfig
-from lightning_metatok.data.local_files import find_files, format_of, left_out
+from lightning_metatok.data.local_files import find_files, format_of, left_out, shards
 from lightning_metatok.data.mixture import Mixture, Part, Side, parts_of
 from lightning_metatok.data.sources import PYTHON_STDLIB, Files, HubSplit, PythonSources, Source, stdlib_names
 from lightning_metatok.data.splits import SPLITS, Named, Split, by_name, is_aside
@@ -67,8 +67,8 @@ def open_corpus(config: CorpusConfig) -> Corpus:
             raise UserError(
                 f"data.test_corpus={config.test_corpus!r}: holds all of the validation text; expected other"
             )
-    notes.append(_unread(config.corpus, option))
-    sources = [Files(paths, config.text_field, config.text_documents) for paths in (train, validation, test)]
+    notes += [_unread(config.corpus, option), f"{option}: {line}" if (line := shards(train)) else ""]
+    sources = [_read(paths, config) for paths in (train, validation, test)]
     return Corpus(
         config,
         sources[0],
@@ -127,23 +127,28 @@ def _files(config: CorpusConfig, split: Split) -> Files | None:
     key = f"{split}_corpus"
     if (given := getattr(config, key)) is None:
         return None
-    return Files(_paths(given, f"data.{key}"), config.text_field, config.text_documents)
+    return _read(_paths(given, f"data.{key}"), config)
+
+
+def _read(paths: tuple[Path, ...], config: CorpusConfig) -> Files:
+    return Files(paths, config.text_field, config.text_documents, config.document_start)
 
 
 def _open_hub(config: CorpusConfig, name: str) -> Corpus:
     split, test = config.validation_corpus or "validation", config.test_corpus
-    for key, given, others in (("validation", split, ("train",)), ("test", test, ("train", split))):
+    for key, given, others in (("validation", split, ()), ("test", test, ("train", split))):
         if given is not None and (given in others or not isinstance(given, str)):
             raise UserError(
                 f"data.{key}_corpus={given!r}: expected the name of a split of {name}; "
                 f"{'train is what it trains on' if given == 'train' else f'it validates on {split}'}"
             )
-    train, validation, *rest = (
-        HubSplit(name, config.corpus_subset, part, config.text_field, config.streaming)
+    parts = {
+        part: HubSplit(name, config.corpus_subset, part, config.text_field, config.streaming, config.document_start)
         for part in ("train", split, test)
         if isinstance(part, str)
-    )
-    return Corpus(config, train, validation, rest[0] if rest else None)
+    }
+    validation = None if split == "train" else parts[str(split)]
+    return Corpus(config, parts["train"], validation, None if test is None else parts[str(test)])
 
 
 def looks_local(name: str) -> bool:

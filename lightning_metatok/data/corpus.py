@@ -11,8 +11,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_metatok.data.joined_rows import check_start
 from lightning_metatok.data.mixture import Ends, Mixture, Side, check_ends, parts_of
-from lightning_metatok.data.sources import PYTHON_STDLIB, Files, PythonSources, Source
+from lightning_metatok.data.sources import PYTHON_STDLIB, Files, HubSplit, PythonSources, Source
 from lightning_metatok.data.splits import SPLITS, TESTS, Division, Split, divide, near
 from lightning_metatok.data.text_documents import TextDocuments
 from lightning_metatok.data.texts import Texts, are_texts
@@ -39,12 +40,15 @@ class CorpusConfig:
     """configuration of a hub data set, such as 'en' of allenai/c4"""
     validation_corpus: list[str] | str | None = None
     """where the validation text comes from: a path or a list of paths, or, for a hub data set, the name of a split
-    (default: validation)"""
+    (default: validation; train: a share of it, where there is no other)"""
     test_corpus: list[str] | str | None = None
     """where the text of `test` comes from: a path or a list of paths, or, for a hub data set, the name of a split
     (default: files named test, else a share of what is held out of training)"""
     text_field: str = "text"
     """field that holds the text of a document, in JSON, Parquet and hub data sets"""
+    document_start: str | None = None
+    """a regular expression: a row, or a line with data.text_documents=line, in which it matches starts a document, and
+    the following ones belong to it; for data sets whose rows are lines, such as WikiText"""
     text_documents: TextDocuments = "file"
     """what a document of a .txt file is: the whole file, a paragraph (up to an empty line), or a line"""
     validation_fraction: float = 0.05
@@ -80,6 +84,8 @@ class CorpusConfig:
             raise UserError(f"data.test_fraction={self.test_fraction}: expected a share from 0 to less than 1")
         if self.max_documents is not None and self.max_documents < 1:
             raise UserError(f"data.max_documents={self.max_documents}: expected 1 or more")
+        if self.document_start is not None:
+            check_start(self.document_start)
         known = get_args(TextDocuments)
         if self.text_documents not in known:
             raise UserError(
@@ -134,11 +140,15 @@ class Corpus:
     @functools.cached_property
     def division(self) -> Division:
         """How the documents of `train` are divided where nothing else is held out; the first use reads them all."""
+        if isinstance(self.train, HubSplit):  # whole documents, without reading a large data set for it
+            return Division(self.config.validation_fraction, self.config.validation_fraction)
         return divide(_with_text(self.train), self.config.validation_fraction, self.config.max_documents)
 
     @functools.cached_property
     def held_out_division(self) -> Division:
         """How what is held out is divided where nothing else tests; the first use reads all of it."""
+        if isinstance(self.train, HubSplit) and self.validation is None:
+            return Division(self.config.test_fraction, self.config.test_fraction, by=TESTS)
         return divide(self.held_out(), self.config.test_fraction, self.config.max_documents, TESTS)
 
     def remarks(

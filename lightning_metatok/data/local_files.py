@@ -5,6 +5,7 @@ folder linked into itself       each folder is read once
 pipe, device                    refused: opening it waits for ever, reading it may never end
 bomb in .gz or .zst             refused: a megabyte of it becomes a gigabyte
 hidden file or folder           left out, as by `datasets`: notebook checkpoints, .git, what an editor keeps
+download that is not finished   refused, where `hf download` says so: a part of a data set is none
 other suffix                    left out of a folder or glob, and said in one line
 """
 
@@ -13,6 +14,7 @@ import glob
 import gzip
 import io
 import os
+import re
 import stat
 import zlib
 from collections import Counter
@@ -41,6 +43,8 @@ NO_BOMB = 1 << 26
 MOST_EXPANSION = 100
 """Unpacked size over packed size. Text is at 3 to 10; DEFLATE ends at 1,032."""
 CHUNK = 1 << 20
+DOWNLOADS = Path(".cache", "huggingface", "download")
+"""Where `hf download --local-dir` keeps what it has not finished, below the folder that it was given."""
 
 
 def format_of(path: Path | str) -> str | None:
@@ -60,6 +64,7 @@ def find_files(name: str, option: str) -> tuple[Path, ...]:
     where = f"{option}={name!r}"
     path = Path(name).expanduser()
     if os.path.isdir(path):
+        _check_downloaded(path, where)
         found, expected = _below(path, where), "a folder with files that end"
     elif os.path.lexists(path):
         found, expected = [path], "a file that ends"
@@ -89,6 +94,28 @@ def left_out(names: Sequence[str]) -> str:
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
     more = f" and {len(kinds) - 5} more kinds" if len(kinds) > 5 else ""
     return f"not read, for their suffix: {listed}{more}; read are {SUFFIXES}" if kinds else ""
+
+
+def shards(paths: Sequence[Path]) -> str:
+    """Return a line where files are numbered as parts of more files than there are, such as -00003-of-01024, or ""."""
+    there: Counter[tuple[str, int]] = Counter()
+    for path in paths:
+        if found := re.match(r"(.*)[-.]\d+-of-(\d+)\.", path.name):
+            there[str(path.parent / found[1]), int(found[2])] += 1
+    missing = [f"{n:,} of {of:,} files of {Path(name).name}" for (name, of), n in there.items() if n < of]
+    return f"{', '.join(missing)} are there, and are read" if missing else ""
+
+
+def _check_downloaded(folder: Path, where: str) -> None:
+    """Raise UserError where `hf download --local-dir` has begun files in `folder` that are not whole."""
+    whole = folder.absolute()
+    for top in (whole, *whole.parents):
+        kept = top / DOWNLOADS / whole.relative_to(top)
+        if unfinished := list(kept.rglob("*.incomplete")):
+            raise UserError(
+                f"{where}: its download is not finished ({len(unfinished)} files .incomplete in {kept}); the same "
+                "`hf download` goes on with it; without these files, what is there is read"
+            )
 
 
 def _below(folder: Path, where: str) -> list[Path]:

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 Ends = Literal["first", "all"]
 WEIGHT = "weight"
-OWN_OPTIONS = ("corpus_subset", "text_field", "text_documents", "validation_corpus", "test_corpus", "streaming")
+OWN_OPTIONS = (
+    "corpus_subset",
+    "text_field",
+    "text_documents",
+    "document_start",
+    "validation_corpus",
+    "test_corpus",
+    "streaming",
+)
 """What a corpus in a mixture may have of its own; the rest is that of the mixture."""
 
 

@@ -1,14 +1,17 @@
 """Sources of documents: local files, Python's own sources, one split of a data set on the Hugging Face hub."""
 
 import hashlib
+import logging
 import os
 import sys
 import sysconfig
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lightning_metatok.data.joined_rows import joined_rows
 from lightning_metatok.data.json_documents import json_documents, missing_field
 from lightning_metatok.data.local_files import check_unpacked_size, format_of
 from lightning_metatok.data.parquet_documents import parquet_documents
@@ -38,17 +41,24 @@ class Files:
     paths: tuple[Path, ...]
     text_field: str
     text_documents: TextDocuments
+    document_start: str | None = None
 
     def documents(self) -> Iterator[str]:
         for path in self.paths:
             check_unpacked_size(path)
-            kind = format_of(path)
-            if kind == "json":
-                yield from json_documents(path, self.text_field)
-            elif kind == "parquet":
-                yield from parquet_documents(path, self.text_field)
-            else:
-                yield from text_documents(path, self.text_documents)
+            yield from joined_rows(self._rows(path), self._start(path))
+
+    def _rows(self, path: Path) -> Iterator[str]:
+        kind = format_of(path)
+        if kind == "json":
+            return json_documents(path, self.text_field)
+        if kind == "parquet":
+            return parquet_documents(path, self.text_field)
+        return text_documents(path, self.text_documents)
+
+    def _start(self, path: Path) -> str | None:
+        rows = format_of(path) != "text" or self.text_documents == "line"
+        return self.document_start if rows else None
 
     def fingerprint(self) -> list[Any]:
         contents = []
@@ -64,6 +74,7 @@ class Files:
             [format_of(path) for path in self.paths],
             self.text_field,
             self.text_documents,
+            *([self.document_start] if self.document_start is not None else []),
         ]
 
 
@@ -91,40 +102,71 @@ class HubSplit:
     split: str
     text_field: str
     streaming: bool
+    document_start: str | None = None
 
     def documents(self) -> Iterator[str]:
+        return joined_rows(self._rows(), self.document_start)
+
+    def _rows(self) -> Iterator[str]:
         import datasets
+        import pyarrow
 
         where = f"data.corpus={self.name!r}"
+        datasets.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said here
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
         try:
             rows = datasets.load_dataset(self.name, self.subset, split=self.split, streaming=self.streaming)
-        except (OSError, ValueError) as error:  # unreachable, unknown; unknown subset or split
-            reason = " ".join(str(error).split())
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # unreachable, unknown, half there
             raise UserError(
                 f"{where}: neither a file or folder here nor a data set that can be opened on the hub "
-                f"(split {self.split!r}; {reason}){nearest(self.name, [PYTHON_STDLIB]) or self._elsewhere()}"
+                f"(split {self.split!r}; {_shown(error)}){nearest(self.name, [PYTHON_STDLIB]) or self._elsewhere()}"
             ) from error
         try:
             for row in rows:
                 if not isinstance(row.get(self.text_field), str):
                     raise UserError(f"{where}: {missing_field(self.text_field, row)}")
                 yield row[self.text_field]
+        except (pyarrow.ArrowException, ValueError, EOFError, zlib.error) as error:
+            raise UserError(
+                f"{where}: a file of its split {self.split!r} is damaged or half-downloaded ({_shown(error)}); remove "
+                "it from the cache of Hugging Face and start again"
+            ) from error
         except OSError as error:
             raise OutOfReach(
-                f"{where}: reading from the hub failed ({' '.join(str(error).split())}); "
+                f"{where}: reading from the hub failed ({_shown(error)}); "
                 "what was tokenised is kept, and the same command goes on from there"
             ) from error
 
     def _elsewhere(self) -> str:
-        """How to have the data set on a machine that does not reach the hub."""
+        """How to have the data set where the hub is not reached."""
+        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
         part = f" --include '{self.subset}/*'" if self.subset else ""
+        command = f"hf download {self.name} --repo-type dataset{part}"
+        try:
+            folder = Path(snapshot_download(self.name, repo_type="dataset", local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError, OSError):
+            folder = None
+        kept = Path(constants.HF_HUB_CACHE) / f"datasets--{self.name.replace('/', '--')}" / "blobs"
+        if unfinished := len(list(kept.glob("*.incomplete"))):
+            return f"; its download is not finished ({unfinished} files .incomplete in {kept}): `{command}` goes on"
+        if folder is not None:
+            own = folder / (self.subset or "")
+            return f"; its files are in the cache of Hugging Face: give --data.corpus={own if own.is_dir() else folder}"
         return (
-            f"; without a network here, run `hf download {self.name} --repo-type dataset{part} --local-dir DIR` "
+            f"; without a network here, run `{command} --local-dir DIR` "
             "elsewhere (`hf auth login` first for a gated one), copy DIR and give --data.corpus=DIR"
         )
 
     def fingerprint(self) -> list[Any]:
-        return ["hub", self.name, self.subset, self.split, self.text_field]
+        start = [self.document_start] if self.document_start is not None else []
+        return ["hub", self.name, self.subset, self.split, self.text_field, *start]
+
+
+def _shown(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def stdlib_folder() -> Path:

@@ -144,6 +144,16 @@ def test_the_same_name_again_drops_nothing(parse: Parse, capsys: pytest.CaptureF
     assert capsys.readouterr().err == ""
 
 
+def test_another_optimizer_drops_the_options_of_the_old_one(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
+    sgd = "model: {optimizer: {name: torch.optim.SGD, options: {momentum: 0.5}}}"
+    more = "model: {optimizer: {options: {nesterov: true}}}"
+    assert parse(sgd, more)["model"]["optimizer"]["options"] == {"momentum": 0.5, "nesterov": True}
+    assert capsys.readouterr().err == ""
+    assert parse(sgd, "--model.optimizer.name=muon")["model"]["optimizer"]["options"] == {}
+    said = capsys.readouterr().err
+    assert "model.optimizer.name=muon, torch.optim.SGD before: model.optimizer.options={momentum: 0.5} belonged" in said
+
+
 def test_another_task_drops_the_options_of_the_old_one(parse: Parse, capsys: pytest.CaptureFixture[str]) -> None:
     assert parse("--data.task=parity", base="task/list_recall_nano")["data"]["task_options"] == {}
     said = capsys.readouterr().err

@@ -69,6 +69,7 @@ def test_records_are_written_and_compare_reads_them(
     def fit(*arguments: str) -> None:
         outcome = run(*arguments)
         assert outcome.code == 0, outcome
+        assert ("look at it: " in outcome.out) == (kind in ("true", "null"))
         # Lightning passes an argument that W&B no longer heeds.
         assert [line for line in outcome.err.splitlines() if not line.startswith("wandb: WARNING The anonymous")] == []
 

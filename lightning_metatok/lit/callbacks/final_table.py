@@ -14,7 +14,7 @@ from lightning_metatok.lit.callbacks.offers import Closing, offered
 from lightning_metatok.lit.callbacks.throughput import Throughput
 from lightning_metatok.lit.data.protocol import task_of
 from lightning_metatok.lit.metrics import bytes_per_target
-from lightning_metatok.lit.run.loggers import log_folder
+from lightning_metatok.lit.run.loggers import EventLogger, log_folder
 
 
 class FinalTable(Callback):
@@ -70,7 +70,7 @@ class FinalTable(Callback):
             )
         if (folder := log_folder(trainer)) is not None:
             lines = [f"run folder: {folder}"]
-            if trainer.state.fn == "fit":
+            if trainer.state.fn == "fit" and any(isinstance(one, EventLogger) for one in trainer.loggers):
                 lines.append(f"look at it: {tensorboard_command()} --logdir {folder}")
             console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
