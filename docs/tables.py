@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from docstring_parser import parse
 
@@ -191,6 +192,32 @@ def measured() -> str:
     return "\n".join(parts)
 
 
+def neighbours() -> str:
+    """What `results/neighbours/runs.csv` holds: each arm against plain, seeds paired."""
+    path = ROOT / "results" / "neighbours" / "runs.csv"
+    if not path.exists():
+        return "Not measured yet: `lightning-metatok sweep run sweeps/neighbours.yaml`.\n"
+    runs = pd.read_csv(path)
+    runs = runs[runs["state"] == "done"]
+    columns = {f"ablation/kept_{k}x": f"{k}x" for k in (1, 2, 4)}
+    plain = runs[runs["arm"] == "plain"].set_index("seed_everything")
+    rows = []
+    for arm, of_arm in runs.groupby("arm", sort=False):
+        cells = [str(arm), str(len(of_arm))]
+        for column in columns:
+            found = of_arm.set_index("seed_everything")[column]
+            if arm == "plain" or len(found) < 2:
+                cells.append(f"{found.mean():.3f}")
+                continue
+            apart = sorted((found - plain[column]).dropna())  # too few seeds for an interval: all of them
+            cells.append(
+                f"{found.mean():.3f}, {sum(apart) / len(apart):+.3f} ({', '.join(f'{d:+.3f}' for d in apart)})"
+            )
+        rows.append([*cells, f"{of_arm['budget/flops'].mean() / 1e12:.1f}"])
+    head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values()), "TFLOP of training"]
+    return table(head, rows)
+
+
 def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column, "")
     if column == "ratio" and "low" in row:
@@ -211,6 +238,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "readings": lambda: of_axis(READINGS.own),
     },
     "docs/performance.md": {"measured": measured},
+    "docs/neighbours.md": {"neighbours": neighbours},
     "conf/probe/full.yaml": {"probes": probe_options},
 }
 """Page -> name of the table in it -> what makes it."""

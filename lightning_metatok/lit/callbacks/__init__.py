@@ -5,6 +5,7 @@ from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.checkpoint import RunCheckpoint
 from lightning_metatok.lit.callbacks.curriculum import Curriculum
 from lightning_metatok.lit.callbacks.dashboard import Dashboard
+from lightning_metatok.lit.callbacks.dynamics import Dynamics
 from lightning_metatok.lit.callbacks.environment import Environment
 from lightning_metatok.lit.callbacks.final_table import FinalTable
 from lightning_metatok.lit.callbacks.harness import HarnessEvaluation
@@ -22,6 +23,7 @@ __all__ = [
     "BigramBaseline",
     "Curriculum",
     "Dashboard",
+    "Dynamics",
     "Environment",
     "FinalTable",
     "HarnessEvaluation",

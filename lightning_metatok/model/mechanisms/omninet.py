@@ -4,7 +4,7 @@
     O = attention of them all      a state of token t sees the states, of all P blocks, of tokens up to t
     x = x_P + pool(O)              over the P states of each token
 
-every  P: blocks of a partition; those left over at the end have none
+every  P: blocks of a partition; those left over at the end have none, and fewer blocks than that are one partition
 query  all: every state asks, and `pool` makes one of P answers; top: the last block's states ask, as in the official
        code's query_type
 pool   max over the states of a token, or last
@@ -29,7 +29,7 @@ from lightning_metatok.model.attention.patterns import Causal, Pattern
 from lightning_metatok.model.attention.plan import Forward, Plans
 from lightning_metatok.model.branch import SELF_ATTENTION, Branch
 from lightning_metatok.model.cache import Memories
-from lightning_metatok.model.mechanisms.base import Between, Mechanism, refuse
+from lightning_metatok.model.mechanisms.base import Between, Mechanism
 from lightning_metatok.options import at_least
 
 if TYPE_CHECKING:
@@ -120,8 +120,6 @@ class OmniNet(Mechanism):
         ]
 
     def check(self, config: "TransformerConfig") -> None:
-        if self.every > config.n_layers:
-            raise refuse("every", self.every, f"at most model.n_layers={config.n_layers}, or it never acts")
         if positions.AXIS.find(config.position).transforms(config.position_options):
             raise UserError(
                 f"model.position={config.position!r}: expected one that does not transform scores with "
@@ -135,13 +133,16 @@ class OmniNet(Mechanism):
         return {OMNI.name: forward.over_all(SELF_ATTENTION.name, forward.sight(Causal()))}
 
     def between(self, config: "TransformerConfig") -> Between:
-        return OmniNetBetween(config, self.every, self.query, self.pool)
+        return OmniNetBetween(config, self._every(config), self.query, self.pool)
 
     def share(self, extra_share: float) -> float:
         return 1.0
 
     def flops_per_token(self, config: "TransformerConfig", n: int, extra_share: float) -> float:
         """F (6 P A + 6 D P Q (n + 1)): F partitions of P blocks, A weights of an attention, Q states that ask."""
-        asking = self.every if self.query == "all" else 1
-        scores = 6 * config.d_model * self.every * asking * (n + 1)
-        return config.n_layers // self.every * (6 * self.every * config.n_attention_weights + scores)
+        every = self._every(config)
+        scores = 6 * config.d_model * every * (every if self.query == "all" else 1) * (n + 1)
+        return config.n_layers // every * (6 * every * config.n_attention_weights + scores)
+
+    def _every(self, config: "TransformerConfig") -> int:
+        return min(self.every, config.n_layers)
