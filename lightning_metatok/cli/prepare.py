@@ -11,10 +11,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_metatok.cli.endings import say
 from lightning_metatok.cli.output_file import check_output, writing
 from lightning_metatok.errors import OptionParser, UserError
 from lightning_metatok.files import write_atomically
 from lightning_metatok.runtime import usable_cores
+from lightning_metatok.signals import Ended
 
 
 def build_parser() -> OptionParser:
@@ -44,7 +46,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if reader.kind is not KINDS["text"]:
         raise UserError(f"data.task={config['data']['task']}: expected a run on text; a task makes its own prompts")
     data = MetaTokenDataModule(**config["data"])
-    data.tokenizer, data.store = prepare(data.config, say_of_data, arguments.workers or len(usable_cores()))
+    try:
+        data.tokenizer, data.store = prepare(data.config, say_of_data, arguments.workers or len(usable_cores()))
+    except (KeyboardInterrupt, Ended):
+        say("what was tokenised is kept, and the same command goes on from there")
+        raise
     print(f"data: {data.summary()}")
     folder = data.store.folder
     path = arguments.page or folder.with_suffix(".html")

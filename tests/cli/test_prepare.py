@@ -180,6 +180,34 @@ def test_a_process_that_is_killed_is_one_line_and_what_was_written_stays(
     assert run("prepare", *options).code == 0
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_keeps_every_batch_that_was_tokenised(
+    number: int, code: int, text: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenising, "SMALL_BATCH", 7_000)
+    append, seen = writing.Stream.append, [0]
+
+    def asked(self: writing.Stream, encoded: tokenising.Encoded) -> None:
+        append(self, encoded)
+        seen[0] += 1
+        if seen[0] == 20:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(writing.Stream, "append", asked)
+    options = [f"--config={DEBUG}", *SMALL, f"--data.corpus={text}", "--workers=2"]
+    outcome = run("prepare", *options)
+    assert outcome.code == code, outcome
+    assert outcome.err.startswith("lightning-metatok: what was tokenised is kept, and the same command goes on")
+    first = seen[0]
+    assert run("prepare", *options).code == 0
+    kept = files(own_cache)
+    monkeypatch.undo()
+    monkeypatch.setenv("LIGHTNING_METATOK_CACHE", str(tmp_path / "whole"))
+    succeed("prepare", *options)
+    assert files(tmp_path / "whole") == kept
+    assert first == 20
+
+
 def test_a_hub_that_stops_answering_costs_nothing_that_was_tokenised(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
