@@ -20,7 +20,7 @@ STAMP := $(VENV)/.installed
 TEST_MARKERS := not slow and not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow torture fuzz mutate lint format docs-tables options bench clean
+.PHONY: help install demo test test-slow torture fuzz mutate lint format docs docs-tables options bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,12 @@ bench: $(STAMP)  ## measure speed and memory against other projects: half an hou
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt litgpt
 	for one in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$one || exit 1; done
 	$(BIN)/python docs/tables.py
+
+docs: $(STAMP)  ## build the documentation site, strictly: a link that leads nowhere is an error; site/index.html
+	@$(BIN)/python -c 'import mkdocs, mkdocstrings' 2>/dev/null || \
+		$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m docs.stage
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the virtual environment and every tool's cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
