@@ -1,9 +1,9 @@
 """Lay out what the documentation site is built from: the repository's own pages, where their links already lead.
 
-    python -m docs.stage      build/site holds README, docs, results and the files that pages link to
+    python -m docs.stage      build/site holds README, docs, results and the files that their pages link to
 
-Pages are written for GitHub, where they link to sources, configurations and results beside them. A site that is built from
-the same tree needs no second set of links.
+Pages are written for GitHub, where they link to sources, configurations and results beside them. A site that is built
+from the same tree needs no second set of links.
 """
 
 import shutil
