@@ -5,11 +5,13 @@ it. The model never chooses one: the caller forbids its id and says where they c
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from lightning_metatok.errors import UserError
+from lightning_metatok.model import layout
 from lightning_metatok.model.memory import Memory, cache_of
 from lightning_metatok.model.sampling import Sampling
 from lightning_metatok.model.transformer import MetaTransformer
@@ -130,27 +132,29 @@ def stream(
     chunk_BT, mask_BT = tokens_BT, meta_mask_BT
     was_training = model.training
     model.eval()
+    turned = layout.pays(model, rows=len(tokens_BT), new=max_new_tokens)
     try:
-        for step in range(max_new_tokens):
-            hidden_BTD = model(chunk_BT, mask_BT, ids_BT, cache=cache, return_hidden=True)
-            if predicts:
-                ids_BT = model.positions.id_logits(hidden_BTD[:, -1:]).argmax(dim=-1)
-            logits_BV = model.logits(hidden_BTD[:, -1]).float().index_fill_(1, forbidden, -torch.inf)
-            next_B = sampling.choose(logits_BV, None if draws_SB is None else draws_SB[step], present_BV)
-            if stop_id is not None:
-                next_B = torch.where(finished_B, stop_id, next_B)
-                finished_B = finished_B | (next_B == stop_id)
-            chunk_BT, mask_BT = next_B.unsqueeze(-1), None
-            if extra_next is not None and extra_next(next_B):
-                assert extra_id is not None, "say which id an extra token has"
-                mask_BT = torch.tensor([[False, True]], device=device).expand(len(next_B), -1)
-                chunk_BT = torch.where(mask_BT, extra_id, chunk_BT)
-            if ids_BT is not None and not predicts:
-                ids_BT = ids_BT[:, -1:] + 1 + torch.arange(chunk_BT.shape[1], device=device)
-            if present_BV is not None:
-                present_BV.scatter_(1, next_B.unsqueeze(-1), True)
-            yield next_B
-            if stop_id is not None and bool(finished_B.all()):
-                return
+        with layout.by_columns(model) if turned else nullcontext():
+            for step in range(max_new_tokens):
+                hidden_BTD = model(chunk_BT, mask_BT, ids_BT, cache=cache, return_hidden=True)
+                if predicts:
+                    ids_BT = model.positions.id_logits(hidden_BTD[:, -1:]).argmax(dim=-1)
+                logits_BV = model.logits(hidden_BTD[:, -1]).float().index_fill_(1, forbidden, -torch.inf)
+                next_B = sampling.choose(logits_BV, None if draws_SB is None else draws_SB[step], present_BV)
+                if stop_id is not None:
+                    next_B = torch.where(finished_B, stop_id, next_B)
+                    finished_B = finished_B | (next_B == stop_id)
+                chunk_BT, mask_BT = next_B.unsqueeze(-1), None
+                if extra_next is not None and extra_next(next_B):
+                    assert extra_id is not None, "say which id an extra token has"
+                    mask_BT = torch.tensor([[False, True]], device=device).expand(len(next_B), -1)
+                    chunk_BT = torch.where(mask_BT, extra_id, chunk_BT)
+                if ids_BT is not None and not predicts:
+                    ids_BT = ids_BT[:, -1:] + 1 + torch.arange(chunk_BT.shape[1], device=device)
+                if present_BV is not None:
+                    present_BV.scatter_(1, next_B.unsqueeze(-1), True)
+                yield next_B
+                if stop_id is not None and bool(finished_B.all()):
+                    return
     finally:
         model.train(was_training)
