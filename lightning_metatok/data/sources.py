@@ -23,6 +23,12 @@ NOT_PROSE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_b
 """Folders of the standard library that are left out: tests, and packages that are not part of it."""
 
 
+DAMAGE = (ValueError, EOFError, zlib.error)
+"""What reading a file raises that is not what it should be, beside Arrow's errors."""
+NETWORK = {"httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp"}
+"""Libraries below `datasets` whose errors, where they are no OSError, mean that the hub stopped answering."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """An ordered collection of documents."""
@@ -117,7 +123,9 @@ class HubSplit:
             datasets.disable_progress_bars()
         try:
             rows = datasets.load_dataset(self.name, self.subset, split=self.split, streaming=self.streaming)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # unreachable, unknown, half there
+        except (pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
+            raise self._damaged(error.__cause__ or error) from error
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # unreachable, unknown
             raise UserError(
                 f"{where}: neither a file or folder here nor a data set that can be opened on the hub "
                 f"(split {self.split!r}; {_shown(error)}){nearest(self.name, [PYTHON_STDLIB]) or self._elsewhere()}"
@@ -127,16 +135,24 @@ class HubSplit:
                 if not isinstance(row.get(self.text_field), str):
                     raise UserError(f"{where}: {missing_field(self.text_field, row)}")
                 yield row[self.text_field]
-        except (pyarrow.ArrowException, ValueError, EOFError, zlib.error) as error:
-            raise UserError(
-                f"{where}: a file of its split {self.split!r} is damaged or half-downloaded ({_shown(error)}); remove "
-                "it from the cache of Hugging Face and start again"
-            ) from error
-        except OSError as error:
+        except UserError:
+            raise
+        except Exception as error:
+            # Arrow and the hub raise a plain OSError for bytes that are not what they should be.
+            if isinstance(error, (pyarrow.ArrowException, *DAMAGE)) or type(error) is OSError:
+                raise self._damaged(error) from error
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in NETWORK:
+                raise
             raise OutOfReach(
                 f"{where}: reading from the hub failed ({_shown(error)}); "
                 "what was tokenised is kept, and the same command goes on from there"
             ) from error
+
+    def _damaged(self, error: BaseException) -> UserError:
+        return UserError(
+            f"data.corpus={self.name!r}: a file of its split {self.split!r} is damaged or half-downloaded "
+            f"({_shown(error)}); remove it from the cache of Hugging Face and start again"
+        )
 
     def _elsewhere(self) -> str:
         """How to have the data set where the hub is not reached."""
@@ -165,7 +181,7 @@ class HubSplit:
         return ["hub", self.name, self.subset, self.split, self.text_field, *start]
 
 
-def _shown(error: Exception) -> str:
+def _shown(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import pytest
+from huggingface_hub.utils import httpx
 
 from lightning_metatok.data import cache, tokenising, writing
 from lightning_metatok.data.corpora import CorpusConfig, open_corpus
 from lightning_metatok.data.preparation import DataConfig, prepare
-from lightning_metatok.data.sources import HubSplit
 from lightning_metatok.errors import OutOfReach, WorkerError
 from tests.system.helpers import documents, run, succeed, write_corpus
 
@@ -208,22 +210,23 @@ def test_a_signal_keeps_every_batch_that_was_tokenised(
     assert first == 20
 
 
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("timed out"), ConnectionError("gone")], ids=lambda e: str(e))
 def test_a_hub_that_stops_answering_costs_nothing_that_was_tokenised(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenising, "BATCH", 7_000)
     monkeypatch.setattr(writing, "COMMIT", 20_000)
     texts, breaks = list(documents(60)), [True]
 
-    def read(split: HubSplit) -> object:
-        for place, one in enumerate(texts if split.split == "train" else texts[:3]):
+    def rows(name: str, subset: str | None, split: str, streaming: bool) -> Iterator[dict[str, str]]:
+        for place, one in enumerate(texts if split == "train" else texts[:3]):
             if place == 40 and breaks[0]:
-                raise OutOfReach("reading from the hub failed")
-            yield one
+                raise error
+            yield {"text": one}
 
-    monkeypatch.setattr(HubSplit, "documents", read)
+    monkeypatch.setattr(datasets, "load_dataset", rows)
     config = DataConfig("nobody/texts", tokenizer=str(trained(text, tmp_path)), cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(OutOfReach):
+    with pytest.raises(OutOfReach, match="reading from the hub failed"):
         prepare(config)
     state = json.loads(next((tmp_path / "cache").glob("*.partial/train.written.json")).read_text())
     assert state["n_pieces"] > 20
