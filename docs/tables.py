@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 from docstring_parser import parse
 
@@ -25,6 +26,7 @@ from lightning_metatok.lit.ablations.readings import READINGS
 from lightning_metatok.lit.optimizers import OPTIMIZERS
 from lightning_metatok.model import mechanisms, positions
 from lightning_metatok.model.attention import patterns
+from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.options import defaults
 from lightning_metatok.probes import PROBES
 from lightning_metatok.tasks import OF_OTHERS, RECALL, TASKS, build
@@ -213,9 +215,28 @@ def neighbours() -> str:
             cells.append(
                 f"{found.mean():.3f}, {sum(apart) / len(apart):+.3f} ({', '.join(f'{d:+.3f}' for d in apart)})"
             )
-        rows.append([*cells, f"{of_arm['budget/flops'].mean() / 1e12:.1f}"])
-    head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values()), "TFLOP of training"]
-    return table(head, rows)
+        rows.append([*cells, f"{of_arm['budget/flops'].mean() / 1e12:.1f}", *rows_of_arm(str(arm))])
+    head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values())]
+    return table([*head, "TFLOP of training", "rows read", "rows kept"], rows)
+
+
+def rows_of_arm(arm: str, n_source: int = 512) -> tuple[str, str]:
+    """Keys that a token of such a text reads on average, and those that are kept at its end, by an arm's pattern."""
+    sweep = yaml.safe_load((ROOT / "sweeps" / "neighbours.yaml").read_text(encoding="utf-8"))
+    said = sweep["arms"][arm]
+    model = yaml.safe_load((ROOT / said["configs"][0]).read_text(encoding="utf-8"))
+    marked = model["data"]["meta_fraction"] > 0
+    options = said.get("set", {}).get("model.pattern_options", model["model"].get("pattern_options", {}))
+    rule = patterns.build(model["model"]["pattern"], **options)
+    every = sweep["set"]["data.meta_placement_options"]["c"] + 1
+    n = n_source + marked * (n_source // (every - 1))
+    extra_1N = ((torch.arange(n) % every) == every - 1)[None] & marked
+    facts = Facts.of(n, extra_1N)
+    mechanism = mechanisms.build(model["model"]["mechanism"], **model["model"]["mechanism_options"])
+    all_kept = mechanism.needs_all_keys
+    return f"{rule.mask(facts).float().sum() / n:.0f}", str(
+        n if all_kept else int(rule.lasts(facts).expand(1, n).sum())
+    )
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:
