@@ -11,22 +11,21 @@ A table stands between two comments that name it, `<!-- arms -->` and `<!-- end 
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
 import yaml
 from docstring_parser import parse
 
+from docs.markdown import table
+from docs.neighbours import abilities, neighbours
 from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.data.placement import PLACEMENTS
 from lightning_metatok.lit.ablations.readings import READINGS
 from lightning_metatok.lit.optimizers import OPTIMIZERS
 from lightning_metatok.model import mechanisms, positions
 from lightning_metatok.model.attention import patterns
-from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.options import defaults
 from lightning_metatok.probes import PROBES
 from lightning_metatok.tasks import OF_OTHERS, RECALL, TASKS, build
@@ -35,12 +34,6 @@ ROOT = Path(__file__).resolve().parents[1]
 ARMS = ROOT / "conf" / "arm"
 ASKS = "# Asks: "
 LONGEST = 120
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
-    return "".join(f"|{'|'.join(cells)}|\n" if cells[0] == "---" else f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def first_line(kind: type) -> str:
@@ -194,51 +187,6 @@ def measured() -> str:
     return "\n".join(parts)
 
 
-def neighbours() -> str:
-    """What `results/neighbours/runs.csv` holds: each arm against plain, seeds paired."""
-    path = ROOT / "results" / "neighbours" / "runs.csv"
-    if not path.exists():
-        return "Not measured yet: `lightning-metatok sweep run sweeps/neighbours.yaml`.\n"
-    runs = pd.read_csv(path)
-    runs = runs[runs["state"] == "done"]
-    columns = {f"ablation/kept_{k}x": f"{k}x" for k in (1, 2, 4)}
-    plain = runs[runs["arm"] == "plain"].set_index("seed_everything")
-    rows = []
-    for arm, of_arm in runs.groupby("arm", sort=False):
-        cells = [str(arm), str(len(of_arm))]
-        for column in columns:
-            found = of_arm.set_index("seed_everything")[column]
-            if arm == "plain" or len(found) < 2:
-                cells.append(f"{found.mean():.3f}")
-                continue
-            apart = sorted((found - plain[column]).dropna())  # too few seeds for an interval: all of them
-            cells.append(
-                f"{found.mean():.3f}, {sum(apart) / len(apart):+.3f} ({', '.join(f'{d:+.3f}' for d in apart)})"
-            )
-        rows.append([*cells, f"{of_arm['budget/flops'].mean() / 1e12:.1f}", *rows_of_arm(str(arm))])
-    head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values())]
-    return table([*head, "TFLOP of training", "rows read", "rows kept"], rows)
-
-
-def rows_of_arm(arm: str, n_source: int = 512) -> tuple[str, str]:
-    """Keys that a token of such a text reads on average, and those that are kept at its end, by an arm's pattern."""
-    sweep = yaml.safe_load((ROOT / "sweeps" / "neighbours.yaml").read_text(encoding="utf-8"))
-    said = sweep["arms"][arm]
-    model = yaml.safe_load((ROOT / said["configs"][0]).read_text(encoding="utf-8"))
-    marked = model["data"]["meta_fraction"] > 0
-    options = said.get("set", {}).get("model.pattern_options", model["model"].get("pattern_options", {}))
-    rule = patterns.build(model["model"]["pattern"], **options)
-    every = sweep["set"]["data.meta_placement_options"]["c"] + 1
-    n = n_source + marked * (n_source // (every - 1))
-    extra_1N = ((torch.arange(n) % every) == every - 1)[None] & marked
-    facts = Facts.of(n, extra_1N)
-    mechanism = mechanisms.build(model["model"]["mechanism"], **model["model"]["mechanism_options"])
-    all_kept = mechanism.needs_all_keys
-    return f"{rule.mask(facts).float().sum() / n:.0f}", str(
-        n if all_kept else int(rule.lasts(facts).expand(1, n).sum())
-    )
-
-
 def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column, "")
     if column == "ratio" and "low" in row:
@@ -259,7 +207,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "readings": lambda: of_axis(READINGS.own),
     },
     "docs/performance.md": {"measured": measured},
-    "docs/neighbours.md": {"neighbours": neighbours},
+    "docs/neighbours.md": {"neighbours": neighbours, "abilities": abilities},
     "conf/probe/full.yaml": {"probes": probe_options},
 }
 """Page -> name of the table in it -> what makes it."""

@@ -1,0 +1,102 @@
+"""The tables of docs/neighbours.md: what each arm can do, and what was measured of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from docs.markdown import table
+from lightning_metatok.errors import UserError
+from lightning_metatok.export.families import family_of
+from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
+from lightning_metatok.model.adapted.transformer import check
+from lightning_metatok.model.attention import patterns
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.config import FEATURES
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPE: dict[str, Any] = {"n_layers": 4, "n_heads": 4, "d_model": 128, "vocab_size": 1024, "max_positions": 512}
+
+BUDGETS = {"wider-plain", "flops-plain"}
+"""Arms that are plain with another budget."""
+
+
+def abilities() -> str:
+    """What each arm can do, asked of the model that it is."""
+    rows = []
+    plain = parameters(TransformerConfig(**SHAPE, mechanism="none"))
+    for path in sorted((ROOT / "conf" / "arm").glob("*.yaml")):
+        if path.stem in BUDGETS:
+            continue
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        config = TransformerConfig(**{**SHAPE, **said})
+        can = [yes(config.check_can, feature) for feature in FEATURES]
+        family, _ = family_of(config)
+        memory = "all" if config.built_mechanism.needs_all_keys else "by its pattern"
+        exported = "`lightning_metatok`" if family is None else f"`{family.name}`"
+        more = parameters(config) / plain - 1
+        rows.append([f"`{path.stem}`", f"{more:+.0%}" if more else "", *can, memory, exported, yes(check, config)])
+    head = ("arm", "weights", "cache", "compile", "documents", "keys kept", "exports as", "on a base of Hugging Face")
+    return table(head, rows)
+
+
+def parameters(config: TransformerConfig) -> int:
+    """Of a model that is not made."""
+    with torch.device("meta"):
+        return MetaTransformer(config).n_parameters()
+
+
+def yes(ask: Any, of: Any) -> str:
+    """Whether a question is answered without an error."""
+    try:
+        ask(of)
+    except UserError:
+        return "no"
+    return "yes"
+
+
+def neighbours() -> str:
+    """What `results/neighbours/runs.csv` holds: each arm against plain, seeds paired."""
+    path = ROOT / "results" / "neighbours" / "runs.csv"
+    if not path.exists():
+        return "Not measured yet: `lightning-metatok sweep run sweeps/neighbours.yaml`.\n"
+    runs = pd.read_csv(path)
+    runs = runs[runs["state"] == "done"]
+    columns = {f"ablation/kept_{k}x": f"{k}x" for k in (1, 2, 4)}
+    plain = runs[runs["arm"] == "plain"].set_index("seed_everything")
+    rows = []
+    for arm, of_arm in runs.groupby("arm", sort=False):
+        cells = [str(arm), str(len(of_arm))]
+        for column in columns:
+            found = of_arm.set_index("seed_everything")[column]
+            if arm == "plain" or len(found) < 2:
+                cells.append(f"{found.mean():.3f}")
+                continue
+            apart = sorted((found - plain[column]).dropna())  # too few seeds for an interval: all of them
+            cells.append(
+                f"{found.mean():.3f}, {sum(apart) / len(apart):+.3f} ({', '.join(f'{d:+.3f}' for d in apart)})"
+            )
+        rows.append([*cells, f"{of_arm['budget/flops'].mean() / 1e12:.1f}", *rows_of_arm(str(arm))])
+    head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values())]
+    return table([*head, "TFLOP of training", "rows read", "rows kept"], rows)
+
+
+def rows_of_arm(arm: str, n_source: int = 512) -> tuple[str, str]:
+    """Keys that a token of such a text reads on average, and those that are kept at its end, by an arm's pattern."""
+    sweep = yaml.safe_load((ROOT / "sweeps" / "neighbours.yaml").read_text(encoding="utf-8"))
+    said = sweep["arms"][arm]
+    model = yaml.safe_load((ROOT / said["configs"][0]).read_text(encoding="utf-8"))
+    marked = model["data"]["meta_fraction"] > 0
+    options = said.get("set", {}).get("model.pattern_options", model["model"].get("pattern_options", {}))
+    rule = patterns.build(model["model"]["pattern"], **options)
+    every = sweep["set"]["data.meta_placement_options"]["c"] + 1
+    n = n_source + marked * (n_source // (every - 1))
+    extra_1N = ((torch.arange(n) % every) == every - 1)[None] & marked
+    facts = Facts.of(n, extra_1N)
+    mechanism = mechanisms.build(model["model"]["mechanism"], **model["model"]["mechanism_options"])
+    all_kept = mechanism.needs_all_keys
+    return f"{rule.mask(facts).float().sum() / n:.0f}", str(
+        n if all_kept else int(rule.lasts(facts).expand(1, n).sum())
+    )
