@@ -146,7 +146,9 @@ class InjectionRule:
         return placements.build(self.placement, self.options)
 
     def n_meta(self, block_length: int) -> int:
-        """Return M for blocks of the nominal length `block_length`."""
+        """Return M for blocks of the nominal length `block_length`; with a `fraction` of 0 there are none."""
+        if self.fraction == 0 and self.where.none_at_0:
+            return 0
         share = floor_of_fraction(self.fraction, block_length)
         return self.where.count(share, block_length, grows=self.length == "grow")
 

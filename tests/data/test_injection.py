@@ -296,3 +296,17 @@ def test_meta_tokens_are_where_they_have_always_been(placement: str, digest: str
         after_ids=after_ids("punctuation"),
     )  # fmt: skip
     assert hashlib.sha256(injected.tokens_BT.numpy().tobytes()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("placement", ["random", "periodic", "punctuation", "chunk_end", "prefix", "suffix"])
+@pytest.mark.parametrize("length", ["grow", "within"])
+def test_a_fraction_of_0_means_none_wherever_they_stood(placement: str, length: str) -> None:
+    """An arm without meta-tokens is laid over an experiment whose placement says itself how many there are."""
+    rule = InjectionRule(fraction=0.0, placement=placement, length=length)
+    assert rule.n_meta(64) == 0
+    assert rule.total_length(64) == rule.source_length(64) == 64
+    blocks = torch.arange(128).view(2, 64)
+    injected = rule.apply(blocks, block_length=64, meta_id=999, seed=1, index=0)
+    assert torch.equal(injected.tokens_BT, blocks)
+    assert not injected.meta_mask_BT.any()
+    assert not rule.in_prompt(blocks[:1, :9], meta_id=999, seed=1, index=0).meta_mask_BT.any()

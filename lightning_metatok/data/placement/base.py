@@ -79,6 +79,9 @@ class Placement:
     by_share: ClassVar[bool] = True
     """Whether `data.meta_fraction` says how many there are, in a block of any length."""
 
+    none_at_0: ClassVar[bool] = True
+    """Whether `data.meta_fraction=0` means that there are none, also where the rule says itself how many."""
+
     any_length: ClassVar[bool] = True
     """Whether it works in a text of any length, such as a prompt."""
 

@@ -21,6 +21,7 @@ class FixedPlaces(Placement):
     """`slots`: places in the finished block, from 0 on; they say how many extra tokens there are, too."""
 
     by_share = False
+    none_at_0 = False
     any_length = False
 
     def __init__(self, *, slots: Annotated[list[int], DISTINCT]) -> None:

@@ -60,10 +60,10 @@ def rule_for(marks: Marks | None, fraction: float | None, placement: str | None)
         return None, "does not say where meta-tokens stood: the prompt gets none; --meta_fraction gives it some"
     marks = marks or Marks(0.0, "random")
     if fraction is None and placement is None:
-        if marks.placement in OWN:
-            return InjectionRule(fraction=marks.fraction, placement=marks.placement, options=marks.options), ""
         if marks.placement == NONE or (marks.fraction == 0 and marks.placement != "fixed"):
             return None, ""
+        if marks.placement in OWN:
+            return InjectionRule(fraction=marks.fraction, placement=marks.placement, options=marks.options), ""
         if marks.placement not in FREE:
             return None, (
                 f"has data.meta_placement={marks.placement}, which no other prompt can follow: this one is left as it "
