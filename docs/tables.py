@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 from docstring_parser import parse
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, it has its own folder on the path alone
+
 from docs.markdown import table
 from docs.neighbours import abilities, neighbours
 from lightning_metatok.data.examples import ANSWER
