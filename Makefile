@@ -20,7 +20,7 @@ STAMP := $(VENV)/.installed
 TEST_MARKERS := not slow and not slurm and not browser and not torture
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow torture fuzz mutate lint format docs docs-tables options bench clean
+.PHONY: help install demo test test-slow torture fuzz mutate lint format docs-tables options bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

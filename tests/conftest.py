@@ -1,6 +1,10 @@
 """What every test relies on: one thread, no network, no file outside temporary folders, one cache a run."""
 
 import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; tests ask commands to heed it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch loads: it reads the number of threads only once, and subprocesses inherit both lines.
 os.environ["OMP_NUM_THREADS"] = "1"

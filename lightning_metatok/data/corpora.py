@@ -134,20 +134,28 @@ def _read(paths: tuple[Path, ...], config: CorpusConfig) -> Files:
     return Files(paths, config.text_field, config.text_documents, config.document_start)
 
 
+HELD_OUT = "held_out"
+"""In place of a split to validate on, where a data set has none: `data.validation_fraction` of its documents."""
+
+
 def _open_hub(config: CorpusConfig, name: str) -> Corpus:
     split, test = config.validation_corpus or "validation", config.test_corpus
-    for key, given, others in (("validation", split, ()), ("test", test, ("train", split))):
+    for key, given, others in (("validation", split, ("train",)), ("test", test, ("train", split))):
         if given is not None and (given in others or not isinstance(given, str)):
             raise UserError(
                 f"data.{key}_corpus={given!r}: expected the name of a split of {name}; "
-                f"{'train is what it trains on' if given == 'train' else f'it validates on {split}'}"
+                + (
+                    f"it validates on {split}"
+                    if given != "train"
+                    else f"train is what it trains on, and {HELD_OUT} a share of it, whole documents, held out"
+                )
             )
     parts = {
         part: HubSplit(name, config.corpus_subset, part, config.text_field, config.streaming, config.document_start)
         for part in ("train", split, test)
-        if isinstance(part, str)
+        if isinstance(part, str) and part != HELD_OUT
     }
-    validation = None if split == "train" else parts[str(split)]
+    validation = None if split == HELD_OUT else parts[str(split)]
     return Corpus(config, parts["train"], validation, None if test is None else parts[str(test)])
 
 

@@ -40,7 +40,7 @@ class CorpusConfig:
     """configuration of a hub data set, such as 'en' of allenai/c4"""
     validation_corpus: list[str] | str | None = None
     """where the validation text comes from: a path or a list of paths, or, for a hub data set, the name of a split
-    (default: validation; train: a share of it, where there is no other)"""
+    (default: validation; held_out: a share of train, where there is no other)"""
     test_corpus: list[str] | str | None = None
     """where the text of `test` comes from: a path or a list of paths, or, for a hub data set, the name of a split
     (default: files named test, else a share of what is held out of training)"""

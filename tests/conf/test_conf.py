@@ -93,7 +93,7 @@ NAMES = {
 """Files under conf/arm, and how a run with them is called."""
 PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet"}
 """Arms without marks."""
-OWN = {"wider-plain": {("model", "d_ff")}, "flops-plain": {("trainer", "budget")}}
+OWN = {"wider-plain": {("model", "d_ff")}, "flops-plain": {("trainer", "budget")}, "sink": {("model", "denominator")}}
 """What an arm sets beside its point on the axes."""
 NO_BUDGET = "--trainer.budget.flops=null"
 """For an arm that trains as long as a whole run costs."""
