@@ -160,6 +160,7 @@ def test_a_config_trains_two_steps(paths: list[Path], corpus: Path, tmp_path: Pa
     assert len(dropped) == (0 if paths[-1].stem in PLAIN else 1)
 
 
+@pytest.mark.slow  # twenty runs; that each arm trains on text, `make test` sees
 @pytest.mark.parametrize("arm", [pytest.param(path, id=path.stem) for path in ARMS])
 def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
     layers = [ANY_DEPTH] if arm.stem == "some-layers" else [NO_BUDGET] if arm.stem == "flops-plain" else []
