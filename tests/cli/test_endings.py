@@ -133,7 +133,7 @@ def fit(repository: Path, tmp_path: Path) -> str:
         ("", "| head -1; exit ${PIPESTATUS[0]}", BROKEN_PIPE, "nobody reads the output any more"),
         ("ulimit -f 20;", "", 2, "ulimit -f"),
         ("ulimit -n 30;", "--data.num_workers=2", 4, "too many open files; `ulimit -n`"),
-        ("ulimit -v 1000000;", "", 2, "ulimit -v"),
+        ("ulimit -v 700000;", "", 2, "ulimit -v"),
         ("PYTHONIOENCODING=ascii", "", 0, None),
     ],
 )
