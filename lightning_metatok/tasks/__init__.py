@@ -21,7 +21,10 @@ from lightning_metatok.tasks.multi_query_recall import MultiQueryRecall
 from lightning_metatok.tasks.needle import Needle
 from lightning_metatok.tasks.options import LEVELS
 from lightning_metatok.tasks.parity import Parity
+from lightning_metatok.tasks.reckoning.lego import Lego
 from lightning_metatok.tasks.reckoning.planted import Planted
+from lightning_metatok.tasks.reckoning.polynomial import Polynomial
+from lightning_metatok.tasks.reckoning.sum import Sum
 from lightning_metatok.tasks.segment_counting import SegmentCounting
 from lightning_metatok.tasks.strings.count import Count
 from lightning_metatok.tasks.strings.dedupe import Dedupe
@@ -41,6 +44,7 @@ RECALL: tuple[type[Task], ...] = (
 OF_OTHERS: tuple[type[Task], ...] = (
     *(Repeating, Reverse, Sort, Count, Recopy, Dedupe, PositionRetrieval),
     *(Planted, Depo),
+    *(Sum, Polynomial, Lego),
 )
 """Tasks of other systems, `docs/tasks.md`."""
 OWN: tuple[type[Task], ...] = (*RECALL, *OF_OTHERS)
