@@ -6,8 +6,7 @@
 A variable has one word, all of a prompt are different; in symbols plus is `one` and minus is `zero`. The segment is a
 clause; the targets are those that the value goes through, from the first clause of the chain to the one asked about.
 The answer is a sign and 1; half of all signs are minus. Content: the clauses of the way, from the first on. Slices:
-`n_variables`, `hops` (clauses behind the first that the
-value goes through).
+`n_variables`, `hops` (clauses that the value goes through behind the first).
 Source: LEGO of the NoPE study (Kazemnejad et al. 2023, arXiv 2305.19466), after Zhang et al. 2022, arXiv 2206.04301;
 there, a variable of the second half of the chain is asked about, as here, and clauses stand in the order of the chain
 unless they are permuted, here `shuffled`. The wording is ours.

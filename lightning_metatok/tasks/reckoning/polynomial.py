@@ -6,8 +6,8 @@ A term is a coefficient and the degree of x; a degree may come several times. Th
 of them, on which the answer depends: `hint` and `every` put the same marks. Content: the terms in their order, x and
 the prime. Slices: `n_terms`, `modulus`.
 Source: the polynomials of the NoPE study (Kazemnejad et al. 2023, arXiv 2305.19466), whose terms have coefficients from
--3 to 3, degrees from 0 to 3, x from -2 to 2, and the value modulo 10. Coefficients from 0 on and x from 1 on, both below
-a prime, are ours: so every value is as likely as any other. The wording is ours, too.
+-3 to 3, degrees from 0 to 3, x from -2 to 2, and the value modulo 10. Coefficients from 0 on and x from 1 on, both
+below a prime, are ours: so every value is as likely as any other. The wording is ours, too.
 """
 
 from collections.abc import Mapping
