@@ -13,7 +13,9 @@ from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.registry import Registry
 from lightning_metatok.tasks.arithmetic import Addition, Multiplication
+from lightning_metatok.tasks.associations.compositional_recall import CompositionalRecall
 from lightning_metatok.tasks.associations.depo import Depo
+from lightning_metatok.tasks.associations.forgetting_recall import ForgettingRecall
 from lightning_metatok.tasks.copying import Copying
 from lightning_metatok.tasks.lexicon import SYMBOLS, Lexicon, symbol_tokenizer
 from lightning_metatok.tasks.list_recall import ListRecall
@@ -45,6 +47,7 @@ OF_OTHERS: tuple[type[Task], ...] = (
     *(Repeating, Reverse, Sort, Count, Recopy, Dedupe, PositionRetrieval),
     *(Planted, Depo),
     *(Sum, Polynomial, Lego),
+    *(CompositionalRecall, ForgettingRecall),
 )
 """Tasks of other systems, `docs/tasks.md`."""
 OWN: tuple[type[Task], ...] = (*RECALL, *OF_OTHERS)
