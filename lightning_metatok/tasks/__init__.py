@@ -24,6 +24,8 @@ from lightning_metatok.tasks.needle import Needle
 from lightning_metatok.tasks.options import LEVELS
 from lightning_metatok.tasks.parity import Parity
 from lightning_metatok.tasks.reckoning.lego import Lego
+from lightning_metatok.tasks.reckoning.mano import Mano
+from lightning_metatok.tasks.reckoning.minesweeper import Minesweeper
 from lightning_metatok.tasks.reckoning.planted import Planted
 from lightning_metatok.tasks.reckoning.polynomial import Polynomial
 from lightning_metatok.tasks.reckoning.sum import Sum
@@ -47,7 +49,7 @@ OF_OTHERS: tuple[type[Task], ...] = (
     *(Repeating, Reverse, Sort, Count, Recopy, Dedupe, PositionRetrieval),
     *(Planted, Depo),
     *(Sum, Polynomial, Lego),
-    *(CompositionalRecall, ForgettingRecall),
+    *(CompositionalRecall, ForgettingRecall, Mano, Minesweeper),
 )
 """Tasks of other systems, `docs/tasks.md`."""
 OWN: tuple[type[Task], ...] = (*RECALL, *OF_OTHERS)
