@@ -2,8 +2,9 @@
 
 `build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; `examples(n, seed, split)` makes prompts.
 Read in this order: `task`, `list_recall`, then `draft` and `lexicon` (words and their renderings), `marks` (where
-meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`, `reckoning`, `associations`. A new task is a
-file with a class, and its name in `OF_OTHERS`; a class of another package needs none: `build("my_lab.echo.Echo")`.
+meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`, `reckoning`, `associations`, `grammar`. A
+new task is a file with a class, and its name in `OF_OTHERS`; a class of another package needs none:
+`build("my_lab.echo.Echo")`.
 """
 
 from dataclasses import MISSING, fields
@@ -17,6 +18,8 @@ from lightning_metatok.tasks.associations.compositional_recall import Compositio
 from lightning_metatok.tasks.associations.depo import Depo
 from lightning_metatok.tasks.associations.forgetting_recall import ForgettingRecall
 from lightning_metatok.tasks.copying import Copying
+from lightning_metatok.tasks.grammar.pcfg import Pcfg
+from lightning_metatok.tasks.grammar.scan import Scan
 from lightning_metatok.tasks.lexicon import SYMBOLS, Lexicon, symbol_tokenizer
 from lightning_metatok.tasks.list_recall import ListRecall
 from lightning_metatok.tasks.multi_query_recall import MultiQueryRecall
@@ -50,6 +53,7 @@ OF_OTHERS: tuple[type[Task], ...] = (
     *(Planted, Depo),
     *(Sum, Polynomial, Lego),
     *(CompositionalRecall, ForgettingRecall, Mano, Minesweeper),
+    *(Scan, Pcfg),
 )
 """Tasks of other systems, `docs/tasks.md`."""
 OWN: tuple[type[Task], ...] = (*RECALL, *OF_OTHERS)

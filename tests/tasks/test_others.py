@@ -15,13 +15,14 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import LEVELS, OF_OTHERS, TASKS, Task, build
 from lightning_metatok.tasks.marks import remove_marks
 from tests.tasks.others import Known
+from tests.tasks.others.grammar import GRAMMAR
 from tests.tasks.others.planted_and_depo import PLANTED_AND_DEPO
 from tests.tasks.others.recall import RECALL
 from tests.tasks.others.reckoning import RECKONING
 from tests.tasks.others.strings import STRINGS
 from tests.tasks.reading import questions
 
-KNOWN: dict[str, Known] = {**STRINGS, **PLANTED_AND_DEPO, **RECKONING, **RECALL}
+KNOWN: dict[str, Known] = {**STRINGS, **PLANTED_AND_DEPO, **RECKONING, **RECALL, **GRAMMAR}
 NAMES = [task.name for task in OF_OTHERS]
 RENDERINGS = ("symbols", "text")
 Make = Callable[..., Task]

@@ -6,8 +6,7 @@ An expression of l operations has l + 1 numbers; its tree is any binary tree of 
 are +, - and * (in symbols `;`, `->` and `#`). One segment, the expression, on all of which the answer depends: `hint`
 and `every` put the same marks. Content: the expression. Slices: `n_operations`, `depth` (of the tree).
 Source: Mano of the physics of language models (Allen-Zhu 2025, part 4.1), where l is written in front and the modulus
-is 23. How its trees are drawn is not known to us; these ones, the modulus in the question
-and the wording are ours.
+is 23. How its trees are drawn is not known to us; these ones, the modulus in the question and the wording are ours.
 """
 
 from collections.abc import Mapping
