@@ -18,6 +18,7 @@ from lightning_metatok.tasks.associations.compositional_recall import Compositio
 from lightning_metatok.tasks.associations.depo import Depo
 from lightning_metatok.tasks.associations.forgetting_recall import ForgettingRecall
 from lightning_metatok.tasks.copying import Copying
+from lightning_metatok.tasks.grammar.cogs import Cogs
 from lightning_metatok.tasks.grammar.pcfg import Pcfg
 from lightning_metatok.tasks.grammar.scan import Scan
 from lightning_metatok.tasks.lexicon import SYMBOLS, Lexicon, symbol_tokenizer
@@ -53,7 +54,7 @@ OF_OTHERS: tuple[type[Task], ...] = (
     *(Planted, Depo),
     *(Sum, Polynomial, Lego),
     *(CompositionalRecall, ForgettingRecall, Mano, Minesweeper),
-    *(Scan, Pcfg),
+    *(Scan, Pcfg, Cogs),
 )
 """Tasks of other systems, `docs/tasks.md`."""
 OWN: tuple[type[Task], ...] = (*RECALL, *OF_OTHERS)

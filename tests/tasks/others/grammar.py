@@ -1,4 +1,4 @@
-"""Commands and functions of strings, read from their text."""
+"""Commands, functions of strings and sentences, read from their text."""
 
 import re
 
@@ -76,6 +76,32 @@ def pcfg(prompt: str, rendering: str) -> str:
     return " ".join(result) + ("." if rendering == "text" else " ]")
 
 
+SAYING = {"said": "say", "claimed": "claim", "thought": "think", "believed": "believe"}
+DOING = {"found": "find", "liked": "like", "helped": "help", "touched": "touch"}
+
+
+def placed(nouns: list[str], text: bool) -> str:
+    """A noun and its places: noun, preposition, noun, ..."""
+    if len(nouns) == 1:
+        return nouns[0]
+    rest = placed(nouns[2:], text)
+    return f"{nouns[0]} ( nmod. {nouns[1]} = {rest} )" if text else f"{nouns[0]} [ {nouns[1]} {rest} ]"
+
+
+def form(words: list[str], text: bool) -> str:
+    noun, verb, *rest = words
+    if verb in SAYING or verb in ("L0", "L1", "L2", "L3"):
+        inner = form(rest, text)
+        return f"{SAYING[verb]} ( agent = {noun}, ccomp = {inner} )" if text else f"{verb} [ {noun} ; {inner} ]"
+    inner = placed(rest, text)
+    return f"{DOING[verb]} ( agent = {noun}, theme = {inner} )" if text else f"{verb} [ {noun} ; {inner} ]"
+
+
+def cogs(prompt: str, rendering: str) -> str:
+    body = re.fullmatch(r" (.+)\.\nQ: form\nA:" if rendering == "text" else r"(.+) \?", prompt).group(1)
+    return form([word for word in body.split() if word not in ("the", "that")], rendering == "text")
+
+
 GRAMMAR = {
     "scan": Known(
         scan,
@@ -92,6 +118,13 @@ GRAMMAR = {
             "longest=1: expected an integer from 2": {"longest": 1},
             "symbols: 2 names; expected at least 10 names": {"symbols": [2, 2, 2]},
         },
+        share=0.05,
+    ),
+    "cogs": Known(
+        cogs,
+        {"depth": (1, 1), "pool": 2},
+        ({"depth": (12, 12)},),
+        {"symbols: 2 names; expected at least 12 names": {"symbols": [2, 2, 2]}},
         share=0.05,
     ),
 }
