@@ -1,4 +1,4 @@
-"""A training step of every arm of `sweeps/neighbours.yaml` beside plain, on the same source tokens, and its peak memory.
+"""A training step of every arm of `sweeps/neighbours.yaml` beside plain, on the same source tokens; its peak memory.
 
     python -m benchmarks.neighbours
 
