@@ -2,8 +2,9 @@
 
 `build("list_recall", placement="every", n_lists=(2, 5))` returns a `Task`; `examples(n, seed, split)` makes prompts.
 Read in this order: `task`, `list_recall`, then `draft` and `lexicon` (words and their renderings), `marks` (where
-meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`, `reckoning`, `associations`. A new task is a
-file with a class, and its name in `OF_OTHERS`; a class of another package needs none: `build("my_lab.echo.Echo")`.
+meta-tokens go), `drawing`, `draws`. Tasks of other systems: `strings`, `reckoning`, `associations`, `grammar`. A
+new task is a file with a class, and its name in `OF_OTHERS`; a class of another package needs none:
+`build("my_lab.echo.Echo")`.
 """
 
 from dataclasses import MISSING, fields
@@ -13,15 +14,24 @@ from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.registry import Registry
 from lightning_metatok.tasks.arithmetic import Addition, Multiplication
+from lightning_metatok.tasks.associations.compositional_recall import CompositionalRecall
 from lightning_metatok.tasks.associations.depo import Depo
+from lightning_metatok.tasks.associations.forgetting_recall import ForgettingRecall
 from lightning_metatok.tasks.copying import Copying
+from lightning_metatok.tasks.grammar.pcfg import Pcfg
+from lightning_metatok.tasks.grammar.scan import Scan
 from lightning_metatok.tasks.lexicon import SYMBOLS, Lexicon, symbol_tokenizer
 from lightning_metatok.tasks.list_recall import ListRecall
 from lightning_metatok.tasks.multi_query_recall import MultiQueryRecall
 from lightning_metatok.tasks.needle import Needle
 from lightning_metatok.tasks.options import LEVELS
 from lightning_metatok.tasks.parity import Parity
+from lightning_metatok.tasks.reckoning.lego import Lego
+from lightning_metatok.tasks.reckoning.mano import Mano
+from lightning_metatok.tasks.reckoning.minesweeper import Minesweeper
 from lightning_metatok.tasks.reckoning.planted import Planted
+from lightning_metatok.tasks.reckoning.polynomial import Polynomial
+from lightning_metatok.tasks.reckoning.sum import Sum
 from lightning_metatok.tasks.segment_counting import SegmentCounting
 from lightning_metatok.tasks.strings.count import Count
 from lightning_metatok.tasks.strings.dedupe import Dedupe
@@ -41,6 +51,9 @@ RECALL: tuple[type[Task], ...] = (
 OF_OTHERS: tuple[type[Task], ...] = (
     *(Repeating, Reverse, Sort, Count, Recopy, Dedupe, PositionRetrieval),
     *(Planted, Depo),
+    *(Sum, Polynomial, Lego),
+    *(CompositionalRecall, ForgettingRecall, Mano, Minesweeper),
+    *(Scan, Pcfg),
 )
 """Tasks of other systems, `docs/tasks.md`."""
 OWN: tuple[type[Task], ...] = (*RECALL, *OF_OTHERS)

@@ -1,5 +1,6 @@
 """Tasks of other systems: what holds for every task, with few examples each; `test_every_task` tries the others."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -14,11 +15,14 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import LEVELS, OF_OTHERS, TASKS, Task, build
 from lightning_metatok.tasks.marks import remove_marks
 from tests.tasks.others import Known
+from tests.tasks.others.grammar import GRAMMAR
 from tests.tasks.others.planted_and_depo import PLANTED_AND_DEPO
+from tests.tasks.others.recall import RECALL
+from tests.tasks.others.reckoning import RECKONING
 from tests.tasks.others.strings import STRINGS
 from tests.tasks.reading import questions
 
-KNOWN: dict[str, Known] = {**STRINGS, **PLANTED_AND_DEPO}
+KNOWN: dict[str, Known] = {**STRINGS, **PLANTED_AND_DEPO, **RECKONING, **RECALL, **GRAMMAR}
 NAMES = [task.name for task in OF_OTHERS]
 RENDERINGS = ("symbols", "text")
 Make = Callable[..., Task]
@@ -58,6 +62,14 @@ def test_a_second_reader_finds_the_same_answers(name: str, rendering: str, make:
             low, high = LEVELS[options["level"]]
             assert low < examples.lengths.min() <= examples.lengths.max() <= high
             assert np.ptp(examples.lengths) >= (high - low) / 4
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if KNOWN[name].share < 1])
+def test_no_constant_guess_is_often_right(name: str, make: Make) -> None:
+    task = make(name)
+    for split in ("train", "test"):
+        answers = [answer for _, answer in questions(task, task.examples(400, 5, split))]
+        assert max(Counter(answers).values()) <= KNOWN[name].share * len(answers)
 
 
 @pytest.mark.parametrize("name", NAMES)

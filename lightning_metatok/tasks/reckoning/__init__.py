@@ -1,1 +1,1 @@
-"""Tasks whose answer is reckoned: sums, and labels that depend on a few planted places."""
+"""Tasks whose answer is reckoned: sums, expressions, boards, and labels that depend on a few planted places."""
