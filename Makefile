@@ -12,7 +12,7 @@ N ?= 20
 SEED ?= 0
 TESTS ?=
 
-BENCHMARKS ?= step trainer memory window generation out_of_the_box compiled
+BENCHMARKS ?= step trainer memory window generation out_of_the_box compiled neighbours
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -19,23 +19,25 @@ ROOT = Path(__file__).resolve().parents[1]
 PNG = ROOT / "docs" / "img" / "neighbours.png"
 N, CHUNK = 20, 5
 EXTRA_N = (torch.arange(N) % CHUNK) == CHUNK - 1
-SMALL = {"w": 5, "back": 1, "n": 2}
+SMALL = {"w": 5, "back": 1, "n": 2, "block": 5, "chunk": 3}
 """Options that would fill the picture, as small as it is."""
 SHOWN = (
     "plain", "pause", "meta", "matched", "own-qkv", "omninet", "sink", "streaming", "window-meta", "anllm", "ssa",
-    "unfold", "ksa", "landmark",
+    "unfold", "ksa", "landmark", "blockwise", "regular-gpt",
 )  # fmt: skip
 LEGEND = (
     "rows look, columns are looked at, * marks; blue: text, orange: marks, green: marks by weights of their own, "
     "striped: chosen by score"
 )
 CHOSEN = {"unfold", "landmark"}
+LAYER = {"regular-gpt": 1}
+"""Which layer is drawn where the first does not show what the others are like."""
 
 
 def main() -> None:
     """Draw."""
-    figure = Figure(figsize=(10.4, 6.6), dpi=130, layout="constrained")
-    panels = figure.subplots(3, 5)
+    figure = Figure(figsize=(10.4, 8.6), dpi=130, layout="constrained")
+    panels = figure.subplots(4, 4)
     for axes, name in zip(panels.flat, SHOWN, strict=False):
         draw(axes, name)
     for axes in panels.flat[len(SHOWN) :]:
@@ -52,7 +54,8 @@ def draw(axes, name: str) -> None:
     marked = arm["data"].get("meta_fraction", 0) > 0
     extra_N = EXTRA_N if marked else torch.zeros(N, dtype=torch.bool)
     facts = Facts.of(N, extra_N[None])
-    seen_NN = patterns.build(model["pattern"], **options).mask(facts)[0]
+    layer = LAYER.get(name, 0)
+    seen_NN = patterns.build(model["pattern"], **options).at(layer, 4).mask(facts)[0]
     colour_NN = seen_NN.long() * (1 + extra_N[None, :].long())
     mechanism = mechanisms.build(model["mechanism"], **model["mechanism_options"])
     own = model["mechanism"] in ("meta", "own_qkv")
@@ -69,7 +72,7 @@ def draw(axes, name: str) -> None:
             axes.plot((j + 0.15, j + 0.85), (i + 0.85, i + 0.15), color=line, lw=0.8)
     for i in extra_N.nonzero().flatten().tolist():
         axes.annotate("*", (-0.6, i + 0.9), fontsize=8, color=ORANGE, ha="center", annotation_clip=False)
-    note = "" if mechanism.idle or own else f" + {model['mechanism']}"
+    note = f", layer {layer}" if layer else "" if mechanism.idle or own else f" + {model['mechanism']}"
     axes.set(title=f"{name}{note if note != f' + {name}' else ''}", xlim=(0, N), ylim=(N, 0), aspect="equal")
     axes.set(xticks=[], yticks=[])
     axes.title.set_fontsize(9)

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
+    Blockwise,
     Causal,
     ChunkMeta,
     ChunkWindow,
+    Dilated,
     Gist,
     MetaToMeta,
     Pattern,
@@ -40,6 +42,10 @@ SHOWN: list[tuple[str, Pattern, torch.Tensor]] = [
     ("gist, runs of two", Gist(), RUN_N),
     ("sinks_window, n = 3, w = 5", SinksWindow(n=3, w=5), torch.zeros(N, dtype=torch.bool)),
     ("the same behind a prefix of 3", SinksWindow(n=3, w=5), PREFIX_N),
+    ("dilated, chunk = 3, layer 0", Dilated(chunk=3), EXTRA_N),
+    ("dilated, chunk = 3, layer 1", Dilated(chunk=3).at(1, 3), EXTRA_N),
+    ("dilated, chunk = 3, layer 2", Dilated(chunk=3).at(2, 3), EXTRA_N),
+    ("blockwise, block = 6", Blockwise(block=6), torch.zeros(N, dtype=torch.bool)),
     ("beside any: meta-attention", Causal() & MetaToMeta(), EXTRA_N),
 ]
 """A title, a rule, and the extra tokens of the text it is drawn on."""
@@ -56,8 +62,8 @@ LEGEND = "    ".join(
 
 def main() -> None:
     """Draw."""
-    figure = Figure(figsize=(10.4, 8.6), dpi=130, layout="constrained")
-    panels = figure.subplots(3, 4)
+    figure = Figure(figsize=(10.4, 11.3), dpi=130, layout="constrained")
+    panels = figure.subplots(4, 4)
     for axes, (title, rule, extra_N) in zip(panels.flat, SHOWN, strict=True):
         seen_NN = rule.mask(Facts.of(N, extra_N[None]))[0]
         colour_NN = seen_NN.long() * (1 + (extra_N[None, :]).long())

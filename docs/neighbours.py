@@ -1,5 +1,6 @@
 """The tables of docs/neighbours.md: what each arm can do, and what was measured of it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pandas as pd
 import torch
 import yaml
 
+from benchmarks.neighbours import settings_of, sweep
 from docs.markdown import table
+from lightning_metatok.analysis.effective_length import effective_length
 from lightning_metatok.errors import UserError
 from lightning_metatok.export.families import family_of
 from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
@@ -78,24 +81,34 @@ def neighbours() -> str:
             cells.append(
                 f"{found.mean():.3f}, {sum(apart) / len(apart):+.3f} ({', '.join(f'{d:+.3f}' for d in apart)})"
             )
-        rows.append([*cells, f"{of_arm['budget/flops'].mean() / 1e12:.1f}", *rows_of_arm(str(arm))])
+        kept = effective_length({k: of_arm[f"ablation/kept_{k}x"].mean() for k in (1, 2, 4)}, is_loss=True)
+        length = "" if kept is None else f"{kept:g}x" if kept < 4 else "4x or more"
+        flops = f"{of_arm['budget/flops'].mean() / 1e12:.1f}"
+        rows.append([*cells, length, flops, *costs(str(arm)), *rows_of_arm(str(arm))])
     head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values())]
-    return table([*head, "TFLOP of training", "rows read", "rows kept"], rows)
+    more = ["effective length", "TFLOP of training", "tokens/s", "time of plain's step", "peak MiB"]
+    return table([*head, *more, "rows read", "rows kept"], rows)
+
+
+def costs(arm: str) -> tuple[str, str, str]:
+    """Source tokens a second, time of a step beside plain's, and its peak memory, of `benchmarks.neighbours`."""
+    path = ROOT / "benchmarks" / "results" / "neighbours.json"
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else ():
+        if row["what"] == f"{arm} / plain":
+            return f"{row['tokens/s']:,}", f"{row['ratio']:.2f} x", str(row["MiB"])
+    return "", "", ""
 
 
 def rows_of_arm(arm: str, n_source: int = 512) -> tuple[str, str]:
     """Keys that a token of such a text reads on average, and those that are kept at its end, by an arm's pattern."""
-    sweep = yaml.safe_load((ROOT / "sweeps" / "neighbours.yaml").read_text(encoding="utf-8"))
-    said = sweep["arms"][arm]
-    model = yaml.safe_load((ROOT / said["configs"][0]).read_text(encoding="utf-8"))
-    marked = model["data"]["meta_fraction"] > 0
-    options = said.get("set", {}).get("model.pattern_options", model["model"].get("pattern_options", {}))
-    rule = patterns.build(model["model"]["pattern"], **options)
-    every = sweep["set"]["data.meta_placement_options"]["c"] + 1
+    model, data = (settings_of(arm)[room] for room in ("model", "data"))
+    marked = data["meta_fraction"] > 0
+    rule = patterns.build(model["pattern"], **model.get("pattern_options", {}))
+    every = sweep()["set"]["data.meta_placement_options"]["c"] + 1
     n = n_source + marked * (n_source // (every - 1))
     extra_1N = ((torch.arange(n) % every) == every - 1)[None] & marked
     facts = Facts.of(n, extra_1N)
-    mechanism = mechanisms.build(model["model"]["mechanism"], **model["model"]["mechanism_options"])
+    mechanism = mechanisms.build(model["mechanism"], **model["mechanism_options"])
     all_kept = mechanism.needs_all_keys
     return f"{rule.mask(facts).float().sum() / n:.0f}", str(
         n if all_kept else int(rule.lasts(facts).expand(1, n).sum())

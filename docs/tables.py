@@ -168,7 +168,7 @@ def probe_options() -> str:
     return "".join(lines)
 
 
-BENCHMARKS = ("step", "trainer", "memory", "window", "generation", "out_of_the_box", "compiled", "cuda")
+BENCHMARKS = ("step", "trainer", "memory", "window", "generation", "out_of_the_box", "compiled", "neighbours", "cuda")
 
 
 def measured() -> str:

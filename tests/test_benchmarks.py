@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import harness, ours, peers
+from benchmarks import harness, neighbours, ours, peers
 from docs import tables
 from lightning_metatok.model import MetaTransformer
 
@@ -80,3 +80,13 @@ def test_the_page_shows_what_was_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     page = tables.measured()
     assert "| a / b | 0.250 (0.250 to 0.250) | 3 |" in page
     assert "`python -m benchmarks.step`: not measured yet." in page
+
+
+@pytest.mark.parametrize("arm", ["plain", "meta-random", "ssa", "unfold"])
+def test_an_arm_is_timed_with_what_the_sweep_says_of_it(arm: str) -> None:
+    settings = neighbours.settings_of(arm)
+    extra_T = neighbours.marks_of(settings["data"], 64)
+    marked = {"plain": 0, "meta-random": 6}.get(arm, 4)
+    assert (int(extra_T.sum()), len(extra_T)) == (marked, 64 + marked)
+    assert settings["model"].get("extra_position", "own") == ("last" if arm in ("ssa", "unfold") else "own")
+    neighbours.step_of(arm, 64)()

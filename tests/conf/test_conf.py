@@ -91,9 +91,15 @@ NAMES = {
     "ksa": "own_qkv (chunk_window 2 own True)",
 }
 """Files under conf/arm, and how a run with them is called."""
-PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet"}
+PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "regular-gpt", "blockwise"}
 """Arms without marks."""
-OWN = {"wider-plain": {("model", "d_ff")}, "flops-plain": {("trainer", "budget")}, "sink": {("model", "denominator")}}
+OWN = {
+    "wider-plain": {("model", "d_ff")},
+    "flops-plain": {("trainer", "budget")},
+    "sink": {("model", "denominator")},
+    "regular-gpt": {("model", "shared_layers")},
+    "blockwise": {("model", "position")},
+}
 """What an arm sets beside its point on the axes."""
 NO_BUDGET = "--trainer.budget.flops=null"
 """For an arm that trains as long as a whole run costs."""
@@ -344,8 +350,10 @@ def test_arms_begin_with_the_same_weights(base: Path) -> None:
             found.setdefault((name, weight.shape), []).append(weight)
     for (name, _), weights in found.items():
         assert all(torch.equal(weights[0], weight) for weight in weights), name
-    everywhere = {name for (name, _), weights in found.items() if len(weights) == len(arms)}
-    assert {"embedding.weight", "blocks.3.attention.projections.qkv.weight"} <= everywhere
+    times = {name: len(weights) for (name, _), weights in found.items()}
+    shared = sum(parse(base, path)["model"]["shared_layers"] for path in arms)  # these have the first block alone
+    assert times["embedding.weight"] == times["blocks.0.attention.projections.qkv.weight"] == len(arms)
+    assert times["blocks.3.attention.projections.qkv.weight"] == len(arms) - shared
     at_some = [
         weights for (name, _), weights in found.items() if name.endswith("meta_attention.projections.qkv.weight")
     ]

@@ -14,10 +14,12 @@ from lightning_metatok.model import KVCache
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
+    Blockwise,
     ByRow,
     Causal,
     ChunkMeta,
     ChunkWindow,
+    Dilated,
     Extra,
     Gist,
     MetaToMeta,
@@ -39,6 +41,8 @@ DRAWN: list[Pattern] = [
     ChunkWindow(back=1),
     Gist(),
     SinksWindow(n=1, w=2),
+    Dilated(chunk=2).at(1, 2),
+    Blockwise(block=2),
     Extra(),
     MetaToMeta(),
     Sinks(n=1),
@@ -56,6 +60,8 @@ RULES: list[Pattern] = [
     *(ChunkMeta(extra_sees=sees) for sees in ("own", "all")),
     *(ChunkWindow(back=1, extra_sees=sees, read=read) for sees in ("own", "earlier", "all") for read in (True, False)),
     ChunkWindow(back=0),
+    *(Dilated(chunk=chunk).at(layer, 9) for chunk, layer in ((2, 0), (2, 2), (3, 1), (500, 8))),
+    *(Blockwise(block=block) for block in (1, 3, 500)),
     Sinks(n=0),
     Causal() & MetaToMeta(),
     Causal() & SameDocument(),
@@ -185,7 +191,11 @@ def test_a_chunk_ends_with_its_extra_token_and_with_its_document() -> None:
     assert Facts.of(3).chunk_BK.tolist() == [[0, 0, 0]]
 
 
-@pytest.mark.parametrize("rule", [Causal(), Window(w=1), Window(w=5), Window(w=99)], ids=repr)
+EXACT = [Causal(), *(Window(w=w) for w in (1, 5, 99)), *(Blockwise(block=block) for block in (1, 4, 99))]
+EXACT += [Dilated(chunk=chunk).at(layer, 9) for chunk in (2, 3, 99) for layer in (0, 1, 3, 8)]
+
+
+@pytest.mark.parametrize("rule", EXACT, ids=repr)
 @pytest.mark.parametrize("n", [1, 4, 37])
 def test_the_mean_number_of_keys_is_that_of_the_mask(rule: Pattern, n: int) -> None:
     counted = int(rule.mask(Facts.of(n)).sum()) / n

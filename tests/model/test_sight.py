@@ -11,9 +11,11 @@ from torch import Tensor
 from lightning_metatok.model.attention.backends import blocked, chosen, reference
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
+    Blockwise,
     Causal,
     ChunkMeta,
     ChunkWindow,
+    Dilated,
     Extra,
     Pattern,
     SameDocument,
@@ -28,6 +30,9 @@ RULES: list[Pattern] = [
     WindowMeta(w=5),
     ChunkMeta(),
     ChunkWindow(back=2),
+    Dilated(chunk=3).at(2, 3),
+    Blockwise(block=9),
+    Blockwise(block=9) & SameDocument(),
     Causal() & SameDocument(),
     WindowMeta(w=300) & SameDocument(),
     Causal() & Extra(),  # rows before the first extra token see nothing

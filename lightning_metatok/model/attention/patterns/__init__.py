@@ -8,10 +8,12 @@ from typing import Any
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.patterns.base import Pattern
+from lightning_metatok.model.attention.patterns.blockwise import Blockwise
 from lightning_metatok.model.attention.patterns.causal import Causal
 from lightning_metatok.model.attention.patterns.chunk_meta import ChunkMeta
 from lightning_metatok.model.attention.patterns.chunk_window import ChunkWindow
 from lightning_metatok.model.attention.patterns.compose import And, ByRow, Or
+from lightning_metatok.model.attention.patterns.dilated import Dilated
 from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
 from lightning_metatok.model.attention.patterns.gist import Gist
 from lightning_metatok.model.attention.patterns.same_document import SameDocument
@@ -29,6 +31,8 @@ PATTERNS: dict[str, type[Pattern]] = {
     "chunk_window": ChunkWindow,
     "gist": Gist,
     "sinks_window": SinksWindow,
+    "dilated": Dilated,
+    "blockwise": Blockwise,
 }
 AXIS = Axis("pattern", Pattern, PATTERNS)
 
@@ -52,10 +56,12 @@ __all__ = [
     "AXIS",
     "PATTERNS",
     "And",
+    "Blockwise",
     "ByRow",
     "Causal",
     "ChunkMeta",
     "ChunkWindow",
+    "Dilated",
     "Extra",
     "Gist",
     "MetaToMeta",
