@@ -141,7 +141,8 @@ class Scan(Task):
 
 def drawn_phrases(draws: Draws, size_n: IntArray) -> IntArray:
     """Return numbers of phrases with `size_n` actions together, ABSENT behind the last, [n, most phrases]."""
-    left_n, columns = size_n.copy(), []
+    left_n = size_n.copy()
+    columns: list[IntArray] = []
     while (left_n > 0).any():
         fitting_n = np.searchsorted(LENGTHS, left_n, side="right")
         drawn_n = draws.integers(f"phrase {len(columns)}", 0, np.maximum(fitting_n, 1) - 1)
