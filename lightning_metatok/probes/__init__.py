@@ -7,6 +7,7 @@ from lightning_metatok.probes.attention import Attention
 from lightning_metatok.probes.base import Finding, Probe, Subject
 from lightning_metatok.probes.causal import Eviction, Knockout, Paths
 from lightning_metatok.probes.cosine import Cosine
+from lightning_metatok.probes.described import Described
 from lightning_metatok.probes.lens import Lens
 from lightning_metatok.probes.patching import Patching
 from lightning_metatok.probes.rate_distortion import RateDistortion
@@ -20,6 +21,7 @@ OWN: tuple[type[Probe], ...] = (
     Paths,
     Knockout,
     Patching,
+    Described,
     Attention,
     Updates,
     Cosine,

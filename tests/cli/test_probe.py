@@ -30,6 +30,7 @@ TINY = [
 ]
 
 QUICK = [
+    "--probe.described.trials=[{block: {keys: target}}]",
     "--probe.lens.steps=3",
     "--probe.lens.layers=[1]",
     "--probe.readout.furthest=1",
@@ -91,6 +92,14 @@ def test_every_probe_leaves_a_table_a_figure_and_an_image_in_tensorboard(
     after = contents(meta.parent.parent)
     assert {name: after[name] for name in before} == before, "the run itself is only read"
     assert not (meta.parent.parent / "probe").exists()
+
+
+def test_interventions_of_a_yaml_are_asked(meta: Path, repository: Path, tmp_path: Path) -> None:
+    described = repository / "conf" / "probe" / "described.yaml"
+    succeed("probe", "--ckpt_path", meta, f"--config={described}", "--examples=40", f"--run_dir={tmp_path}")
+    table = pd.read_csv(tmp_path / "probe" / "described.csv")
+    said = yaml.safe_load(described.read_text())["probe"]["described"]["trials"]
+    assert list(table.trial) == ["intact", *(trial["name"] for trial in said)]
 
 
 def test_findings_go_beside_the_run_and_all_that_cannot_be_asked_is_said(plain: Path) -> None:
