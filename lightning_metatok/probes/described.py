@@ -117,7 +117,7 @@ def trial_of(said: Mapping[str, Any], key: str, subject: Subject) -> Trial:
         raise UserError(f"{key}.name={name}: expected a text other than intact")
     key = f"{key}.{kind}"
     if kind == "silence":
-        layers = layers_of(None if how == "all" else how, key, subject)
+        layers = _silenced(how, key, subject)
         return Trial(name, name, lambda places: Intervention(silent=layers))
     if not isinstance(how, Mapping):
         raise UserError(f"{key}={how}: expected {', '.join(KINDS[kind])}")
@@ -138,11 +138,23 @@ def layers_of(said: Any, key: str, subject: Subject) -> list[int]:
     return layers
 
 
+def _silenced(said: Any, key: str, subject: Subject) -> list[int]:
+    """Layers that the mechanism adds something to; all of them for "all". Raises UserError where it adds nothing."""
+    if said is None:
+        raise UserError(f"{key}=null: expected layers from 0 to {subject.config.n_layers - 1}, or all")
+    layers = layers_of(None if said == "all" else said, key, subject)
+    added = [layer for layer in layers if subject.config.added(layer)]
+    if not added or (said != "all" and added != layers):
+        missing = next(layer for layer in layers if layer not in added)
+        raise UserError(f"{key}={said}: the mechanism adds nothing to layer {missing}; expected one that it adds to")
+    return added
+
+
 def place_of(said: Any, key: str) -> Callable[[Places], Tensor]:
     """Rows [B, T] of a place, or of any of several. Raises UserError where there is no such place."""
     names = said if isinstance(said, list) else [said]
     for name in names:
-        if name not in PLACES:
+        if not isinstance(name, str) or name not in PLACES:
             raise UserError(f"{key}={name}: expected one of {', '.join(PLACES)}{nearest(str(name), PLACES)}")
     if not names:
         raise UserError(f"{key}=[]: expected one place at least, of {', '.join(PLACES)}")
@@ -169,8 +181,8 @@ def _patch(name: str, how: Mapping[str, Any], key: str, subject: Subject) -> Tri
 
     def change(places: Places) -> Intervention:
         rows_BT = at(places)
-        nothing_BT1 = torch.zeros(*rows_BT.shape, 1, device=rows_BT.device)
-        return Intervention(patches={layer: kind(rows_BT, nothing_BT1)})
+        others_BT1 = ((places.body_BT | places.question_BT) & ~rows_BT).unsqueeze(-1)  # without the filling
+        return Intervention(patches={layer: kind(rows_BT, others_BT1)})
 
     return Trial(name, name, change)
 
@@ -184,10 +196,10 @@ class ZeroPatch(Patch):
 
 
 class MeanPatch(Patch):
-    """The mean state of a sequence's other rows in place of states."""
+    """The mean state of a sequence's other rows in place of states; `states_BTD` is 1 at those, [B, T, 1]."""
 
     def put(self, own_BTD: Tensor) -> Tensor:
         """The model's own states, the mean of the others at the rows."""
-        other_BT1 = (~self.rows_BT).unsqueeze(-1).to(own_BTD.dtype)
+        other_BT1 = self.states_BTD.to(own_BTD.dtype)
         mean_B1D = (own_BTD * other_BT1).sum(dim=1, keepdim=True) / other_BT1.sum(dim=1, keepdim=True).clamp(min=1)
         return torch.where(self.rows_BT.unsqueeze(-1), mean_B1D, own_BTD)

@@ -66,6 +66,35 @@ def test_a_patch_is_at_its_rows_and_layer_alone(states: str, random_subject: Mak
         torch.testing.assert_close(patched[1][row, at], others_KD.mean(dim=0))
 
 
+def test_the_mean_is_of_real_tokens_alone(random_subject: MakeSubject) -> None:
+    subject = random_subject("meta")
+    (trial,) = Described([{"patch": {"at": "closing", "layer": 0, "states": "mean"}}]).read(subject)
+    batch, places = next(with_places(subject))
+    real_BT = batch.document_ids_BT == 0
+    assert not real_BT.all(), "prompts of several lengths"
+    patch = trial.change(places).patches[0]
+    one_BTD = torch.randn(*real_BT.shape, 4)
+    other_BTD = torch.where(real_BT.unsqueeze(-1), one_BTD, 100.0)
+    assert patch.put(one_BTD)[places.closing_BT].equal(patch.put(other_BTD)[places.closing_BT])
+
+
+@pytest.mark.parametrize(
+    ("arm", "silence", "layer"), [("plain", "all", 0), ("meta in one layer", [0], 0), ("meta in one layer", [1, 0], 0)]
+)
+def test_layers_that_nothing_is_added_to_cannot_be_silenced(
+    arm: str, silence: Any, layer: int, random_subject: MakeSubject
+) -> None:
+    with pytest.raises(UserError, match=f"the mechanism adds nothing to layer {layer}; expected one that it adds to"):
+        Described([{"silence": silence}]).check(random_subject(arm))
+
+
+def test_all_layers_are_those_that_something_is_added_to(random_subject: MakeSubject) -> None:
+    subject = random_subject("meta in one layer")
+    (trial,) = Described([{"silence": "all"}]).read(subject)
+    _, places = next(with_places(subject))
+    assert trial.change(places).silent == [1]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_every_place_can_be_blocked(place: str, random_subject: MakeSubject) -> None:
     (finding,) = Described([{"block": {"keys": place}}]).run(random_subject("meta"))
@@ -82,6 +111,9 @@ def test_every_place_can_be_blocked(place: str, random_subject: MakeSubject) -> 
         ([{"block": {"key": "target"}}], "trials[0].block.key: expected queries, keys, layers; did you mean 'keys'?"),
         ([{"block": {"keys": "target", "layers": [9]}}], "trials[0].block.layers=[9]: expected layers from 0 to "),
         ([{"block": 3}], "trials[0].block=3: expected queries, keys, layers"),
+        ([{"block": {"keys": {"at": "target"}}}], "trials[0].block.keys={'at': 'target'}: expected one of all, "),
+        ([{"block": {"keys": [["target"]]}}], "trials[0].block.keys=['target']: expected one of all, "),
+        ([{"silence": None}], "trials[0].silence=null: expected layers from 0 to 1, or all"),
         ([{"silence": "none"}], "trials[0].silence=none: expected layers from 0 to "),
         ([{"patch": {"at": "closing"}}], "trials[0].patch.layer=None: expected a layer from 0 to "),
         ([{"patch": {"at": "closing", "layer": 0, "states": "zero"}}], "states=zero: expected one of zeros, mean"),
