@@ -20,10 +20,10 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.bindings import put_bindings, put_questions
 from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.keys import Keys
-from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
 from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
 from lightning_metatok.tasks.task import Task
 
@@ -104,30 +104,11 @@ class MultiQueryRecall(Task):
         is_target_nN[row_n1, asked_nQ] = True
 
         draft = Draft(n)
-        # , OPEN key : value CLOSE
-        columns = [
-            np.where(np.arange(N) > 0, word["comma"], ABSENT) + np.zeros((n, 1), dtype=np.int64),
-            np.full((n, N), OPEN),
-            *np.moveaxis(key_words_nN2, 2, 0),
-            np.full((n, N), word["colon"]),
-            lexicon.numbers[value_nN],
-            np.full((n, N), CLOSE),
-        ]
-        draft.put(
-            np.stack(columns, axis=2),
-            source=is_target_nN[..., None] & (np.arange(len(columns)) == len(columns) - 2),
-            target=is_target_nN[..., None],
-            where=exists_nN[..., None],
-        )
+        value_words_nN = lexicon.numbers[value_nN]
+        put_bindings(draft, word, key_words_nN2, value_words_nN, target_nW=is_target_nN, exists_nW=exists_nN)
         draft.put(word["stop"])
         draft.end_body()
-        asked_words_nQ2 = key_words_nN2[row_n1, asked_nQ]
-        asked_value_nQ = value_nN[row_n1, asked_nQ]
-        for query in range(self.n_queries):
-            draft.put(word["question"])
-            draft.put(asked_words_nQ2[:, query], key=True)
-            draft.put(word["answer"])
-            draft.put(lexicon.numbers[asked_value_nQ[:, query]], answer=True)
-        draft.content(key_nN[row_n1, asked_nQ], asked_value_nQ)
+        put_questions(draft, word, key_words_nN2[row_n1, asked_nQ], value_words_nN[row_n1, asked_nQ])
+        draft.content(key_nN[row_n1, asked_nQ], value_nN[row_n1, asked_nQ])
         draft.slices |= {"n_pairs": size_n, "n_queries": np.full(n, self.n_queries)}
         return draft

@@ -18,9 +18,9 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.bindings import put_bindings, put_questions
 from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
-from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
 from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
 from lightning_metatok.tasks.task import Task
 
@@ -107,32 +107,12 @@ class CompositionalRecall(Task):
         np.put_along_axis(target_nW, asked_nQ, True, axis=1)
 
         draft = Draft(n)
-        # , OPEN key key : value CLOSE
-        columns = [
-            np.where(np.arange(W) > 0, word["comma"], ABSENT) + np.zeros((n, 1), dtype=np.int64),
-            np.full((n, W), OPEN),
-            *np.moveaxis(words_nW2, 2, 0),
-            np.full((n, W), word["colon"]),
-            numbers[value_nW],
-            np.full((n, W), CLOSE),
-        ]
-        draft.put(
-            np.stack(columns, axis=2),
-            source=target_nW[..., None] & (np.arange(len(columns)) == len(columns) - 2),
-            target=target_nW[..., None],
-            where=exists_nW[..., None],
-        )
+        put_bindings(draft, word, words_nW2, numbers[value_nW], target_nW=target_nW, exists_nW=exists_nW)
         draft.put(word["stop"])
         draft.end_body()
         asked_nQ2 = np.take_along_axis(words_nW2, asked_nQ[..., None], axis=1)
         value_nQ = np.take_along_axis(value_nW, asked_nQ, axis=1)
-        for query in range(self.n_queries):
-            if query:
-                draft.put(word["next"])
-            draft.put(word["question"])
-            draft.put(asked_nQ2[:, query], key=True)
-            draft.put(word["answer"])
-            draft.put(numbers[value_nQ[:, query]], answer=True)
+        put_questions(draft, word, asked_nQ2, numbers[value_nQ], between="next")
         draft.content(asked_nQ2, value_nQ)
         per_prompt = {"n_columns": K, "n_queries": self.n_queries}
         draft.slices |= {"n_rows": size_n, **{key: np.full(n, value) for key, value in per_prompt.items()}}

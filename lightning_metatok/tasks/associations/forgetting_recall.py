@@ -18,10 +18,10 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_metatok.arrays import IntArray
+from lightning_metatok.tasks.bindings import put_bindings, put_questions
 from lightning_metatok.tasks.draft import Draft
 from lightning_metatok.tasks.draws import Draws
 from lightning_metatok.tasks.keys import Keys
-from lightning_metatok.tasks.lexicon import ABSENT, CLOSE, OPEN
 from lightning_metatok.tasks.options import ALL_QUESTION_MARKS
 from lightning_metatok.tasks.task import Task
 
@@ -81,7 +81,7 @@ class ForgettingRecall(Task):
     def draft(self, draws: Draws, size_n: IntArray) -> Draft:
         """Return the words of the prompts; `size_n` counts keys."""
         n, K, Q, word, numbers = draws.n, int(size_n.max()), self.n_queries, self.lexicon.phrase, self.lexicon.numbers
-        at_K, at_Q, most = np.arange(K), np.arange(Q), len(numbers)
+        at_K, most = np.arange(K), len(numbers)
         exists_nK = at_K < size_n[:, None]
         key_nK = self.keys.draw(draws, "keys", size_n)
         words_nK2 = self.keys.words(key_nK)
@@ -104,33 +104,20 @@ class ForgettingRecall(Task):
             (updated_nK, again_nK, is_update_nK, is_asked_nK),
         )
         for turn, (place_nK, value_nK, there_nK, target_nK) in enumerate(bindings):
-            # , OPEN key : value CLOSE
-            target_nK1 = np.take_along_axis(target_nK, place_nK, axis=1)[..., None]
-            columns = [
-                np.where(at_K + turn > 0, word["comma"], ABSENT) + np.zeros((n, 1), dtype=np.int64),
-                np.full((n, K), OPEN),
-                *np.moveaxis(np.take_along_axis(words_nK2, place_nK[..., None], axis=1), 2, 0),
-                np.full((n, K), word["colon"]),
+            put_bindings(
+                draft,
+                word,
+                np.take_along_axis(words_nK2, place_nK[..., None], axis=1),
                 numbers[np.take_along_axis(value_nK, place_nK, axis=1)],
-                np.full((n, K), CLOSE),
-            ]
-            draft.put(
-                np.stack(columns, axis=2),
-                source=target_nK1 & (np.arange(len(columns)) == len(columns) - 2),
-                target=target_nK1,
-                where=there_nK[..., None],
+                target_nW=np.take_along_axis(target_nK, place_nK, axis=1),
+                exists_nW=there_nK,
+                first=turn == 0,
             )
         draft.put(word["stop"])
         draft.end_body()
         asked_nQ2 = np.take_along_axis(words_nK2, asked_nQ[..., None], axis=1)
         value_nQ = np.take_along_axis(last_nK, asked_nQ, axis=1)
-        for query in at_Q:
-            if query:
-                draft.put(word["next"])
-            draft.put(word["question"])
-            draft.put(asked_nQ2[:, query], key=True)
-            draft.put(word["answer"])
-            draft.put(numbers[value_nQ[:, query]], answer=True)
+        put_questions(draft, word, asked_nQ2, numbers[value_nQ], between="next")
         draft.content(np.take_along_axis(key_nK, asked_nQ, axis=1), value_nQ)
         draft.slices |= {"n_keys": size_n, "n_updates": n_updates_n, "n_queries": np.full(n, Q)}
         return draft
