@@ -32,7 +32,7 @@ from lightning_metatok.model.transformer import MetaTransformer
 
 @dataclass(frozen=True)
 class Patch:
-    """States [B, T, D] that stand in for the model's own at the rows where `rows_BT` is True.
+    """States [B, T, D], or what broadcasts to them, in place of the model's own at the rows where `rows_BT` is True.
 
     What a layer reads and hands on within itself never enters a layer: patch every `place` before you say that a row
     holds nothing.

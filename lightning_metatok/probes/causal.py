@@ -21,7 +21,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model.interventions import Intervention
 from lightning_metatok.probes.base import Finding, Probe, Subject
 from lightning_metatok.probes.places import Places
-from lightning_metatok.probes.trials import LEAST, Trial, blocked, evicted, row_of, run_trials, trials_figure
+from lightning_metatok.probes.trials import LEAST, Trial, blocked, evicted, row_of, run_trials, trials_figure, worst_of
 
 Pick = Callable[[Places], Tensor]
 
@@ -74,7 +74,7 @@ class Knockout(Probe):
             trials.append(_silent("silent", f"{kind} silent, all layers", layers))
             trials += [_silent(f"silent_{i}", f"{kind} silent, layer {i}", [i]) for i in layers]
         table = run_trials(subject, trials, self.name)
-        worst = table.loc[table.accuracy_change.iloc[1:].idxmin()]
+        worst = worst_of(table)
         says = f"{_percent(table.accuracy.iloc[0])} right intact, {_percent(worst.accuracy)} with {worst.label}"
         return [Finding(self.name, table, trials_figure(table, f"{subject.label}: {says}"), says)]
 
@@ -261,11 +261,11 @@ def _target_and_marks(p: Places) -> Tensor:
 
 
 def _rest(p: Places) -> Tensor:
-    return p.body_BT & ~p.target_BT & ~p.meta_BT
+    return p.rest_BT
 
 
 def _source(p: Places) -> Tensor:
-    return p.body_BT & ~p.meta_BT
+    return p.text_BT
 
 
 def _percent(share: float) -> str:

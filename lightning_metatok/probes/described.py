@@ -25,7 +25,7 @@ from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.model.interventions import Intervention, Patch
 from lightning_metatok.probes.base import Finding, Probe, Subject
 from lightning_metatok.probes.places import Places
-from lightning_metatok.probes.trials import LEAST, Trial, blocked, run_trials, trials_figure
+from lightning_metatok.probes.trials import LEAST, Trial, blocked, run_trials, trials_figure, worst_of
 
 PLACES: Mapping[str, Callable[[Places], Tensor]] = {
     "all": lambda p: torch.ones_like(p.meta_BT),
@@ -35,8 +35,8 @@ PLACES: Mapping[str, Callable[[Places], Tensor]] = {
     "other_marks": lambda p: p.other_meta_BT,
     "target": lambda p: p.target_BT,
     "body": lambda p: p.body_BT,
-    "text": lambda p: p.body_BT & ~p.meta_BT,
-    "rest": lambda p: p.body_BT & ~p.target_BT & ~p.meta_BT,
+    "text": lambda p: p.text_BT,
+    "rest": lambda p: p.rest_BT,
     "question": lambda p: p.question_BT,
     "last": lambda p: p.last_BT,
 }
@@ -49,6 +49,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 """What can be changed, and what says how."""
 STATES = ("zeros", "mean")
+ZERO = torch.zeros(())
+"""States of any batch, on any device."""
 
 
 class Described(Probe):
@@ -81,7 +83,7 @@ class Described(Probe):
     def run(self, subject: Subject) -> list[Finding]:
         """Ask with one trial's change at a time."""
         table = run_trials(subject, self.read(subject), self.name)
-        worst = table.loc[table.accuracy_change.iloc[1:].idxmin()]
+        worst = worst_of(table)
         says = f"{100 * table.accuracy.iloc[0]:.0f} % right intact, {100 * worst.accuracy:.0f} % with: {worst.label}"
         return [Finding(self.name, table, trials_figure(table, f"{subject.label}: {says}"), says)]
 
@@ -177,22 +179,14 @@ def _patch(name: str, how: Mapping[str, Any], key: str, subject: Subject) -> Tri
     states = how.get("states", "zeros")
     if states not in STATES:
         raise UserError(f"{key}.states={states}: expected one of {', '.join(STATES)}{nearest(str(states), STATES)}")
-    kind = ZeroPatch if states == "zeros" else MeanPatch
 
     def change(places: Places) -> Intervention:
         rows_BT = at(places)
-        others_BT1 = ((places.body_BT | places.question_BT) & ~rows_BT).unsqueeze(-1)  # without the filling
-        return Intervention(patches={layer: kind(rows_BT, others_BT1)})
+        others_BT = (places.body_BT | places.question_BT) & ~rows_BT  # without the filling
+        patch = MeanPatch(rows_BT, others_BT.unsqueeze(-1)) if states == "mean" else Patch(rows_BT, ZERO)
+        return Intervention(patches={layer: patch})
 
     return Trial(name, name, change)
-
-
-class ZeroPatch(Patch):
-    """Zeros in place of states."""
-
-    def put(self, own_BTD: Tensor) -> Tensor:
-        """The model's own states, zeros at the rows."""
-        return own_BTD.masked_fill(self.rows_BT.unsqueeze(-1), 0)
 
 
 class MeanPatch(Patch):

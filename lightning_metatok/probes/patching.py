@@ -52,7 +52,7 @@ GROUPS: dict[str, tuple[str, Pick, bool]] = {
     "closing": ("closing mark of the list", lambda p: p.closing_BT, True),
     "marks": ("all marks of the body", lambda p: p.marks_BT, True),
     "list": ("the list's own tokens", lambda p: p.target_BT, False),
-    "rest": ("the rest of the prompt", lambda p: p.body_BT & ~p.target_BT & ~p.meta_BT, False),
+    "rest": ("the rest of the prompt", lambda p: p.rest_BT, False),
     "question": ("the question", lambda p: p.question_BT & ~p.last_BT, False),
     "last": ("where the answer is predicted", lambda p: p.last_BT, False),
 }

@@ -43,6 +43,16 @@ class Places:
         return self.meta_BT & self.body_BT
 
     @property
+    def text_BT(self) -> Tensor:
+        """The body without its marks."""
+        return self.body_BT & ~self.meta_BT
+
+    @property
+    def rest_BT(self) -> Tensor:
+        """The body without its marks and the target."""
+        return self.text_BT & ~self.target_BT
+
+    @property
     def other_meta_BT(self) -> Tensor:
         """Marks of other segments, those of the question not among them."""
         return self.meta_BT & self.body_BT & ~self.opening_BT & ~self.closing_BT

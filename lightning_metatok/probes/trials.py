@@ -13,7 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from torch import Tensor
 
 from lightning_metatok.analysis.statistics import paired_bootstrap, wilson_interval
@@ -120,6 +120,11 @@ def compare(
 def row_of(table: DataFrame, trial: str) -> dict[str, float]:
     """The numbers of one trial."""
     return dict(table[table.trial == trial].iloc[0])
+
+
+def worst_of(table: DataFrame) -> Series:
+    """The row of the trial that costs the most exact answers."""
+    return table.loc[table.accuracy_change.iloc[1:].idxmin()]
 
 
 def trials_figure(table: DataFrame, title: str) -> Figure:
