@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
 
 from benchmarks import harness, ours
+from lightning_metatok.data.injection import Injected, InjectionRule
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = {"n_layers": 4, "n_heads": 4, "d_model": 128, "vocab_size": 1024}
@@ -47,25 +47,21 @@ def settings_of(arm: str) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def marks_of(data: dict[str, Any], n_source: int) -> Tensor:
-    """Which places [T] of a text with `n_source` tokens of source are meta-tokens."""
-    if data["meta_fraction"] == 0:
-        return torch.zeros(n_source, dtype=torch.bool)
-    if data["meta_placement"] == "random":
-        n_marks = int(data["meta_fraction"] * n_source)
-        return torch.rand(n_source + n_marks).argsort() < n_marks
-    every = data["meta_placement_options"]["c"]
-    return torch.arange(n_source + n_source // every) % (every + 1) == every
+def injected(data: dict[str, Any], n_source: int, batch: int = 1) -> Injected:
+    """Texts of `n_source` random tokens of source, with the meta-tokens that an arm's data say."""
+    rule = InjectionRule(data["meta_fraction"], data["meta_placement"], options=data["meta_placement_options"])
+    meta_id = SHAPE["vocab_size"] - 1
+    source_BS = torch.randint(meta_id, (batch, n_source))
+    return rule.apply(source_BS, block_length=n_source, meta_id=meta_id, seed=0, index=0)
 
 
 def step_of(arm: str, n_source: int) -> Callable[[], None]:
     """A function that makes one training step of an arm."""
     settings = settings_of(arm)
-    extra_BT = marks_of(settings["data"], n_source).expand(BATCH, -1)
-    T = extra_BT.shape[1]
-    model = ours.model_of({**SHAPE, "max_positions": 2 * T}, **settings["model"])
-    tokens_BT = torch.randint(SHAPE["vocab_size"], (BATCH, T))
-    mask_BT = extra_BT if bool(extra_BT.any()) else None
+    texts = injected(settings["data"], n_source, BATCH)
+    tokens_BT = texts.tokens_BT
+    mask_BT = texts.meta_mask_BT if bool(texts.meta_mask_BT.any()) else None
+    model = ours.model_of({**SHAPE, "max_positions": 2 * tokens_BT.shape[1]}, **settings["model"])
     step: Callable[[], None] = ours.training_step(
         model, ours.loss_of(model, mask_BT), tokens_BT, ours.targets_of(tokens_BT, mask_BT)
     )

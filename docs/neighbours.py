@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 import yaml
 
-from benchmarks.neighbours import settings_of, sweep
+from benchmarks.neighbours import injected, settings_of
 from docs.markdown import table
 from lightning_metatok.analysis.effective_length import effective_length
 from lightning_metatok.errors import UserError
@@ -102,11 +102,9 @@ def costs(arm: str) -> tuple[str, str, str]:
 def rows_of_arm(arm: str, n_source: int = 512) -> tuple[str, str]:
     """Keys that a token of such a text reads on average, and those that are kept at its end, by an arm's pattern."""
     model, data = (settings_of(arm)[room] for room in ("model", "data"))
-    marked = data["meta_fraction"] > 0
     rule = patterns.build(model["pattern"], **model.get("pattern_options", {}))
-    every = sweep()["set"]["data.meta_placement_options"]["c"] + 1
-    n = n_source + marked * (n_source // (every - 1))
-    extra_1N = ((torch.arange(n) % every) == every - 1)[None] & marked
+    extra_1N = injected(data, n_source).meta_mask_BT
+    n = extra_1N.shape[1]
     facts = Facts.of(n, extra_1N)
     mechanism = mechanisms.build(model["mechanism"], **model["mechanism_options"])
     all_kept = mechanism.needs_all_keys

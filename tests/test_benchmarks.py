@@ -85,7 +85,7 @@ def test_the_page_shows_what_was_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("arm", ["plain", "meta-random", "ssa", "unfold"])
 def test_an_arm_is_timed_with_what_the_sweep_says_of_it(arm: str) -> None:
     settings = neighbours.settings_of(arm)
-    extra_T = neighbours.marks_of(settings["data"], 64)
+    extra_T = neighbours.injected(settings["data"], 64).meta_mask_BT[0]
     marked = {"plain": 0, "meta-random": 6}.get(arm, 4)
     assert (int(extra_T.sum()), len(extra_T)) == (marked, 64 + marked)
     assert settings["model"].get("extra_position", "own") == ("last" if arm in ("ssa", "unfold") else "own")
