@@ -21,7 +21,7 @@ from lightning_metatok.lit.callbacks.arm_card import arm_name, differences
 from lightning_metatok.lit.spending import step_cost
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.yaml_files import with_marks
-from tests.system.helpers import TINY_TASK, curve, run, succeed, write_corpus
+from tests.system.helpers import TINY_TASK, curve, run, succeed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXPERIMENTS = sorted(CONF.glob("*.yaml"))
@@ -107,6 +107,8 @@ OF_DATA = {"meta_fraction", "meta_placement"}
 """Keys under `data` that an arm may set."""
 ANY_DEPTH = "--model.mechanism_options.layers=[1]"
 """For the arm that names layers of a deeper model."""
+AT_NANO = {"some-layers": [ANY_DEPTH], "flops-plain": [NO_BUDGET]}
+"""What an arm needs beside its file in a small run."""
 
 
 class ParseOnly(TrainingCLI):
@@ -147,17 +149,17 @@ def name_of_run(arm: str) -> str:
     return arm_name(differences(transformer(config), placement), "hint")
 
 
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 100 kB of text."""
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "stories.jsonl", count=40)
-
-
 @pytest.mark.parametrize("paths", CASES)
 def test_a_config_trains_two_steps(paths: list[Path], corpus: Path, tmp_path: Path) -> None:
     configs = [f"--config={path}" for path in paths]
-    layers = [ANY_DEPTH] if paths[-1].stem == "some-layers" else [NO_BUDGET] if paths[-1].stem == "flops-plain" else []
-    succeed("fit", *configs, *SMALL, *layers, f"--data.corpus={corpus}", f"--run_dir={tmp_path}/run")
+    succeed(
+        "fit",
+        *configs,
+        *SMALL,
+        *AT_NANO.get(paths[-1].stem, ()),
+        f"--data.corpus={corpus}",
+        f"--run_dir={tmp_path}/run",
+    )
     assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
     assert len(curve(tmp_path / "run", "loss/val")) == 1
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
@@ -169,8 +171,8 @@ def test_a_config_trains_two_steps(paths: list[Path], corpus: Path, tmp_path: Pa
 @pytest.mark.slow  # twenty runs; that each arm trains on text, `make test` sees
 @pytest.mark.parametrize("arm", [pytest.param(path, id=path.stem) for path in ARMS])
 def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
-    layers = [ANY_DEPTH] if arm.stem == "some-layers" else [NO_BUDGET] if arm.stem == "flops-plain" else []
-    succeed("fit", f"--config={NANO}", f"--config={arm}", *SMALL_TASK, *layers, f"--run_dir={tmp_path}/run")
+    small = [*SMALL_TASK, *AT_NANO.get(arm.stem, ())]
+    succeed("fit", f"--config={NANO}", f"--config={arm}", *small, f"--run_dir={tmp_path}/run")
     assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
     assert len(curve(tmp_path / "run", "accuracy/exact/val")) == 1
     tokens, source_tokens = (curve(tmp_path / "run", f"throughput/{n}")[-1][1] for n in ("tokens", "source_tokens"))

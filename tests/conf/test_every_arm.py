@@ -5,14 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conf.test_conf import ANY_DEPTH, ARMS, CONF, FOR_TASKS_ALONE, NANO, NO_BUDGET, SMALL, SMALL_TASK
-from tests.system.helpers import run, succeed, write_corpus
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 100 kB of text."""
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "stories.jsonl", count=40)
+from tests.conf.test_conf import ARMS, AT_NANO, CONF, FOR_TASKS_ALONE, NANO, SMALL, SMALL_TASK
+from tests.system.helpers import run, succeed
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -25,8 +19,8 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 def test_an_arm_goes_on_generates_and_is_exported(arm: Path, corpus: Path, tmp_path: Path) -> None:
     of_task = arm.stem in FOR_TASKS_ALONE
     base, small = (NANO, SMALL_TASK) if of_task else (CONF / "base.yaml", [*SMALL, f"--data.corpus={corpus}"])
-    layers = {"some-layers": [ANY_DEPTH], "flops-plain": [NO_BUDGET]}.get(arm.stem, [])
-    options = ["fit", f"--config={base}", f"--config={arm}", *small, *layers, "--model.optimizer.decay_steps=4"]
+    small = [*small, *AT_NANO.get(arm.stem, ()), "--model.optimizer.decay_steps=4"]
+    options = ["fit", f"--config={base}", f"--config={arm}", *small]
     succeed(*options, f"--run_dir={tmp_path / 'whole'}", "--trainer.max_steps=4")
     parts = [f"--run_dir={tmp_path / 'parts'}", "--ckpt_path=auto"]
     for steps in (2, 4):
