@@ -19,6 +19,7 @@ An earlier block without text has nobody to give its share to, and takes none: h
 code to less. A landmark before which there is no text at all sees itself.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
@@ -40,6 +41,7 @@ class LandmarkAttention(Mechanism):
 
     transforms_scores: ClassVar[bool] = True
     needs_all_keys = True
+    cannot: ClassVar[Mapping[str, str]] = {"ahead": "a block is closed by the mark behind it"}
     free_after_training: ClassVar[frozenset[str]] = frozenset({"top"})
 
     def __init__(self, *, top: Annotated[int | None, at_least(1)] = None, exact: bool = False) -> None:
