@@ -92,7 +92,8 @@ NAMES = {
 }
 """Files under conf/arm, and how a run with them is called."""
 PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "regular-gpt", "blockwise"}
-"""Arms without marks."""
+PLAIN |= {"omninet_mlm"}
+"""Arms and experiments without marks."""
 OWN = {
     "wider-plain": {("model", "d_ff")},
     "flops-plain": {("trainer", "budget")},
