@@ -91,7 +91,7 @@ NAMES = {
     "ksa": "own_qkv (chunk_window 2 own True)",
 }
 """Files under conf/arm, and how a run with them is called."""
-PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "regular-gpt", "blockwise"}
+PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "location", "regular-gpt", "blockwise"}
 """Arms without marks."""
 OWN = {
     "wider-plain": {("model", "d_ff")},

@@ -5,6 +5,7 @@ from typing import Any
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.mechanisms.base import Between, Mechanism
 from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
+from lightning_metatok.model.mechanisms.location import Location
 from lightning_metatok.model.mechanisms.matched import MatchedAttention
 from lightning_metatok.model.mechanisms.meta import MetaAttention
 from lightning_metatok.model.mechanisms.none import NoMechanism
@@ -20,6 +21,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "own_qkv": OwnQKV,
     "unfold": Unfold,
     "omninet": OmniNet,
+    "location": Location,
 }
 AXIS = Axis("mechanism", Mechanism, MECHANISMS)
 
