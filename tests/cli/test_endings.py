@@ -118,6 +118,18 @@ def test_streams_and_arguments_of_a_shell(command: str, code: int, line: str | N
     assert line is None or line in done.stderr
 
 
+def test_where_there_is_no_memory_for_the_line_one_is_ready() -> None:
+    program = """
+from lightning_metatok import cli
+def none_left(*_): raise MemoryError
+cli._run = cli.say = none_left
+cli.main(["fit"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+    assert "no memory left" in done.stderr
+
+
 @pytest.fixture
 def fit(repository: Path, tmp_path: Path) -> str:
     corpus = tmp_path / "corpus.txt"
@@ -133,7 +145,8 @@ def fit(repository: Path, tmp_path: Path) -> str:
         ("", "| head -1; exit ${PIPESTATUS[0]}", BROKEN_PIPE, "nobody reads the output any more"),
         ("ulimit -f 20;", "", 2, "ulimit -f"),
         ("ulimit -n 30;", "--data.num_workers=2", 4, "too many open files; `ulimit -n`"),
-        ("ulimit -v 700000;", "", 2, "ulimit -v"),
+        # Enough to begin: what a library does that finds no memory while it is imported is its own affair.
+        ("ulimit -v 2500000;", "--model.d_model=4096", 2, "ulimit -v"),
         ("PYTHONIOENCODING=ascii", "", 0, None),
     ],
 )
