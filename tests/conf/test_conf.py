@@ -82,6 +82,7 @@ NAMES = {
     "pause": "pause",
     "meta": "meta",
     "landmark": "landmark",
+    "hils": "hils",
     "matched": "matched",
     "meta-every": "meta (every)",
     "meta-finite-fill": "meta (fill -1e+09)",

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.mechanisms.base import Between, Mechanism
+from lightning_metatok.model.mechanisms.hils import HiLS
 from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
 from lightning_metatok.model.mechanisms.matched import MatchedAttention
 from lightning_metatok.model.mechanisms.meta import MetaAttention
@@ -17,6 +18,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "meta": MetaAttention,
     "matched": MatchedAttention,
     "landmark": LandmarkAttention,
+    "hils": HiLS,
     "own_qkv": OwnQKV,
     "unfold": Unfold,
     "omninet": OmniNet,
