@@ -98,6 +98,9 @@ CACHED = {
     "some layers, t5": {"mechanism_options": {"layers": [1]}, "position": "t5"},
     "window_meta": {"mechanism": "none", "pattern": "window_meta", "pattern_options": {"w": 3}},
     "landmark, learned": {"mechanism": "landmark", "position": "learned"},
+    "hils": {"mechanism": "hils", "mechanism_options": {"top": 1, "back": 1}},
+    "location": {"mechanism": "location"},
+    "places alone": {"mechanism": "location", "mechanism_options": {"past": "mean", "mix": False}},
 }
 
 
