@@ -27,6 +27,7 @@ from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, weights_of
 from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weights
 from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer
+from lightning_metatok.lit.data.objective import check_objective
 from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.distillation import DIGEST, Teacher
 from lightning_metatok.lit.metrics import SourceTokenLoss
@@ -95,7 +96,7 @@ class MetaTokenLM(LightningModule):
             config.check_can("compile")
             self.model.compile()
         self.register_buffer("bytes_V", torch.zeros(config.vocab_size, dtype=torch.int64), persistent=False)
-        self.separate_documents = self.scores_answers_only = False
+        self.separate_documents = self.scores_answers_only = self.masked = False
         self.step_mean = StepMean()
         self.val_metric = SourceTokenLoss()
         self.test_metric = SourceTokenLoss()
@@ -118,7 +119,7 @@ class MetaTokenLM(LightningModule):
             if self.trainer.is_global_zero:
                 print(line)
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
-        self.scores_answers_only = data.scores_answers_only
+        self.scores_answers_only, self.masked = data.scores_answers_only, data.config.masked
         with torch.no_grad():
             for name, row_D in self._meta_rows.items():
                 self.model.get_parameter(name)[data.tokenizer.meta_id] = row_D
@@ -130,9 +131,10 @@ class MetaTokenLM(LightningModule):
 
         Raises:
             UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, documents that its positions cannot keep apart, or ids of
-                0, 1, 2, ... where these must come from a task.
+                blocks longer than the table of positions, documents that its positions cannot keep apart, ids of
+                0, 1, 2, ... where these must come from a task, or an objective that its pattern gives away.
         """
+        check_objective(self.config, data.config)
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
             check_tokenizer(self.tokenizer, data.tokenizer)
@@ -234,7 +236,7 @@ class MetaTokenLM(LightningModule):
         if id_nll is not None:
             self.measured["loss/position_ids/train"] = id_nll.detach()
             sum_of_losses = sum_of_losses + id_nll * scored
-        elif not self.scores_answers_only and self._is_written(self.global_step + 1):
+        elif not (self.scores_answers_only or self.masked) and self._is_written(self.global_step + 1):
             metric = SourceTokenLoss().to(self.device)
             metric.update(rows.laid_out(found.nll_K), batch.targets_BT, self.bytes_V)
             self.measured["bits_per_byte/train"] = metric.compute()["bits_per_byte"]
@@ -307,7 +309,7 @@ class MetaTokenLM(LightningModule):
             for kind, value in accuracy.compute().items():
                 self.log(f"accuracy/{kind}/{name}", value.float(), sync_dist=True)
             accuracy.reset()
-        else:
+        elif not self.masked:
             self.log(f"bits_per_byte/{name}", values["bits_per_byte"].float(), sync_dist=True)
         self._log_step(self.global_step)
         metric.reset()

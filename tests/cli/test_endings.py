@@ -13,6 +13,7 @@ import pytest
 from lightning_metatok import signals
 from lightning_metatok.cli.endings import BROKEN_PIPE, ending
 from lightning_metatok.errors import NonFiniteError, UserError, WorkerError
+from tests.system.helpers import without_progress
 
 
 def wrapped(outer: BaseException, inner: BaseException, *, cause: bool = True) -> BaseException:
@@ -95,8 +96,10 @@ def test_a_bug_keeps_its_traceback(error: BaseException) -> None:
 def shell(command: str) -> subprocess.CompletedProcess[str]:
     """What bash says to `command`, in which $tool stands for the command line's program."""
     program = f"{sys.executable} -m lightning_metatok"
-    return subprocess.run(["bash", "-c", f"tool='{program}'; {command}"], capture_output=True, text=True, check=False,
+    done = subprocess.run(["bash", "-c", f"tool='{program}'; {command}"], capture_output=True, text=True, check=False,
                           cwd=Path(__file__).parents[2])  # fmt: skip
+    done.stderr = without_progress(done.stderr)
+    return done
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,7 @@ def fit(repository: Path, tmp_path: Path) -> str:
                      *options])  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "behind", "code", "line"),
     [
@@ -158,6 +162,7 @@ def test_a_fit_under_limits(before: str, behind: str, code: int, line: str | Non
     assert len(done.stderr.splitlines()) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting and other users need root on Linux")
 @pytest.mark.parametrize(
     ("around", "options", "code", "line"),
@@ -189,6 +194,7 @@ def test_shared_memory_that_is_full_is_said(
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another user needs root on Linux")
 @pytest.mark.parametrize(
     ("cache", "code", "line"), [("$place/cache", 0, None), ("", 2, "user 12345 has no home folder; set HOME")]

@@ -25,7 +25,8 @@ def load_trained(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, M
         trust: Import classes of other packages that it names.
 
     Raises:
-        UserError: no such file, or not a checkpoint of this project, or it needs code of others.
+        UserError: no such file, or not a checkpoint of this project, or it needs code of others, or it fills in hidden
+            tokens and has no next one.
     """
     return trained_of(read_state(path, key="--ckpt_path"), path, trust=trust)
 
@@ -38,6 +39,7 @@ def trained_of(
         raise UserError(f"{key}={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
     source = f"{key}={path}"
     config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
+    config.check_causal(f"{source}: ")
     if tokenizer.vocab_size > config.vocab_size:
         n_ids = tokenizer.vocab_size
         raise UserError(

@@ -13,7 +13,7 @@ An earlier chunk without text has nobody to give its share to, and takes none: e
 which there is no text at all sees itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -79,6 +79,7 @@ class GroupedAttention(Mechanism):
 
     transforms_scores: ClassVar[bool] = True
     needs_all_keys = True
+    cannot: ClassVar[Mapping[str, str]] = {"ahead": "it weights earlier chunks as wholes"}
     free_after_training: ClassVar[frozenset[str]] = frozenset({"top", "back"})
     top: int | None = None
     """How many of the earlier chunks are read, those with the largest weights, query by query and head by head."""
