@@ -32,12 +32,12 @@ def load_trained(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, M
 
 
 def trained_of(
-    checkpoint: Mapping[str, Any], path: Path, *, trust: bool = False
+    checkpoint: Mapping[str, Any], path: Path, *, trust: bool = False, key: str = "--ckpt_path"
 ) -> tuple[MetaTransformer, MetaTokenizer, marks.Marks | None]:
-    """What `load_trained` returns, of a checkpoint that is read already."""
+    """What `load_trained` returns, of a checkpoint that is read already; `key` is what the user typed."""
     if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
-        raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
-    source = f"--ckpt_path={path}"
+        raise UserError(f"{key}={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
+    source = f"{key}={path}"
     config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
     config.check_causal(f"{source}: ")
     if tokenizer.vocab_size > config.vocab_size:
