@@ -113,7 +113,7 @@ def prepare_streamed(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # as in `preparation.prepare`
     assert config.tokenizer is not None, "checked before"
     cache, corpus = cache_folder(config.cache_dir), open_corpus(config)
-    tokenizer = load_tokenizer(config.tokenizer, config.add_special_tokens)
+    tokenizer = load_tokenizer(config.tokenizer, config.add_special_tokens, masked=config.masked)
     own, most = corpus.validation is None, held_out_documents or HELD_OUT_DOCUMENTS
     held_out = HeldOut(
         dataclasses.replace(config, max_documents=None),

@@ -23,6 +23,7 @@ Gate = Literal["none", "head", "element"]
 DropAt = Literal["extra", "text", "all"]
 DROP_NOWHERE = "none"
 FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
+FEATURES |= {"ahead": "see later tokens"}
 """What not every class of an axis can do."""
 
 
@@ -208,6 +209,13 @@ class TransformerConfig:
             f"'own' with model.position={self.position!r}, whose ids come from a task",
         )
         self._check_backend()
+        if not self.built_pattern.causal:
+            back = self._family.transforms(self.position_options)
+            expected = (
+                f"one that does not transform scores with model.pattern={self.pattern!r}, which sees later tokens"
+            )
+            _expect(not back, "position", self.position, expected)
+            self.check_can("ahead")
         self.built_mechanism.check(self)
         self.check_drop_positions(self.drop_positions)
 
@@ -279,6 +287,14 @@ class TransformerConfig:
                     f"model.{axis.key}={name!r} cannot {FEATURES[feature]}: {cannot[feature]}; "
                     f"expected one of {', '.join(others)}"
                 )
+
+    def check_causal(self, key: str = "") -> None:
+        """Raise `UserError`, which begins with `key`, when a token sees what stands behind it and so knows the next."""
+        if not self.built_pattern.causal:
+            raise UserError(
+                f"{key}model.pattern={self.pattern!r} cannot predict the next token: a token sees what stands behind "
+                "it; expected a causal pattern"
+            )
 
     def check_drop_positions(self, choice: str) -> None:
         """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""

@@ -4,6 +4,12 @@ import sys
 
 from lightning.pytorch.utilities import rank_zero_only
 
+MASKED = (
+    "data.objective=masked: hidden tokens are told from both sides, so there are no bits per byte, no bigram model to "
+    "beat and no sample of text"
+)
+NO_TEST = "warning: there is no text to test on (data.test_fraction, data.test_corpus): it is validated on"
+
 
 @rank_zero_only
 def say_of_data(line: str) -> None:

@@ -19,6 +19,7 @@ from lightning_metatok.data import (
     BatchBuilder,
     DataConfig,
     InjectionRule,
+    Masking,
     MetaTokenizer,
     PackedBlocks,
     StepDataset,
@@ -29,15 +30,20 @@ from lightning_metatok.data import (
 from lightning_metatok.data.blocks import Blocks
 from lightning_metatok.data.corpora import Split
 from lightning_metatok.data.injection import Length
+from lightning_metatok.data.masking import n_hidden
 from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_batches
 from lightning_metatok.data.streamed import StreamedBatches, StreamedBlocks
 from lightning_metatok.data.streaming import check_streamed, prepare_streamed
-from lightning_metatok.errors import UserError
 from lightning_metatok.lit.data.protocol import TextData
-from lightning_metatok.lit.data.saying import say_of_data
+from lightning_metatok.lit.data.saying import MASKED, NO_TEST, say_of_data
+from lightning_metatok.lit.data.stretches import same_stretches, spread_blocks
+from lightning_metatok.lit.data.text_options import check_text_options
 from lightning_metatok.lit.data.workers import make_loader
 from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks.stream import Counts
+
+MASK_FRACTION = 0.15
+"""That of BERT (arXiv 1810.04805)."""
 
 
 class MetaTokenDataModule(LightningDataModule):
@@ -57,6 +63,7 @@ class MetaTokenDataModule(LightningDataModule):
         meta_placement_options: dict[str, Any] = {},  # noqa: B006  (never changed; the CLI reads the default)
         meta_length: Length = "grow",
         retarget: bool = False,
+        mask_fraction: float | None = None,
         separate_documents: bool = False,
         seed: int = 1337,
         num_workers: int = 0,
@@ -77,6 +84,8 @@ class MetaTokenDataModule(LightningDataModule):
             meta_length: grow lengthens the block by M, so that every arm reads and is scored on the same text; within
                 keeps the block at block_size and crops the source, so that arms are not comparable.
             retarget: Score a source token before a meta-token on the next SOURCE token, instead of not at all.
+            mask_fraction: Share of source tokens that are hidden with data.objective=masked, above 0 and below 1; 0.15
+                when not given.
             separate_documents: Documents packed into one block do not see each other, and positions restart.
             seed: Seed of the order of blocks and of the places of meta-tokens.
             num_workers: Processes that build batches; any number gives the same batches.
@@ -95,18 +104,13 @@ class MetaTokenDataModule(LightningDataModule):
             length=meta_length,
             options=meta_placement_options,
         )
-        for name, value in (("block_size", block_size), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"data.{name}={value}: expected a positive number")
-        if num_workers < 0:
-            raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
-        if self.rule.source_length(block_size) < 2:
-            raise UserError(f"data.block_size={block_size}: too small to hold two source tokens beside its meta-tokens")
+        check_text_options(self.config, self.rule, block_size, batch_size, num_workers, mask_fraction, retarget)
+        check_streamed(self.config, shuffle_buffer, held_out_documents)
         self.block_size, self.batch_size = block_size, batch_size
+        self.mask_fraction = MASK_FRACTION if mask_fraction is None else mask_fraction
         self.retarget, self.separate_documents = retarget, separate_documents
         self.seed, self.num_workers, self.validation_blocks = seed, num_workers, validation_blocks
         self.shuffle_buffer, self.held_out_documents = shuffle_buffer, held_out_documents
-        check_streamed(self.config, shuffle_buffer, held_out_documents)
         self.tokenizer: MetaTokenizer
         self.store: TokenStore
         self._streamed: StreamedBlocks | None = None
@@ -153,13 +157,15 @@ class MetaTokenDataModule(LightningDataModule):
 
     @property
     def scored_per_prompt(self) -> float:
-        """Positions of a block that logits are computed at: all of them."""
-        return self.mean_length
+        """Positions of a block that logits are computed at: all of them, or those of hidden tokens."""
+        source = self.rule.source_length(self.block_size)
+        return float(n_hidden(self.mask_fraction, source)) if self.config.masked else self.mean_length
 
     def counts(self, micro_step: int) -> Counts:
         """Return what the batches of a step hold on all ranks together: the same for each step."""
         blocks = self.batch_size * (self.trainer.world_size if self.trainer else 1)
-        return Counts(blocks * self.block_length, blocks * self._source_length)
+        scored = round(blocks * self.scored_per_prompt) if self.config.masked else 0
+        return Counts(blocks * self.block_length, blocks * self._source_length, scored)
 
     def too_long(self, limit: int) -> str:
         """What to say of blocks longer than a table of `limit` positions."""
@@ -190,6 +196,8 @@ class MetaTokenDataModule(LightningDataModule):
             )
             self._streamed = StreamedBlocks(text, self._source_length, self.shuffle_buffer, self.seed)
         self._ready = True
+        if self.config.masked:
+            say_of_data(MASKED)
 
     def setup(self, stage: str) -> None:
         """Open what was prepared, and build a batch: what cannot work comes to light before a run folder is made.
@@ -201,9 +209,7 @@ class MetaTokenDataModule(LightningDataModule):
         if self._streamed is None or stage == "fit":
             self._training_blocks().tokens(np.array([0]))
         if stage == "test" and self._split("test") != "test":
-            say_of_data(
-                "warning: there is no text to test on (data.test_fraction, data.test_corpus): it is validated on"
-            )
+            say_of_data(NO_TEST)
         self._builder(self._evaluation("test" if stage == "test" else "validation"), shuffle=False).batch(0)
 
     def teardown(self, stage: str) -> None:
@@ -278,15 +284,12 @@ class MetaTokenDataModule(LightningDataModule):
             Batches of about as many tokens as in training; none if the text is shorter than one window.
         """
         split = self._split("test" if self.trainer and self.trainer.state.fn == "test" else "validation")
-        n_tokens = self.store.n_tokens(split)
-        window = largest * self._source_length
-        windows = min(windows, n_tokens // window)
-        if windows == 0:
+        blocks = same_stretches(
+            self.store, split, self.rule.source_length(multiple * self.block_size),
+            window=largest * self._source_length, windows=windows, parts=largest // multiple,
+        )  # fmt: skip
+        if blocks is None:
             return []
-        length = self.rule.source_length(multiple * self.block_size)
-        parts = np.arange(largest // multiple) * length
-        starts = (_spread(windows, n_tokens - window)[:, None] + parts).reshape(-1)
-        blocks = PackedBlocks(self.store, split, length, starts)
         builder = self._builder(blocks, shuffle=False, multiple=multiple)
         return [builder.batch(step) for step in range(builder.n_steps())]
 
@@ -303,12 +306,7 @@ class MetaTokenDataModule(LightningDataModule):
 
     def _evaluation(self, wanted: Split) -> PackedBlocks:
         """`validation_blocks` windows of source text, spread evenly."""
-        split, length = self._split(wanted), self._source_length
-        every = PackedBlocks(self.store, split, length)
-        if self.validation_blocks is None or self.validation_blocks >= len(every):
-            return every
-        starts = _spread(self.validation_blocks, self.store.n_tokens(split) - length)
-        return PackedBlocks(self.store, split, length, starts)
+        return spread_blocks(self.store, self._split(wanted), self._source_length, self.validation_blocks)
 
     def _training_blocks(self) -> Blocks:
         if self._streamed is not None:
@@ -328,7 +326,15 @@ class MetaTokenDataModule(LightningDataModule):
             shuffle=shuffle,
             separate_documents=self.separate_documents,
             retarget=self.retarget,
+            masking=self._masking,
         )
+
+    @property
+    def _masking(self) -> Masking | None:
+        if self.tokenizer.mask_id is None or not self.config.masked:
+            return None
+        text_ids = self.tokenizer.bytes_V.nonzero().flatten().numpy()
+        return Masking(self.mask_fraction, self.tokenizer.mask_id, text_ids, self.seed)
 
     def _loader(self, dataset: StepDataset, sampler: StepSampler, workers: int) -> DataLoader:
         return make_loader(
@@ -342,8 +348,3 @@ class MetaTokenDataModule(LightningDataModule):
 
 if TYPE_CHECKING:
     IS_TEXT: type[TextData] = MetaTokenDataModule
-
-
-def _spread(count: int, end: int) -> NDArray[np.int64]:
-    """`count` whole numbers, evenly spread from 0 to `end`."""
-    return np.linspace(0, end, count).astype(np.int64)
