@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model import mechanisms, positions
+from lightning_metatok.model import mechanisms, positions, recurrences
 from lightning_metatok.model.attention import backends, patterns
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
@@ -22,7 +22,12 @@ Denominator = Literal["sum", "one", "sink"]
 Gate = Literal["none", "head", "element"]
 DropAt = Literal["extra", "text", "all"]
 DROP_NOWHERE = "none"
-FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
+FEATURES = {
+    "cache": "generate with a key-value cache",
+    "compile": "be compiled",
+    "documents": "pack documents",
+    "probes": "be recorded or changed inside",
+}
 """What not every class of an axis can do."""
 
 
@@ -69,6 +74,12 @@ class TransformerConfig:
 
     mechanism_options: dict[str, Any] = field(default_factory=dict)
     """Options of the mechanism, such as the layers of meta-attention; its file lists them with their defaults."""
+
+    recurrence: str = "none"
+    """Whether a row is read in segments with memory between: none, rmt, or a class by its dotted path."""
+
+    recurrence_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the recurrence, such as a segment's length; its class lists them with their defaults."""
 
     bias: bool = False
     """Biases in the linear layers and layer norms (GPT-2 has them, nanoGPT's default does not)."""
@@ -162,6 +173,7 @@ class TransformerConfig:
         positions.AXIS.check(self.position, self.position_options)
         patterns.AXIS.check(self.pattern, self.pattern_options)
         mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
+        recurrences.AXIS.check(self.recurrence, self.recurrence_options)
         _one_of("activation", self.activation, get_args(Activation))
         _one_of("norm", self.norm, ("pre", "post"))
         _one_of("denominator", self.denominator, get_args(Denominator))
@@ -209,6 +221,7 @@ class TransformerConfig:
         )
         self._check_backend()
         self.built_mechanism.check(self)
+        self.built_recurrence.check(self)
         self.check_drop_positions(self.drop_positions)
 
     @property
@@ -256,6 +269,11 @@ class TransformerConfig:
         """The pattern with its options."""
         return patterns.build(self.pattern, **self.pattern_options)
 
+    @cached_property
+    def built_recurrence(self) -> recurrences.Recurrence:
+        """The recurrence with its options."""
+        return recurrences.build(self.recurrence, **self.recurrence_options)
+
     def added(self, layer: int) -> tuple[str, ...]:
         """Names of the branches that the mechanism adds to block `layer`."""
         return self.built_mechanism.names(layer)
@@ -265,12 +283,12 @@ class TransformerConfig:
         return positions.AXIS.find(self.position)
 
     def check_can(self, feature: str) -> None:
-        """Raise `UserError` when the encoding, the pattern or the mechanism says that it cannot do `feature`.
+        """Raise `UserError` when what stands on an axis says that it cannot do `feature`.
 
         Args:
             feature: a key of `FEATURES`; what a class has in `cannot`, it cannot do.
         """
-        axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS)
+        axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS, recurrences.AXIS)
         for axis in axes:
             name = getattr(self, axis.key)
             if feature in (cannot := axis.find(name).cannot):

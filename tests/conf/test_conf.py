@@ -89,9 +89,10 @@ NAMES = {
     "flops-plain": "plain",
     "own-qkv": "own_qkv",
     "ksa": "own_qkv (chunk_window 2 own True)",
+    "rmt": "plain (rmt 64 4 3)",
 }
 """Files under conf/arm, and how a run with them is called."""
-PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "regular-gpt", "blockwise"}
+PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "regular-gpt", "blockwise", "rmt"}
 """Arms without marks."""
 OWN = {
     "wider-plain": {("model", "d_ff")},
@@ -99,6 +100,7 @@ OWN = {
     "sink": {("model", "denominator")},
     "regular-gpt": {("model", "shared_layers")},
     "blockwise": {("model", "position")},
+    "rmt": {("model", "recurrence"), ("model", "recurrence_options")},
 }
 """What an arm sets beside its point on the axes."""
 NO_BUDGET = "--trainer.budget.flops=null"
@@ -107,7 +109,9 @@ OF_DATA = {"meta_fraction", "meta_placement"}
 """Keys under `data` that an arm may set."""
 ANY_DEPTH = "--model.mechanism_options.layers=[1]"
 """For the arm that names layers of a deeper model."""
-AT_NANO = {"some-layers": [ANY_DEPTH], "flops-plain": [NO_BUDGET]}
+SHORT = "--model.recurrence_options={segment: 16, memory: 2, bptt: 2}"
+"""For an arm that cuts blocks into segments, whatever their length."""
+AT_NANO = {"some-layers": [ANY_DEPTH], "flops-plain": [NO_BUDGET], "rmt": [SHORT]}
 """What an arm needs beside its file in a small run."""
 
 
