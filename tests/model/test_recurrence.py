@@ -78,11 +78,11 @@ def twin(model: RecurrentTransformer, tokens_T: Tensor, bptt: int) -> Tensor:
     return torch.cat(logits)
 
 
-@pytest.mark.parametrize("bptt", [1, 2, 8])
+@pytest.mark.parametrize("bptt", [1, 8])
 def test_it_is_the_loop_in_outputs_and_gradients(bptt: int) -> None:
     model = recurrent(segment=3, memory=2, bptt=bptt, position="none").double()
-    tokens_BT = batch(n=2, length=11)[0]
-    weights_BTV = torch.randn(2, 11, VOCABULARY, dtype=torch.float64)
+    tokens_BT = batch(n=2, length=8)[0]
+    weights_BTV = torch.randn(2, 8, VOCABULARY, dtype=torch.float64)
     found = model(tokens_BT)
     expected = torch.stack([twin(model, tokens_T, bptt) for tokens_T in tokens_BT])
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
@@ -183,7 +183,7 @@ ARMS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("arm", ARMS, ids=str)
 @given(cuts=st.sets(st.integers(1, 20)))
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=2)
 @torch.no_grad()
 def test_any_chunking_equals_the_full_pass(arm: dict[str, Any], cuts: set[int]) -> None:
     model, (tokens_BT, extra_BT) = recurrent(**arm), batch()
