@@ -22,22 +22,26 @@ EXTRA_N = (torch.arange(N) % CHUNK) == CHUNK - 1
 SMALL = {"w": 5, "back": 1, "n": 2, "block": 5, "chunk": 3}
 """Options that would fill the picture, as small as it is."""
 SHOWN = (
-    "plain", "pause", "meta", "matched", "own-qkv", "omninet", "sink", "streaming", "window-meta", "anllm", "ssa",
-    "unfold", "ksa", "landmark", "blockwise", "regular-gpt",
+    "plain", "pause", "meta", "matched", "own-qkv", "omninet", "location", "sink", "streaming", "window-meta", "anllm",
+    "ssa", "unfold", "ksa", "landmark", "hils", "blockwise", "regular-gpt",
 )  # fmt: skip
+COLUMNS = 6
 LEGEND = (
     "rows look, columns are looked at, * marks; blue: text, orange: marks, green: marks by weights of their own, "
     "striped: chosen by score"
 )
-CHOSEN = {"unfold", "landmark"}
+CHOSEN = {"unfold", "landmark", "hils"}
+NO_KEYS = {"hils"}
+"""Arms whose marks are looked at by nobody."""
 LAYER = {"regular-gpt": 1}
 """Which layer is drawn where the first does not show what the others are like."""
 
 
 def main() -> None:
     """Draw."""
-    figure = Figure(figsize=(10.4, 8.6), dpi=130, layout="constrained")
-    panels = figure.subplots(4, 4)
+    n_rows = -(-len(SHOWN) // COLUMNS)
+    figure = Figure(figsize=(1.9 * COLUMNS, 2.0 * n_rows + 0.2), dpi=130, layout="constrained")
+    panels = figure.subplots(n_rows, COLUMNS)
     for axes, name in zip(panels.flat, SHOWN, strict=False):
         draw(axes, name)
     for axes in panels.flat[len(SHOWN) :]:
@@ -57,6 +61,8 @@ def draw(axes, name: str) -> None:
     layer = LAYER.get(name, 0)
     seen_NN = patterns.build(model["pattern"], **options).at(layer, 4).mask(facts)[0]
     colour_NN = seen_NN.long() * (1 + extra_N[None, :].long())
+    if name in NO_KEYS:
+        colour_NN = colour_NN.masked_fill(extra_N[None, :], 0)
     mechanism = mechanisms.build(model["mechanism"], **model["mechanism_options"])
     own = model["mechanism"] in ("meta", "own_qkv")
     if own:  # a second attention is among marks alone; keys and values of their own are looked at by all

@@ -42,17 +42,8 @@ def abilities() -> str:
         exported = "`lightning_metatok`" if family is None else f"`{family.name}`"
         more = parameters(config) / plain - 1
         rows.append([f"`{path.stem}`", f"{more:+.0%}" if more else "", *can, memory, exported, yes(check, config)])
-    head = (
-        "arm",
-        "weights",
-        "cache",
-        "compile",
-        "documents",
-        "probes",
-        "keys kept",
-        "exports as",
-        "on a base of Hugging Face",
-    )
+    features = ("cache", "compile", "documents", "encoder", "probes")
+    head = ("arm", "weights", *features, "keys kept", "exports as", "on a base of Hugging Face")
     return table(head, rows)
 
 

@@ -100,6 +100,7 @@ def test_files_that_install_name_no_package_host(repository: Path, path: str) ->
     assert not re.search(r"https?://|file://|find-links|/home/|/root/|/tmp/", (repository / path).read_text())
 
 
+@pytest.mark.slow
 def test_every_benchmark_can_be_imported(repository: Path) -> None:
     modules = [f"benchmarks.{path.stem}" for path in sorted((repository / "benchmarks").glob("[a-z]*.py"))]
     assert modules

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from lightning_metatok import __version__, runtime, signals
-from lightning_metatok.cli.endings import BROKEN_PIPE, end_quietly, ending, say, silence
+from lightning_metatok.cli.endings import BROKEN_PIPE, end_quietly, ending, give_up, say, silence
 from lightning_metatok.cli.short_help import long_help, short_help
 from lightning_metatok.errors import UserError, nearest
 
@@ -88,14 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader that has gone can still be said in one line
         return code
     except BaseException as error:
-        end = ending(error)
-        if end is None:
-            raise
-        if end.code == BROKEN_PIPE:
-            silence(sys.stdout.fileno())
-        say(end.line)
-        end_quietly()
-        return end.code
+        try:
+            return _end(error)
+        except MemoryError:  # not even one for the line: the interpreter's end would print many
+            give_up()
+
+
+def _end(error: BaseException) -> int:
+    """Say in one line how it ended, and return the exit code; raise `error` again where it is a bug."""
+    end = ending(error)
+    if end is None:
+        raise
+    if end.code == BROKEN_PIPE:
+        silence(sys.stdout.fileno())
+    say(end.line)
+    end_quietly()
+    return end.code
 
 
 def _run(arguments: list[str]) -> int:

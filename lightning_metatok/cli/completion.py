@@ -24,6 +24,7 @@ FILES = (
     "tokenizer",
     "prompt_file",
     "init_from",
+    "distill_from",
     "output",
     "figure",
     "page",

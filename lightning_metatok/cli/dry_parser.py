@@ -48,7 +48,7 @@ def try_arguments(parser: LightningArgumentParser, arguments: Sequence[str]) -> 
     check_bounds(config)
     check_names(config)
     resolve_precision(str(config.trainer.precision))
-    config.model.init_from = config.model.init_new = None
+    config.model.init_from = config.model.init_new = config.model.distill_from = None
     with torch.device("meta"):
         data = parser.instantiate_classes(config).data
     if isinstance(data, TaskDataModule) and data.rendering == "symbols":  # a task in text needs a corpus

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from lightning_metatok import signals
 from lightning_metatok.errors import RunError, UserError
@@ -117,6 +117,15 @@ def say(line: str) -> None:
         print(f"lightning-metatok: {' '.join(line.split())}", file=sys.stderr, flush=True)
     except OSError:
         silence(sys.stderr.fileno())
+
+
+NO_MEMORY = f"lightning-metatok: error: {LIMITS[errno.ENOMEM]}\n".encode()
+
+
+def give_up() -> NoReturn:
+    """End at once with exit code 2 and a line that was made beforehand, where there is no memory to make one."""
+    os.write(2, NO_MEMORY)
+    os._exit(2)
 
 
 def end_quietly() -> None:

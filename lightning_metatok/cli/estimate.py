@@ -153,6 +153,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     from lightning_metatok.cli.training_parser import quiet
     from lightning_metatok.lit import MetaTokenDataModule
     from lightning_metatok.lit.budget import read_budget
+    from lightning_metatok.lit.data.objective import check_objective
     from lightning_metatok.lit.spending import step_cost
     from lightning_metatok.model import TransformerConfig
     from lightning_metatok.model.attention.reach import even
@@ -184,6 +185,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
         raise UserError(
             f"model.position={model.config.position!r}: expected another: its ids come from a task, not text"
         )
+    check_objective(model.config, data.config)
     if data.separate_documents:
         model.config.check_can("documents")
     model.config.built_recurrence.check_rows(data.block_length, even=True)

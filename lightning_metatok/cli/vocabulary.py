@@ -34,7 +34,8 @@ def with_vocabulary(verb: str, argv: Sequence[str]) -> list[str]:
     size = given("model.vocab_size")
     if size not in (None, FOLLOWS) or (size is not None and values_of(argv, ("--data.vocab_size",))):
         return list(argv)
-    tokenizer = load_tokenizer(name, given("data.add_special_tokens") is True)
+    masked = given("data.objective") == "masked"
+    tokenizer = load_tokenizer(name, given("data.add_special_tokens") is True, masked=masked)
     n_ids, new = tokenizer.vocab_size, list[str]()
     said = [f"{' and '.join(_added(tokenizer))} added"] if tokenizer.added else []
     if 2 * tokenizer.n_unused <= n_ids:
@@ -53,5 +54,5 @@ def _reads_text(given: Callable[[str], Any]) -> bool:
 
 
 def _added(tokenizer: MetaTokenizer) -> list[str]:
-    ids = {"<|meta|>": tokenizer.meta_id, "<|endoftext|>": tokenizer.eos_id}
+    ids = {"<|meta|>": tokenizer.meta_id, "<|endoftext|>": tokenizer.eos_id, "<|mask|>": tokenizer.mask_id}
     return [f"{token} (id {ids[token]})" for token in tokenizer.added]

@@ -9,6 +9,7 @@ from lightning_metatok.data.batch import NOT_SCORED, Batch, next_token_targets
 from lightning_metatok.data.blocks import PackedBlocks, TokenStore
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, open_corpus
 from lightning_metatok.data.injection import Injected, InjectionRule, inject, remove_meta
+from lightning_metatok.data.masking import Masking
 from lightning_metatok.data.preparation import DataConfig, prepare
 from lightning_metatok.data.stream import BatchBuilder, StepDataset, StepSampler
 from lightning_metatok.data.tokenizer import MetaTokenizer
@@ -23,6 +24,7 @@ __all__ = [
     "DataConfig",
     "Injected",
     "InjectionRule",
+    "Masking",
     "MetaTokenizer",
     "PackedBlocks",
     "StepDataset",

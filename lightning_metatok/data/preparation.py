@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from lightning_metatok.data.blocks import TokenStore
 from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
@@ -13,7 +14,7 @@ from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, op
 from lightning_metatok.data.pieces import PIECE, pieces
 from lightning_metatok.data.tokenizer import LONGEST_WORD, SMALLEST_VOCABULARY, MetaTokenizer
 from lightning_metatok.data.writing import Progress, prepare_tokens
-from lightning_metatok.errors import UserError
+from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.signals import heed
 
 TOKENIZER = "tokenizer.json"
@@ -21,6 +22,7 @@ LOST, KEPT = "data are prepared anew", "text that was tokenised is kept"
 """What a signal costs that comes while they are, or what it does not."""
 
 TRAINING = "training the tokenizer"
+Objective = Literal["next", "masked"]
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,29 @@ class DataConfig(CorpusConfig):
     """ids of the tokenizer to train, special tokens and all 256 bytes included; of a given one, what it has"""
     add_special_tokens: bool = False
     """give <|endoftext|>, too, a new id in a given tokenizer that lacks it; <|meta|> gets one anyway"""
+    objective: Objective = "next"
+    """what a model is scored on: each token where the one before it stands (next), or tokens that are hidden from a
+    model that sees both sides (masked, with model.pattern=bidirectional); the tokenizer has <|mask|> then"""
     cache_dir: str | None = None
     """folder for prepared data (default: $LIGHTNING_METATOK_CACHE, else ~/.cache/lightning-metatok)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tokenizer is None and self.vocab_size < SMALLEST_VOCABULARY:
+        known = get_args(Objective)
+        if self.objective not in known:
+            expected = f"expected one of {', '.join(known)}{nearest(self.objective, known)}"
+            raise UserError(f"data.objective={self.objective!r}: {expected}")
+        smallest = SMALLEST_VOCABULARY + self.masked
+        if self.tokenizer is None and self.vocab_size < smallest:
             raise UserError(
-                f"data.vocab_size={self.vocab_size}: expected at least {SMALLEST_VOCABULARY}, "
+                f"data.vocab_size={self.vocab_size}: expected at least {smallest}, "
                 f"which is 256 bytes and the special tokens"
             )
+
+    @property
+    def masked(self) -> bool:
+        """Whether tokens are hidden."""
+        return self.objective == "masked"
 
 
 def prepare(
@@ -84,29 +99,35 @@ def get_tokenizer(
 ) -> MetaTokenizer:
     """Return the tokenizer that `config.tokenizer` names, or one trained on `corpus` and kept in `cache`."""
     if config.tokenizer is not None:
-        return load_tokenizer(config.tokenizer, config.add_special_tokens)
+        return load_tokenizer(config.tokenizer, config.add_special_tokens, masked=config.masked)
+    vocab_size = config.vocab_size - config.masked  # the last id is that of <|mask|>
 
     def build(folder: Path) -> None:
         progress(TRAINING, 0, None)
         # Whole documents, unless they are so long that their words would not fit into memory.
         text = (piece for document in corpus.documents("train") for piece in pieces(document, 2 * PIECE))
-        MetaTokenizer.train(text, config.vocab_size).save(folder / TOKENIZER)
+        MetaTokenizer.train(text, vocab_size).save(folder / TOKENIZER)
 
     inputs = {
         "kind": "bpe",
         "corpus": corpus.fingerprint(),
-        "vocab_size": config.vocab_size,
+        "vocab_size": vocab_size,
         "longest_piece": 4 * PIECE,
         "longest_word": LONGEST_WORD,
     }
     folder = prepared(cache, f"tokenizer-{fingerprint(inputs)}", build)
-    return MetaTokenizer.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+    trained = MetaTokenizer.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+    return trained.with_mask() if config.masked else trained
 
 
-def load_tokenizer(name: str, add_special_tokens: bool) -> MetaTokenizer:
-    """Return the tokenizer `name` of `DataConfig.tokenizer`; <|meta|> is added where it alone is missing."""
+def load_tokenizer(name: str, add_special_tokens: bool, *, masked: bool = False) -> MetaTokenizer:
+    """Return the tokenizer `name` of `DataConfig.tokenizer`; <|meta|> is added where it alone is missing.
+
+    `masked`: so is <|mask|>.
+    """
     load = MetaTokenizer.from_file if looks_like_file(name) else MetaTokenizer.from_hub
-    return load(name, add_special_tokens, add_meta=True)
+    tokenizer = load(name, add_special_tokens, add_meta=True)
+    return tokenizer.with_mask() if masked else tokenizer
 
 
 def looks_like_file(name: str) -> bool:

@@ -3,6 +3,7 @@
     sample  g = step * (batch_size * world_size) + b * world_size + rank       row b of the batch of `rank`
     epoch   g // n_blocks                                                      one pass over all blocks
     block   permutation(seed, epoch)[g % n_blocks]                             validation: block g, in order
+    hidden  masking(block, seed, index=g), where tokens are hidden             new places in each epoch
     metas   inject(block, rule, seed, index=g)                                 new slots in each epoch
 
 Blocks are windows of source text. Where meta-tokens lengthen them (`InjectionRule.length` grow), all arms have the same
@@ -24,6 +25,7 @@ from lightning_metatok.data.batch import Batch, next_token_targets
 from lightning_metatok.data.blocks import PackedBlocks
 from lightning_metatok.data.counter import permutation
 from lightning_metatok.data.injection import InjectionRule
+from lightning_metatok.data.masking import Masking
 from lightning_metatok.errors import UserError
 
 PERMUTATION = 0x6F72646572
@@ -47,6 +49,8 @@ class BatchBuilder:
         separate_documents: give the documents in a block different ids and restart positions in each;
             otherwise a block is one document.
         retarget: score the token before a meta-token on the next source token, see `next_token_targets`.
+        masking: which tokens are hidden, and scored at their own places; None: each is scored where the one before it
+            stands.
     """
 
     blocks: PackedBlocks
@@ -59,6 +63,7 @@ class BatchBuilder:
     shuffle: bool = True
     separate_documents: bool = False
     retarget: bool = False
+    masking: Masking | None = None
     _order: tuple[int, NDArray[np.int64]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -95,8 +100,10 @@ class BatchBuilder:
             blocks_B = self.shuffled(samples_B)
         else:
             samples_B = blocks_B = samples_B[samples_B < len(self.blocks)]
+        source_BS = self.blocks.tokens(blocks_B)
+        masked = None if self.masking is None else self.masking.apply(source_BS, samples_B)
         injected = self.rule.apply(
-            self.blocks.tokens(blocks_B),
+            source_BS if masked is None else masked.tokens_BS,
             block_length=self.block_length,
             meta_id=self.meta_id,
             seed=self.seed,
@@ -108,9 +115,13 @@ class BatchBuilder:
             document_ids_BT = documents_of_slots(self.blocks.document_ids(blocks_B), meta_mask_BT)
         else:
             document_ids_BT = torch.zeros_like(tokens_BT)
+        if masked is None:
+            targets_BT = next_token_targets(tokens_BT, meta_mask_BT, self.retarget, document_ids_BT)
+        else:
+            targets_BT = masked.targets_beside(meta_mask_BT)
         return Batch(
             tokens_BT=tokens_BT,
-            targets_BT=next_token_targets(tokens_BT, meta_mask_BT, self.retarget, document_ids_BT),
+            targets_BT=targets_BT,
             meta_mask_BT=meta_mask_BT,
             document_ids_BT=document_ids_BT,
             position_ids_BT=self.rule.where.position_ids(document_ids_BT, meta_mask_BT),

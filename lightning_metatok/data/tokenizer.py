@@ -1,4 +1,5 @@
-"""Byte-level BPE that owns the ids of `<|meta|>` and `<|endoftext|>`, around Hugging Face `tokenizers`.
+"""Byte-level BPE that owns the ids of `<|meta|>` and `<|endoftext|>`, around Hugging Face `tokenizers`; also that of
+`<|mask|>`, where tokens are hidden (`with_mask`).
 
 Two ways in: `encode` treats its text as plain text, even where it spells `<|meta|>` (a corpus must not be
 able to write meta-tokens); `encode_prompt` reads such spellings as the tokens they name.
@@ -26,6 +27,7 @@ from lightning_metatok.errors import UserError
 
 META = "<|meta|>"
 END_OF_TEXT = "<|endoftext|>"
+MASK = "<|mask|>"
 SPECIALS = (END_OF_TEXT, META)
 SMALLEST_VOCABULARY = 256 + len(SPECIALS)
 PUNCTUATION = tuple(".,;:!?\n")
@@ -39,7 +41,7 @@ take is quadratic in it."""
 
 
 class MetaTokenizer:
-    """Text to ids and back, with `<|meta|>` (`meta_id`) and `<|endoftext|>` (`eos_id`).
+    """Text to ids and back, with `<|meta|>` (`meta_id`), `<|endoftext|>` (`eos_id`) and maybe `<|mask|>` (`mask_id`).
 
     Args:
         tokenizer: a tokenizer of bytes, or one that falls back to bytes, that has both special tokens.
@@ -75,6 +77,7 @@ class MetaTokenizer:
         """Special tokens that got an id when the tokenizer was read."""
         self.meta_id: int = known[META]
         self.eos_id: int = known[END_OF_TEXT]
+        self.mask_id: int | None = known.get(MASK)
         self.vocab_size: int = max(known.values()) + 1
         self.n_unused: int = self.vocab_size - len(known)
         self._plain = _special(tokenizer if content == given else Tokenizer.from_str(json.dumps(content)))
@@ -201,6 +204,16 @@ class MetaTokenizer:
         read.added = added
         return read
 
+    def with_mask(self) -> "MetaTokenizer":
+        """Return this tokenizer with `<|mask|>`: where it has none, the next free id; all others keep theirs."""
+        if self.mask_id is not None:
+            return self
+        tokenizer = Tokenizer.from_str(self.to_json())
+        tokenizer.add_special_tokens([MASK])
+        masking = MetaTokenizer(tokenizer, self.source, check=False)
+        masking.added = (*self.added, MASK)
+        return masking
+
     def to_json(self) -> str:
         """Return the whole tokenizer as the text of a `tokenizer.json`."""
         return str(self._plain.to_str())
@@ -210,7 +223,7 @@ class MetaTokenizer:
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, read as plain text: never `meta_id`, never `eos_id`."""
+        """Return the ids of `text`, read as plain text: never `meta_id`, `eos_id` or `mask_id`."""
         return self._ids([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -237,7 +250,7 @@ class MetaTokenizer:
         return ids_of_texts
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of `text`, in which `<|meta|>` and `<|endoftext|>` name the special tokens."""
+        """Return the ids of `text`, in which `<|meta|>`, `<|endoftext|>` and `<|mask|>` name the special tokens."""
         return self._ids([text], self._parsing)[0]
 
     def decode(self, ids: Iterable[int], skip_meta: bool = True) -> str:
@@ -245,7 +258,7 @@ class MetaTokenizer:
         kept = [int(id) for id in ids if not (skip_meta and int(id) == self.meta_id)]
         if self._family is None:  # words, with blanks between them
             return str(self._plain.decode(kept, skip_special_tokens=False))
-        specials = {self.meta_id: META.encode(), self.eos_id: END_OF_TEXT.encode()}
+        specials = {id: token.encode() for token, id in self._specials.items()}
         return b"".join(specials.get(id, self._bytes.get(id, b"")) for id in kept).decode(errors="replace")
 
     def _ids(
@@ -269,6 +282,12 @@ class MetaTokenizer:
             found.append(ids)
         return found
 
+    @property
+    def _specials(self) -> dict[str, int]:
+        """Special tokens that stand for no text, and their ids."""
+        masks = {} if self.mask_id is None else {MASK: self.mask_id}
+        return {META: self.meta_id, END_OF_TEXT: self.eos_id, **masks}
+
     def _joined(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for."""
         return b"".join(map(self._bytes.__getitem__, ids))
@@ -280,19 +299,19 @@ class MetaTokenizer:
 
     @functools.cached_property
     def _bytes(self) -> dict[int, bytes]:
-        """What each id stands for; nothing for <|meta|> and <|endoftext|>."""
+        """What each id stands for; nothing for <|meta|>, <|endoftext|> and <|mask|>."""
         vocabulary = self._plain.get_vocab(with_added_tokens=False)
         added = self._plain.get_added_tokens_decoder()
         found = {id: settings.token_bytes(token, self._family) for token, id in vocabulary.items() if id not in added}
         return (
             found
             | {id: token.content.encode() for id, token in added.items()}
-            | dict.fromkeys((self.eos_id, self.meta_id), b"")
+            | dict.fromkeys(self._specials.values(), b"")
         )
 
     @functools.cached_property
     def bytes_V(self) -> Tensor:
-        """int64 [V]: how many UTF-8 bytes each id stands for, 0 for <|meta|>, <|endoftext|> and unused ids.
+        """int64 [V]: how many UTF-8 bytes each id stands for, 0 for special tokens and unused ids.
 
         Their sum over `encode(text)` is the length of the text in bytes.
         """
@@ -315,6 +334,7 @@ class MetaTokenizer:
 
 def _special(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer with special tokens that no text spells."""
-    tokenizer.add_special_tokens([AddedToken(special, special=True, normalized=False) for special in SPECIALS])
+    known = [special for special in (*SPECIALS, MASK) if tokenizer.token_to_id(special) is not None]
+    tokenizer.add_special_tokens([AddedToken(special, special=True, normalized=False) for special in known])
     tokenizer.encode_special_tokens = True
     return tokenizer

@@ -111,6 +111,11 @@ class CacheOfTransformers(KVCache):
         k_BNKH, v_BNKH = self.cache.update(k_BNTH, v_BNTH, layer)
         return k_BNKH[:, :, : self.n], v_BNKH[:, :, : self.n]
 
+    def last_k(self, layer: int) -> Tensor | None:
+        """The key of the last token before the chunk in a layer of the Cache, [B, N, H]; None: there is none."""
+        k_BNKH = getattr(self.cache.layers[layer], "keys", None) if self.past else None
+        return None if k_BNKH is None else k_BNKH[:, :, self.past - 1]
+
     def spread(self, x_RNH: Tensor) -> Tensor:
         """Rows of the chunk's extra tokens at their places, zeros elsewhere, [B, N, T, H]."""
         all_BTNH = x_RNH.new_zeros(*self.extra_BT.shape, *x_RNH.shape[1:])
@@ -145,6 +150,10 @@ class _Part(KeysValues):
     def __init__(self, cache: CacheOfTransformers, layer: int) -> None:
         super().__init__()
         self.cache, self.layer = cache, layer
+
+    @property
+    def last_k(self) -> Tensor | None:
+        return self.cache.last_k(self.layer)
 
     def append(self, k_BNTH: Tensor, v_BNTH: Tensor) -> tuple[Tensor, Tensor]:
         return self.cache.update(k_BNTH, v_BNTH, self.layer)

@@ -92,7 +92,8 @@ class Written:
 
 
 def check_expressible(config: TransformerConfig) -> None:
-    """Raise `UserError` for a model whose input transformers cannot give."""
+    """Raise `UserError` for a model whose input transformers cannot give, or that predicts no next token."""
+    config.check_causal()
     with torch.device("meta"):
         positions = own(config).positions
     if positions.needs_task_ids:

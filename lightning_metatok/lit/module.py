@@ -27,7 +27,9 @@ from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, weights_of
 from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weights
 from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer
+from lightning_metatok.lit.data.objective import check_objective
 from lightning_metatok.lit.data.protocol import Data, data_of
+from lightning_metatok.lit.distillation import DIGEST, Teacher
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.micro_steps import micro_step
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer
@@ -56,6 +58,8 @@ class MetaTokenLM(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008  (frozen, and the CLI reads the default)
         init_from: str | None = None,
         init_new: list[str] | None = None,
+        distill_from: str | None = None,
+        distill_weight: float = 5.0,
         compile: bool = False,
         **transformer: Any,
     ) -> None:
@@ -65,8 +69,10 @@ class MetaTokenLM(LightningModule):
             optimizer: Which one, and its schedule.
             init_from: Checkpoint whose weights the model starts from (a new run, unlike `--ckpt_path`).
             init_new: Parts that start fresh instead: tokens (the embedding, for other token ids; <|meta|> keeps its
-                row), positions (rows that a longer learned table adds), layers (meta-attention that the checkpoint
-                lacks).
+                row), positions (rows that a longer learned table adds), layers (what a mechanism adds and the
+                checkpoint lacks), pattern (what tokens may see).
+            distill_from: Checkpoint of a frozen teacher that reads the text without meta-tokens (`lit.distillation`).
+            distill_weight: Of the divergence from it, beside the loss.
             compile: Compile the transformer with torch.compile.
             transformer: The fields of TransformerConfig.
         """
@@ -85,11 +91,12 @@ class MetaTokenLM(LightningModule):
         check_parts(init_new or [], init_from=init_from)
         if init_from is not None:
             self._load_weights(Path(init_from), init_new or [])
+        self.teacher = None if distill_from is None else Teacher(Path(distill_from), config, weight=distill_weight)
         if compile:
             config.check_can("compile")
             self.model.compile()
         self.register_buffer("bytes_V", torch.zeros(config.vocab_size, dtype=torch.int64), persistent=False)
-        self.separate_documents = self.scores_answers_only = False
+        self.separate_documents = self.scores_answers_only = self.masked = False
         self.step_mean = StepMean()
         self.val_metric = SourceTokenLoss()
         self.test_metric = SourceTokenLoss()
@@ -103,6 +110,8 @@ class MetaTokenLM(LightningModule):
         data = data_of(self.trainer)
         self.check_data(data)
         budget = getattr(self.trainer, "budget", Budget())
+        if self.teacher is not None:
+            self.teacher.check_trainer(self.trainer)
         if stage == "fit" and budget.given:
             micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
             steps, line = follow_budget(budget, self, data, micro_batches)
@@ -110,7 +119,7 @@ class MetaTokenLM(LightningModule):
             if self.trainer.is_global_zero:
                 print(line)
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
-        self.scores_answers_only = data.scores_answers_only
+        self.scores_answers_only, self.masked = data.scores_answers_only, data.config.masked
         with torch.no_grad():
             for name, row_D in self._meta_rows.items():
                 self.model.get_parameter(name)[data.tokenizer.meta_id] = row_D
@@ -121,13 +130,16 @@ class MetaTokenLM(LightningModule):
         """Refuse data that the model cannot read.
 
         Raises:
-            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, documents that its positions cannot keep apart, rows that
-                are no whole segments, or ids of 0, 1, 2, ... where these must come from a task.
+            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights', blocks longer than
+                the table of positions, documents that cannot be kept apart, rows that are no whole segments, ids of
+                0, 1, 2, ... where these must come from a task, or an objective that the pattern gives away.
         """
+        check_objective(self.config, data.config)
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
             check_tokenizer(self.tokenizer, data.tokenizer)
+        if self.teacher is not None:
+            self.teacher.check(data.tokenizer)
         if n_ids > self.config.vocab_size:
             raise UserError(
                 f"model.vocab_size={self.config.vocab_size}: expected at least {n_ids}, the ids of the tokenizer"
@@ -149,6 +161,8 @@ class MetaTokenLM(LightningModule):
             checkpoint[TOKENIZER_KEY] = self.tokenizer.to_json()
         if (found := marks.Marks.of(getattr(self._trainer, "datamodule", None))) is not None:
             checkpoint[marks.KEY] = found.as_dict()
+        if self.teacher is not None:
+            checkpoint[DIGEST] = self.teacher.sha256
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another shape or another tokenizer, naming what differs.
@@ -157,6 +171,8 @@ class MetaTokenLM(LightningModule):
             UserError: the checkpoint does not fit this model or this data.
         """
         self.tokenizer = check_matches(checkpoint, self.model, self.tokenizer)
+        if self.teacher is not None:
+            self.teacher.check_same(checkpoint.get(DIGEST))
 
     def _load_weights(self, path: Path, new: Sequence[str]) -> None:
         checkpoint = read_state(path, key="model.init_from")
@@ -184,8 +200,16 @@ class MetaTokenLM(LightningModule):
 
     def rows(self, batch: Batch, *, drop_positions: str | None = None) -> targets.Rows:
         """Read a batch: the hidden states that are scored."""
-        separate = self.separate_documents and not self.scores_answers_only
-        return targets.Rows.of(self.model, batch, separate_documents=separate, drop_positions=drop_positions)
+        return targets.Rows.of(self.model, batch, separate_documents=self._separates, drop_positions=drop_positions)
+
+    @property
+    def _separates(self) -> bool:
+        return self.separate_documents and not self.scores_answers_only
+
+    def on_train_start(self) -> None:
+        """A teacher is no part of the module, so it is moved here."""
+        if self.teacher is not None:
+            self.teacher.model.to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same. So
@@ -213,11 +237,17 @@ class MetaTokenLM(LightningModule):
         if id_nll is not None:
             self.measured["loss/position_ids/train"] = id_nll.detach()
             sum_of_losses = sum_of_losses + id_nll * scored
-        elif not self.scores_answers_only and self._is_written(self.global_step + 1):
+        elif not (self.scores_answers_only or self.masked) and self._is_written(self.global_step + 1):
             metric = SourceTokenLoss().to(self.device)
             metric.update(rows.laid_out(found.nll_K), batch.targets_BT, self.bytes_V)
             self.measured["bits_per_byte/train"] = metric.compute()["bits_per_byte"]
         whole_loss = loss if id_nll is None else loss + id_nll
+        if self.teacher is not None:
+            head_VD = self.model.head_weight
+            apart = self.teacher.divergence(batch, rows, head_VD, separate_documents=self._separates)
+            self.measured["loss/distill/train"] = apart.detach() / scored
+            sum_of_losses = sum_of_losses + self.teacher.weight * apart
+            whole_loss = whole_loss + self.teacher.weight * apart / scored
         self.loss_of_micro_batch = whole_loss.detach()
         if not StepMean.is_needed(self.trainer):
             return whole_loss
@@ -280,7 +310,7 @@ class MetaTokenLM(LightningModule):
             for kind, value in accuracy.compute().items():
                 self.log(f"accuracy/{kind}/{name}", value.float(), sync_dist=True)
             accuracy.reset()
-        else:
+        elif not self.masked:
             self.log(f"bits_per_byte/{name}", values["bits_per_byte"].float(), sync_dist=True)
         self._log_step(self.global_step)
         metric.reset()

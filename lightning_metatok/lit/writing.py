@@ -3,7 +3,7 @@
     ids in       "th" "e" " €1" "€2" "EN" "D"         an € comes in two tokens; stop string "END"
     text out     th   e             " €"              what may be the start of a stop string waits, half a character too
 
-Text from the first stop string on is never written.
+Text from the first stop string on is never written; the first is the one that is met first, that is whole first.
 """
 
 from collections.abc import Callable, Iterable, Sequence

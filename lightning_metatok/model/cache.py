@@ -78,6 +78,11 @@ class KeysValues:
         return self._v[:, :, : self.n]
 
     @property
+    def last_k(self) -> Tensor | None:
+        """The key of the last token, [B, N, H]; None: there is none yet."""
+        return self.k[:, :, -1] if self.n else None
+
+    @property
     def rows(self) -> int:
         """Rows that there is room for."""
         return 0 if self._k is None else self._k.shape[2]

@@ -160,10 +160,10 @@ class _Hooks:
         rows, states = patch.rows_BT.unsqueeze(-1), patch.states_BTD.to(qkv.dtype)
         if blocks is not None:
             rows, states = blocks.gather(rows), blocks.gather(states)
-        if qkv.shape[-1] != 3 * states.shape[-1]:
+        before = qkv.shape[-1] - states.shape[-1]  # of q and k, which an attention without content has not
+        if before not in (0, 2 * states.shape[-1]):
             raise UserError("model.n_kv_heads: values that heads share cannot be patched; expected one set a head")
-        q, k, v = qkv.chunk(3, dim=-1)
-        return torch.cat((q, k, torch.where(rows, states, v)), dim=-1)
+        return torch.cat((qkv[..., :before], torch.where(rows, states, qkv[..., before:])), dim=-1)
 
     def attended(self, *_: Any) -> None:
         self.values = None

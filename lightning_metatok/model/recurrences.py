@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import positions
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.options import at_least
 
@@ -46,6 +45,7 @@ class RMT(Recurrence):
     """Segments, each between `memory` tokens that it reads and writes; gradients go `bptt` segments back."""
 
     cannot: ClassVar[Mapping[str, str]] = {
+        "ahead": "what a segment reads of the others was written before it",
         "documents": "its memory goes on from one to the next",
         "probes": "a row is several passes, each with positions of memory beside those of the row",
     }
@@ -69,7 +69,7 @@ class RMT(Recurrence):
         if self.segment > config.max_positions:
             expected = f"no more than model.max_positions={config.max_positions}, the longest row of training"
             AXIS.refuse("segment", self.segment, expected)
-        family = positions.AXIS.find(config.position)
+        family = config.family
         random = config.position_options.get("random_start")
         for wrong, key, value, expected in (
             (config.built_pattern.needs_mask, "pattern", config.pattern, "'causal', as all of a segment reads memory"),

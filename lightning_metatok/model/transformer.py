@@ -96,6 +96,7 @@ class MetaTransformer(nn.Module):
         assert cache is None or document_ids_BT is None, "a cache holds one document a sample"
         if cache is not None:
             config.check_can("cache")
+            config.check_causal()
         if document_ids_BT is not None:
             config.check_can("documents")
         assert meta_mask_BT is None or meta_mask_BT.shape == tokens_BT.shape, "one mask entry a token"

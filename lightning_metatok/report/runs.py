@@ -44,7 +44,8 @@ OF_THE_ARM = {
 """Settings that arm.json says in its own words."""
 NO_MATTER = {
     *("data.seed", "data.num_workers", "data.cache_dir", "data.tokenizer", "data.vocab_size"),
-    *("model.compile", "model.attention_backend", "model.activation_checkpointing", "model.init_from"),
+    *("model.compile", "model.attention_backend", "model.activation_checkpointing"),
+    *("model.init_from", "model.distill_from"),
 }
 """Settings that change nothing, or that are compared by what they stand for: the tokenizer by its file."""
 OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length", "data.meta_placement_options"}
@@ -127,7 +128,8 @@ class Run:
         }
         if self.arm["differs"]["placement"] not in ("none", "hint", "every", "after", "fixed"):
             found["data.meta_fraction"] = self.config.get("data.meta_fraction")
-        found["model.init_from"] = self.config.get("model.init_from") is not None
+        for key in ("model.init_from", "model.distill_from"):
+            found[key] = self.config.get(key) is not None
         return found
 
     def data(self) -> dict[str, Any]:

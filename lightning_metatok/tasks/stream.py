@@ -89,8 +89,8 @@ class Counts:
     """What a step holds on all ranks together; filling up counts nowhere.
 
     Attributes:
-        tokens: tokens, meta-tokens included. source_tokens: tokens without them. scored: tokens of answers, where only
-            these are scored.
+        tokens: tokens, meta-tokens included. source_tokens: tokens without them. scored: tokens of answers, or hidden
+            ones, where only these are scored.
     """
 
     tokens: int

@@ -8,6 +8,7 @@ import pytest
 from lightning_metatok.analysis import contrasted_information, probed_information
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.5, 0.9])
 def test_contrast_finds_the_information_of_correlated_normals(rho: float) -> None:
     draws = np.random.default_rng(0)

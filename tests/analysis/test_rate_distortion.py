@@ -63,6 +63,7 @@ def test_gaussian_curve_is_reverse_water_filling(remote: tuple[RateDistortion, F
     assert curve.converged
 
 
+@pytest.mark.slow
 def test_scalar_gaussian_curve_is_the_information_bottleneck_s() -> None:
     """I(z; y) = -1/2 ln(1 - rho² (1 - exp(-2 I(z; x)))) for jointly normal x and y (Chechik et al. 2005)."""
     draws, rho = white(3000, 2, seed=1), 0.8

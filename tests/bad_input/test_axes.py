@@ -116,9 +116,15 @@ MORE = [
         "--data.meta_placement=prefix --data.meta_placement_options.n=0",
         "meta_placement_options.n=0: expected 1 or more",
     ),
-    ("--model.pattern=LAB.Ahead", "Ahead lets a query see what stands behind it; expected a causal pattern"),
+    (
+        "--model.pattern=LAB.Ahead --model.mechanism=none",
+        "Ahead' cannot predict the next token: a token sees what stands behind it; expected a causal pattern",
+    ),
     ("--model.pattern=LAB.Two", "missing a required argument: 'one'; expected a class that is built from its options"),
-    ("--model.pattern=lightning_metatok.model.attention.patterns.Extra", "expected a causal pattern"),
+    (
+        "--model.pattern=lightning_metatok.model.attention.patterns.Extra --model.mechanism=none",
+        "expected a causal pattern",
+    ),
     ("--model.pattern=lightning_metatok.model.attention.patterns.And", "missing a required argument: 'one'"),
     ("--model.mechanism=own_qkv --model.mechanism_options.anneal=[9,3]", "anneal=[9, 3]: expected two steps, [first,"),
     (
@@ -135,6 +141,23 @@ MORE = [
     ("--model.mechanism_options.layers=[0] --model.shared_layers=true", "model.shared_layers=True"),
     ("--model.mechanism=none --model.drop_positions=among", "model.drop_positions='among': expected one of"),
     ("--model.position=learned --model.drop_positions=self_attention", "position='learned' is added before all"),
+    ("--model.pattern=bidirectional", "model.mechanism='meta' cannot see later tokens"),
+    (
+        "--model.pattern=bidirectional --model.mechanism=none",
+        "data.objective='next': model.pattern='bidirectional' cannot predict the next token: a token sees what stands",
+    ),
+    ("--data.objective=masked", "data.objective='masked': expected model.pattern=bidirectional, which sees both"),
+    (
+        "--model.pattern=bidirectional --model.mechanism=none --data.objective=masked --data.retarget=true",
+        "data.retarget=True: expected false with data.objective='masked'",
+    ),
+    ("--data.objective=maskd", "data.objective"),
+    (
+        "--data.objective=masked --data.mask_fraction=1.0",
+        "data.mask_fraction=1.0: expected a share above 0",
+    ),
+    ("--data.mask_fraction=0.2", "data.mask_fraction=0.2: expected data.objective=masked with it"),
+    ("--data.objective=masked --data.vocab_size=258", "data.vocab_size=258: expected at least 259"),
     ("--model.position=coupled", "model.position='coupled': expected data.task"),
 ]
 

@@ -269,6 +269,7 @@ def test_text_that_looks_like_a_number_stays_text(
         assert loaded["data"]["text_field"] == loaded["data"]["corpus"] == text
 
 
+@pytest.mark.slow
 def test_a_run_on_a_list_of_files_with_odd_names_can_be_validated(
     debug: list[str],
     tmp_path: Path,

@@ -20,6 +20,7 @@ def test_a_file_in_the_way_of_the_run_folder_is_named(debug: list[str], refused:
     assert f"run_dir={tmp_path / 'file' / 'run'}" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", ["C", "tr_TR.UTF-8"])
 def test_a_mistake_says_one_line_in_a_fresh_process(locale: str, repository: Path, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -13,6 +13,7 @@ import pytest
 from lightning_metatok import signals
 from lightning_metatok.cli.endings import BROKEN_PIPE, ending
 from lightning_metatok.errors import NonFiniteError, UserError, WorkerError
+from tests.system.helpers import without_progress
 
 
 def wrapped(outer: BaseException, inner: BaseException, *, cause: bool = True) -> BaseException:
@@ -95,8 +96,10 @@ def test_a_bug_keeps_its_traceback(error: BaseException) -> None:
 def shell(command: str) -> subprocess.CompletedProcess[str]:
     """What bash says to `command`, in which $tool stands for the command line's program."""
     program = f"{sys.executable} -m lightning_metatok"
-    return subprocess.run(["bash", "-c", f"tool='{program}'; {command}"], capture_output=True, text=True, check=False,
+    done = subprocess.run(["bash", "-c", f"tool='{program}'; {command}"], capture_output=True, text=True, check=False,
                           cwd=Path(__file__).parents[2])  # fmt: skip
+    done.stderr = without_progress(done.stderr)
+    return done
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,18 @@ def test_streams_and_arguments_of_a_shell(command: str, code: int, line: str | N
     assert line is None or line in done.stderr
 
 
+def test_where_there_is_no_memory_for_the_line_one_is_ready() -> None:
+    program = """
+from lightning_metatok import cli
+def none_left(*_): raise MemoryError
+cli._run = cli.say = none_left
+cli.main(["fit"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+    assert "no memory left" in done.stderr
+
+
 @pytest.fixture
 def fit(repository: Path, tmp_path: Path) -> str:
     corpus = tmp_path / "corpus.txt"
@@ -127,13 +142,15 @@ def fit(repository: Path, tmp_path: Path) -> str:
                      *options])  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "behind", "code", "line"),
     [
         ("", "| head -1; exit ${PIPESTATUS[0]}", BROKEN_PIPE, "nobody reads the output any more"),
         ("ulimit -f 20;", "", 2, "ulimit -f"),
         ("ulimit -n 30;", "--data.num_workers=2", 4, "too many open files; `ulimit -n`"),
-        ("ulimit -v 700000;", "", 2, "ulimit -v"),
+        # Enough to begin: what a library does that finds no memory while it is imported is its own affair.
+        ("ulimit -v 2500000;", "--model.d_model=4096", 2, "ulimit -v"),
         ("PYTHONIOENCODING=ascii", "", 0, None),
     ],
 )
@@ -145,6 +162,7 @@ def test_a_fit_under_limits(before: str, behind: str, code: int, line: str | Non
     assert len(done.stderr.splitlines()) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting and other users need root on Linux")
 @pytest.mark.parametrize(
     ("around", "options", "code", "line"),
@@ -176,6 +194,7 @@ def test_shared_memory_that_is_full_is_said(
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another user needs root on Linux")
 @pytest.mark.parametrize(
     ("cache", "code", "line"), [("$place/cache", 0, None), ("", 2, "user 12345 has no home folder; set HOME")]

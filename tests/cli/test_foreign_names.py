@@ -120,6 +120,7 @@ def forget(lab: str, folder: Path) -> None:
     (folder / "imported").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_classes_by_their_paths_train_go_on_and_are_read(lab: str, quick: list[str], tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "run"
     axes = {"position": f"{lab}.Waves", "pattern": f"{lab}.Near", "mechanism": f"{lab}.Lines"}
@@ -215,6 +216,7 @@ def test_a_strangers_probes_are_not_imported(lab: str, fitted: Path, tmp_path: P
     assert not (tmp_path / "imported").exists()
 
 
+@pytest.mark.slow
 def test_a_strangers_checkpoint_imports_nothing(lab: str, fitted: Path, tmp_path: Path) -> None:  # noqa: F811
     """Its own choices are not those of the configuration beside it."""
     folder = tmp_path / "theirs"

@@ -26,6 +26,7 @@ def mechanism(*args: str) -> tuple[str, dict[str, Any]]:
     return model["mechanism"], model["mechanism_options"]
 
 
+@pytest.mark.slow
 def test_options_and_files_in_old_keys(tmp_path: Path) -> None:
     old = tmp_path / "old.yaml"
     old.write_text("model:\n  meta_attention: true\n  meta_over: meta\n  meta_layers: [1]\n  d_model: 64\n")

@@ -105,6 +105,7 @@ def start(text: Path, cache: Path, dies: int, workers: int) -> subprocess.Comple
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kills_lose_no_more_than_a_commit_and_change_no_bit(workers: int, text: Path, tmp_path: Path) -> None:
     prepare(DataConfig(str(text), vocab_size=300, cache_dir=str(tmp_path / "whole")))
@@ -125,6 +126,7 @@ def test_kills_lose_no_more_than_a_commit_and_change_no_bit(workers: int, text: 
     assert n_batches < int(alone.stdout.rpartition("batches ")[2]) - 15, "what was written is not tokenised again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bit", "short", "state"])
 def test_what_a_kill_left_is_looked_at_before_it_is_gone_on_from(damage: str, text: Path, tmp_path: Path) -> None:
     prepare(DataConfig(str(text), vocab_size=300, cache_dir=str(tmp_path / "whole")))
@@ -184,6 +186,7 @@ def test_a_process_that_is_killed_is_one_line_and_what_was_written_stays(
     assert run("prepare", *options).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_keeps_every_batch_that_was_tokenised(
     number: int, code: int, text: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

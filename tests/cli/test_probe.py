@@ -112,6 +112,7 @@ def test_findings_go_beside_the_run_and_all_that_cannot_be_asked_is_said(plain: 
     assert "left out, as there are none" in out
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(meta: Path, tmp_path: Path) -> None:
     tables = []
     for name in ("one", "two"):

@@ -58,6 +58,7 @@ def test_a_report_of_a_sweep_goes_into_its_folder(
     assert "| plain | 1,000 | 10 (10 to 10) |" in text
 
 
+@pytest.mark.slow
 def test_a_report_of_run_folders(tmp_path: Path) -> None:
     names = [(arm, seed) for arm in ("plain", "meta") for seed in (1, 2)]
     runs = [str(write_run(tmp_path / f"{arm}{seed}", arm, seed=seed, values=[0.4])) for arm, seed in names]

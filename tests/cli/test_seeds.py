@@ -75,6 +75,7 @@ def test_a_seed_that_is_none_is_refused(name: str) -> None:
         built("debug.yaml", "meta", f"--seed.{name}=-1")
 
 
+@pytest.mark.slow
 def test_a_sweep_crosses_seeds_of_weights_and_data(tmp_path: Path) -> None:
     axes = "grid: {seed.weights: [1, 2], seed.data: [1, 2, 3]}"
     file = tmp_path / "seeds.yaml"

@@ -101,6 +101,7 @@ def test_without_slurm_the_line_says_what_to_use_instead(
     assert "sbatch: no such command: there is no SLURM here; expected --on local" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_reads_numbers_as_fit_does() -> None:
     """Whatever was imported before Lightning, which may turn its `Union[int, float]` round."""
     code = (

@@ -47,6 +47,7 @@ def sizes(folder: Path) -> tuple[int, int]:
     return config["model"]["vocab_size"], config["data"]["vocab_size"]
 
 
+@pytest.mark.slow
 def test_meta_is_added_and_the_vocabulary_follows_both_said_in_a_line(
     fit: list[str], given: Path, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_size_that_the_user_set_and_that_is_too_small_is_refused(fit: list[str
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--model.vocab_size=448", "--data.vocab_size=448"])
 def test_a_size_that_the_user_set_stays(fit: list[str], option: str, tmp_path: Path) -> None:
     out = succeed(*fit, option)

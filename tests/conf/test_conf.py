@@ -41,6 +41,8 @@ CASES = [
         if path.stem not in FOR_TASKS_ALONE
     ),
 ]
+TRAINED_AT_ONCE = {"plain", "meta", *(path.stem for path in EXPERIMENTS)}
+"""What `make test` trains; `make test-slow` trains all."""
 SMALL = [
     "--model.n_layers=2",
     "--model.n_heads=2",
@@ -82,6 +84,7 @@ NAMES = {
     "pause": "pause",
     "meta": "meta",
     "landmark": "landmark",
+    "hils": "hils",
     "matched": "matched",
     "meta-every": "meta (every)",
     "meta-finite-fill": "meta (fill -1e+09)",
@@ -94,8 +97,9 @@ NAMES = {
     "rmt": "plain (rmt 64 4 3)",
 }
 """Files under conf/arm, and how a run with them is called."""
-PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "regular-gpt", "blockwise", "rmt"}
-"""Arms without marks."""
+PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "location", "regular-gpt", "blockwise"}
+PLAIN |= {"omninet_mlm", "rmt"}
+"""Arms and experiments without marks."""
 OWN = {
     "wider-plain": {("model", "d_ff")},
     "flops-plain": {("trainer", "budget")},
@@ -155,7 +159,15 @@ def name_of_run(arm: str) -> str:
     return arm_name(differences(transformer(config), placement), "hint")
 
 
-@pytest.mark.parametrize("paths", CASES)
+@pytest.mark.parametrize(
+    "paths",
+    [
+        pytest.param(
+            *case.values, id=case.id, marks=[] if case.id.split("+")[-1] in TRAINED_AT_ONCE else pytest.mark.slow
+        )
+        for case in CASES
+    ],
+)
 def test_a_config_trains_two_steps(paths: list[Path], corpus: Path, tmp_path: Path) -> None:
     configs = [f"--config={path}" for path in paths]
     succeed(
@@ -174,7 +186,7 @@ def test_a_config_trains_two_steps(paths: list[Path], corpus: Path, tmp_path: Pa
     assert len(dropped) == (0 if paths[-1].stem in PLAIN else 1)
 
 
-@pytest.mark.slow  # twenty runs; that each arm trains on text, `make test` sees
+@pytest.mark.slow  # twenty runs
 @pytest.mark.parametrize("arm", [pytest.param(path, id=path.stem) for path in ARMS])
 def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
     small = [*SMALL_TASK, *AT_NANO.get(arm.stem, ())]

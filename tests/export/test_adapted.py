@@ -136,6 +136,7 @@ def test_the_loss_is_the_bases_at_step_0_and_lower_after_100_steps(hub_models: P
     assert losses[-1] < losses[0] - 0.3  # what three meta-tokens can say to a frozen model
 
 
+@pytest.mark.slow
 def test_the_example_runs_and_its_adapter_is_a_file_of_its_own(hub_models: Path, tmp_path: Path) -> None:
     base, corpus = hub_models / "llama", write_corpus(tmp_path / "text.jsonl", count=30)
     options = ("--data.max_documents=30", "--trainer.max_steps=2", "--trainer.val_check_interval=2")

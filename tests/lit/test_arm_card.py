@@ -124,6 +124,7 @@ def test_prompts_spend_what_their_batches_hold_and_filling_counts_nowhere(tmp_pa
     assert spent[-1][2] / spent[-1][1] == pytest.approx(card["flops_per_source_token"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_counting(tmp_path: Path, make_data: Any, make_model: Any) -> None:
     first = fit(tmp_path / "run", make_model(), make_data(), max_steps=3)
     first.save_checkpoint(tmp_path / "three.ckpt")

@@ -107,6 +107,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"--config={CONF / 'debug.yaml'}", f"--data.corpus={corpus}", *small]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "value"), [("source_tokens", 3000), ("flops", 2_000_000_000)])
 def test_arms_of_one_budget_end_where_it_is_spent(kind: str, value: int, text: list[str], tmp_path: Path) -> None:
     steps = {}
@@ -128,6 +129,7 @@ def test_arms_of_one_budget_end_where_it_is_spent(kind: str, value: int, text: l
     assert (steps["plain"] == steps["meta"]) == (kind == "source_tokens")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_end(text: list[str], tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     budget = ["--trainer.budget.source_tokens=3000", "--checkpoint.every_n_steps=4", "--checkpoint.keep_last=9"]

@@ -136,6 +136,7 @@ def test_the_phase_and_its_accuracy_are_logged(whole: dict[str, Any], tmp_path: 
     assert last == pytest.approx([line["accuracy/exact/val"] for line in lines if "accuracy/exact/val" in line][-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_run_that_goes_on_from_any_validation_ends_with_the_same_bits(
     num_workers: int, whole: dict[str, Any], tmp_path: Path

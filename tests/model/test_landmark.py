@@ -15,7 +15,8 @@ from lightning_metatok.model.attention.backends import blocked, reference
 from lightning_metatok.model.attention.backends.reference import Score
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import Causal, SameDocument
-from lightning_metatok.model.mechanisms.landmark import grouped_scores
+from lightning_metatok.model.mechanisms.grouped import Chunks, grouped_scores
+from lightning_metatok.model.mechanisms.landmark import of_landmarks
 from lightning_metatok.model.recording import recorded
 from tests.model.helpers import batch, tiny
 
@@ -63,7 +64,7 @@ def naive(q: Tensor, k: Tensor, v: Tensor, extra: list[bool], documents: list[in
 
 def transform(facts: Facts) -> Score:
     n_chunks = int(facts.chunk_BK.max()) + 1
-    return Score(lambda scores, rows: grouped_scores(scores, facts, n_chunks, rows))
+    return Score(lambda scores, rows: grouped_scores(Chunks(scores, facts, n_chunks, rows), of_landmarks))
 
 
 @pytest.mark.parametrize("backend", ["reference", "blocked"])

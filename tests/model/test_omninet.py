@@ -1,4 +1,4 @@
-"""OmniNet against loops over states of tokens and blocks, and what makes it causal."""
+"""OmniNet against loops over states of tokens and blocks, what makes it causal, and its encoder form."""
 
 import math
 
@@ -8,7 +8,10 @@ from torch import Tensor
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import KVCache, TransformerConfig
+from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.attention.patterns import Bidirectional
 from lightning_metatok.model.attention.plan import AttentionPlan
+from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.mechanisms.omninet import OmniAttention, position_major
 from tests.model.helpers import batch, tiny
 
@@ -22,7 +25,7 @@ def test_states_are_restacked_as_in_the_official_code() -> None:
     assert position_major(layers).flatten().tolist() == [1, 5, 9, 2, 6, 10, 3, 7, 11, 4, 8, 12]
 
 
-def naive(module: OmniAttention, states: list[Tensor]) -> Tensor:
+def naive(module: OmniAttention, states: list[Tensor], *, causal: bool = True) -> Tensor:
     """Token by token, block by block, head by head."""
     weights, P = module.projections, len(states)
     B, T, D = states[0].shape
@@ -37,7 +40,7 @@ def naive(module: OmniAttention, states: list[Tensor]) -> Tensor:
                 heads = []
                 for n in range(N):
                     q = parts[asks][0][b, t, n]
-                    keys = [(s, p) for s in range(t + 1) for p in range(P)]
+                    keys = [(s, p) for s in range(t + 1 if causal else T) for p in range(P)]
                     scores = torch.stack([q @ parts[p][1][b, s, n] / math.sqrt(H) for s, p in keys])
                     values = torch.stack([parts[p][2][b, s, n] for s, p in keys])
                     heads.append(scores.softmax(dim=0) @ values)
@@ -47,14 +50,16 @@ def naive(module: OmniAttention, states: list[Tensor]) -> Tensor:
     return out
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_it_is_the_sum_over_all_states(options: dict[str, str]) -> None:
+def test_it_is_the_sum_over_all_states(options: dict[str, str], causal: bool) -> None:
     model = tiny(**OMNI, mechanism_options=options).double()
     module = model.between.partitions[0]
     P = options.get("every", 2)
     states = [torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=True) for _ in range(P)]
-    plan = AttentionPlan(model.positions, None)
-    found, expected = module(states, plan, None), naive(module, states)
+    sight = None if causal else Sight(Bidirectional(), Facts.of(5), slice(0, 5))
+    plan = AttentionPlan(model.positions, None, None, sight)
+    found, expected = module(states, plan, None), naive(module, states, causal=causal)
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(out.sin().sum(), [*states, *module.parameters()]) for out in (found, expected)]
     for ours, theirs in zip(*gradients, strict=True):
@@ -75,6 +80,25 @@ def test_nothing_leaks_from_later_tokens(options: dict[str, str], position: str)
 
 @pytest.mark.parametrize("position", ["none", "rotary", "learned"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_in_an_encoder_every_output_depends_on_every_input(options: dict[str, str], position: str) -> None:
+    """By omnidirectional attention alone: that of the blocks is silenced."""
+    model, (tokens_BT, extra_BT) = (
+        tiny(mechanism="omninet", mechanism_options=options, position=position, pattern="bidirectional"),
+        batch(),
+    )
+    assert [rules[1:] for rules in model.rules()][-1][0].mean_keys(21, 0.0) == 21
+    for block in model.blocks:
+        block.attention.register_forward_hook(lambda _, __, out: torch.zeros_like(out))
+    embedded: list[Tensor] = []
+    model.dropout.register_forward_hook(lambda _, __, out: embedded.append(out))
+    out = model(tokens_BT, extra_BT)
+    for t in (0, 20):
+        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), embedded, retain_graph=True)
+        assert gradient.any(dim=-1).all()
+
+
+@pytest.mark.parametrize("position", ["none", "rotary", "learned"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @torch.no_grad()
 def test_step_by_step_equals_the_full_pass(options: dict[str, str], position: str) -> None:
     model, (tokens_BT, extra_BT) = tiny(mechanism="omninet", mechanism_options=options, position=position), batch()
@@ -86,9 +110,10 @@ def test_step_by_step_equals_the_full_pass(options: dict[str, str], position: st
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens_BT, extra_BT), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pattern", ["causal", "bidirectional"])
 @torch.no_grad()
-def test_documents_stay_apart() -> None:
-    model, (tokens_BT, extra_BT) = tiny(**OMNI), batch()
+def test_documents_stay_apart(pattern: str) -> None:
+    model, (tokens_BT, extra_BT) = tiny(**OMNI, pattern=pattern), batch()
     alone = [model(tokens_BT[:, a : a + 7], extra_BT[:, a : a + 7]) for a in (0, 7, 14)]
     together = model(tokens_BT, extra_BT, None, (torch.arange(21) // 7).expand(3, -1))
     torch.testing.assert_close(together, torch.cat(alone, dim=1), atol=1e-5, rtol=1e-5)

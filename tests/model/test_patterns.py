@@ -14,6 +14,7 @@ from lightning_metatok.model import KVCache
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import (
+    Bidirectional,
     Blockwise,
     ByRow,
     Causal,
@@ -43,6 +44,7 @@ DRAWN: list[Pattern] = [
     SinksWindow(n=1, w=2),
     Dilated(chunk=2).at(1, 2),
     Blockwise(block=2),
+    Bidirectional(),
     Extra(),
     MetaToMeta(),
     Sinks(n=1),
@@ -191,7 +193,12 @@ def test_a_chunk_ends_with_its_extra_token_and_with_its_document() -> None:
     assert Facts.of(3).chunk_BK.tolist() == [[0, 0, 0]]
 
 
-EXACT = [Causal(), *(Window(w=w) for w in (1, 5, 99)), *(Blockwise(block=block) for block in (1, 4, 99))]
+EXACT = [
+    Causal(),
+    Bidirectional(),
+    *(Window(w=w) for w in (1, 5, 99)),
+    *(Blockwise(block=block) for block in (1, 4, 99)),
+]
 EXACT += [Dilated(chunk=chunk).at(layer, 9) for chunk in (2, 3, 99) for layer in (0, 1, 3, 8)]
 
 
@@ -217,7 +224,7 @@ def test_extra_keys_are_counted_at_even_distances() -> None:
 
 def test_a_pattern_is_built_by_name_and_an_unknown_one_is_refused() -> None:
     assert repr(patterns.build("window", w=7)) == "Window(w=7)"
-    assert all(patterns.build(name).causal for name in patterns.PATTERNS)
+    assert [name for name in patterns.PATTERNS if not patterns.build(name).causal] == ["bidirectional"]
     with pytest.raises(UserError, match=r"model\.pattern='windw': expected one of .*did you mean 'window'"):
         patterns.build("windw")
     with pytest.raises(UserError, match=r"model\.pattern_options\.n=3: expected one of w for model.pattern='window'"):
@@ -273,6 +280,54 @@ def test_every_backend_that_takes_masks_computes_a_window() -> None:
     outs = [tiny(**options, attention_backend=name)(*batch()) for name in ("auto", "reference", "sdpa", "blocked")]
     for out in outs[1:]:
         torch.testing.assert_close(out, outs[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mechanism", ["none", "matched", "own_qkv", "omninet"])
+@pytest.mark.parametrize("documents", [False, True])
+def test_an_encoder_depends_on_all_of_its_own_document(mechanism: str, documents: bool) -> None:
+    model = tiny(mechanism=mechanism, pattern="bidirectional")
+    (tokens_BT, extra_BT), embedded = batch(), list[torch.Tensor]()
+    ids_BT = (torch.arange(21) // 7).expand(3, -1) if documents else None
+    model.dropout.register_forward_hook(lambda _, __, out: embedded.append(out))
+    out = model(tokens_BT, extra_BT, None, ids_BT)
+    for t in (0, 10, 20):
+        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), embedded, retain_graph=True)
+        own_T = torch.arange(21) // 7 == t // 7 if documents else torch.ones(21, dtype=torch.bool)
+        assert torch.equal(gradient.any(dim=-1), own_T.expand(3, -1))
+
+
+@torch.no_grad()
+def test_every_backend_that_takes_masks_computes_an_encoder() -> None:
+    options: dict[str, Any] = {"pattern": "bidirectional", "mechanism": "none"}
+    outs = [tiny(**options, attention_backend=name)(*batch()) for name in ("auto", "reference", "sdpa", "blocked")]
+    for out in outs[1:]:
+        torch.testing.assert_close(out, outs[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_encoder_keeps_nothing_and_predicts_no_next_token() -> None:
+    model, (tokens_BT, extra_BT) = tiny(pattern="bidirectional", mechanism="none"), batch()
+    with pytest.raises(UserError, match=r"'bidirectional' cannot generate.*: what a token sees comes later, too; exp"):
+        model(tokens_BT, extra_BT, cache=KVCache(2))
+    with pytest.raises(UserError, match=r"model.pattern='bidirectional' cannot predict the next token: a token sees"):
+        model.config.check_causal()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "model.mechanism='meta' cannot see later tokens: meta-attention is causal among meta-tokens; expected"),
+        ({"mechanism": "landmark"}, "model.mechanism='landmark' cannot see later tokens"),
+        ({"mechanism": "unfold"}, "model.mechanism='unfold' cannot see later tokens"),
+        ({"mechanism": "none", "position": "alibi"}, "model.position='alibi': expected one that does not transform"),
+        ({"mechanism": "none", "position": "xpos"}, "model.position='xpos' cannot see later tokens: its scores grow"),
+    ],
+    ids=str,
+)
+def test_what_sees_earlier_tokens_alone_has_no_encoder_form(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        tiny(pattern="bidirectional", **change)
+    assert str(caught.value).startswith(expected)
 
 
 @given(facts=facts(), n=st.integers(0, 20), w=st.integers(1, 20))

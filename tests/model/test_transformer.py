@@ -335,6 +335,7 @@ def test_bfloat16_autocast_stays_near_float32(arm: dict[str, Any]) -> None:
     assert (low - full).abs().max() < 0.04 * full.abs().max()
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager() -> None:
     model, (tokens_BT, meta_mask_BT) = tiny(n_layers=1), batch()
     compiled = torch.compile(model, backend="aot_eager")

@@ -79,6 +79,7 @@ def test_probes_refuse_what_they_cannot_answer(tmp_path: Path) -> None:
     assert RateDistortion().cannot(plain) is None
 
 
+@pytest.mark.slow
 def test_rate_distortion_draws_a_curve_for_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import lightning_metatok.probes.rate_distortion as module
 

@@ -177,6 +177,7 @@ def test_out_that_is_a_file_is_refused(study: Study, tmp_path: Path) -> None:
         write(report(study), tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_thirty_conditions_stay_small_multiples(tmp_path: Path) -> None:
     values: Values = {
         (arm, f"e{number}"): {1: ablation(3.0 + number / 10, 3.5)}

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,12 @@ def run(*arguments: str | Path) -> Outcome:
     """Call `lightning-metatok` in this process."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main([str(argument) for argument in arguments])
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return Outcome(code, out.getvalue(), without_progress(err.getvalue()))
+
+
+def without_progress(err: str) -> str:
+    """What stderr has beside the lines of progress, which a run of more than 15 seconds writes."""
+    return re.sub(r"^.*: (\d+/\S+ steps|\d+%)  .*\n", "", err, flags=re.MULTILINE)
 
 
 def succeed(*arguments: str | Path) -> str:

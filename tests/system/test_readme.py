@@ -102,6 +102,7 @@ def small_sweep(source: Path, target: Path) -> None:
     target.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_runs(line: str, desk: Path, corpus: Path, repository: Path) -> None:
     arguments = shlex.split(line)[1:]

@@ -55,12 +55,14 @@ def readings_table(readings: Sequence[Reading], losses: Sequence[ReadingLoss]) -
 
     Its text is other text than that of the validation, so its bits per byte are no measure against those.
     """
-    sizes = sorted(bytes_per_target(loss.nats, loss.bits_per_byte) for loss in losses)
-    shown = " to ".join(dict.fromkeys(f"{size:.3f}" for size in (sizes[0], sizes[-1])))
+    sizes = sorted(bytes_per_target(loss.nats, loss.bits_per_byte) for loss in losses if loss.bits_per_byte is not None)
+    of_text = "Other text"
+    if sizes:
+        shown = " to ".join(dict.fromkeys(f"{size:.3f}" for size in (sizes[0], sizes[-1])))
+        of_text = f"Text of {shown} bytes a target, other text"
     table = Table(
-        title="nats per source token (bits per byte)",
-        caption=f"Text of {shown} bytes a target, other text than the validation's: compare within this table."
-        f"{_effective(readings, losses)}",
+        title="nats per source token (bits per byte)" if sizes else "nats per hidden token",
+        caption=f"{of_text} than the validation's: compare within this table.{_effective(readings, losses)}",
     )
     first, *others = readings
     differences = [f"{other.name} - {first.name}" for other in others]
@@ -72,7 +74,11 @@ def readings_table(readings: Sequence[Reading], losses: Sequence[ReadingLoss]) -
         table.add_row(
             f"{multiple}x ({base.length})",
             *(
-                f"{loss.nats:.4f} ({loss.bits_per_byte:.4f})" if loss is not None else "no meta-tokens"
+                "no meta-tokens"
+                if loss is None
+                else f"{loss.nats:.4f}"
+                if loss.bits_per_byte is None
+                else f"{loss.nats:.4f} ({loss.bits_per_byte:.4f})"
                 for loss in (base, *found)
             ),
             *(f"{loss.nats - base.nats:+.4f} nats" if loss is not None else "-" for loss in found),

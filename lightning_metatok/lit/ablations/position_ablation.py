@@ -149,7 +149,7 @@ class PositionAblation(Callback):
                         nll_BT = pl_module.nll(on_device, drop_positions=drop_positions)  # type: ignore[operator]
                     metric.update(nll_BT, on_device.targets_BT, pl_module.bytes_V)  # type: ignore[arg-type]
                 found = metric.compute()
-                nats, bits = found["nats"].item(), found["bits_per_byte"].item()
+                nats, bits = found["nats"].item(), None if data.config.masked else found["bits_per_byte"].item()
                 losses.append(ReadingLoss(multiple, reading.name, length, nats, bits))
         pl_module.train(was_training)
         return losses

@@ -116,7 +116,7 @@ class ReadingLoss:
     """Its name."""
     length: int
     nats: float
-    bits_per_byte: float
+    bits_per_byte: float | None
 
     @property
     def tag(self) -> str:

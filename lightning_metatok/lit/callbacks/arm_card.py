@@ -86,7 +86,7 @@ class ArmCard(Callback):
             pl_module.model,  # type: ignore[arg-type]
             tokens=counts.tokens,
             source_tokens=counts.source_tokens,
-            scored=counts.scored if data.scores_answers_only else counts.tokens,
+            scored=counts.scored or counts.tokens,
             length=counts.tokens / rows,
         )
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

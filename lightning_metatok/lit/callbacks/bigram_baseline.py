@@ -29,10 +29,10 @@ class BigramBaseline(Callback):
         self.values: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count and score."""
-        if not self.enabled or not trainer.is_global_zero:
-            return
+        """Count and score; not where tokens are hidden, which are told from both sides."""
         data = text_of(trainer)
+        if not self.enabled or not trainer.is_global_zero or data.config.masked:
+            return
         tokens = np.asarray(data.store.stream("train")[: self.max_tokens])
         bigram = fit_bigram(tokens, data.tokenizer.vocab_size, lambda: heed(trainer, LOST))
         nll, n_targets, n_bytes = 0.0, 0, 0

@@ -12,7 +12,7 @@ from lightning_metatok.console import printer
 from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.offers import Closing, offered
 from lightning_metatok.lit.callbacks.throughput import Throughput
-from lightning_metatok.lit.data.protocol import task_of
+from lightning_metatok.lit.data.protocol import data_of, task_of
 from lightning_metatok.lit.metrics import bytes_per_target
 from lightning_metatok.lit.run.loggers import EventLogger, log_folder
 
@@ -50,6 +50,8 @@ class FinalTable(Callback):
                 verdict = "beaten" if loss < against else "NOT beaten"
                 line += f"; a bigram model of the same tokens: {against:.4f} ({verdict})"
             console.print(line, highlight=False, soft_wrap=True)
+        if loss is not None and data_of(trainer).config.masked:
+            console.print(f"{split} loss {float(loss):.4f} nats per hidden token", highlight=False)
         exact, token = (trainer.callback_metrics.get(f"accuracy/{unit}/{split}") for unit in ("exact", "token"))
         if loss is not None and exact is not None and token is not None:
             data = task_of(trainer)

@@ -40,6 +40,7 @@ class HarnessEvaluation(Callback):
         """Find the tasks, before time is spent."""
         if not self.tasks:
             return
+        pl_module.config.check_causal("evaluate.tasks: ")  # type: ignore[operator,union-attr]
         if is_sharded(trainer):
             raise UserError("evaluate.tasks: a model in pieces cannot be evaluated; expected another trainer.strategy")
         if self.every < 1:

@@ -38,14 +38,13 @@ class HeldOutText(Callback):
         behind = {name: value.float().item() for name, value in by_context.compute().items()}
         if not trainer.is_global_zero:
             return
+        masked = data.config.masked
+        bits = {} if masked else {"bits_per_byte/test": values["bits_per_byte"]}
         for logger in trainer.loggers:
-            logger.log_metrics(
-                {"loss/test": values["nats"], "bits_per_byte/test": values["bits_per_byte"], **behind},
-                step=trainer.global_step,
-            )
+            logger.log_metrics({"loss/test": values["nats"], **bits, **behind}, step=trainer.global_step)
+        unit = "hidden token" if masked else f"source token, {values['bits_per_byte']:.4f} bits per byte"
         printer().print(
-            f"test loss {values['nats']:.4f} nats per source token, {values['bits_per_byte']:.4f} bits per byte: "
-            "text that nothing was chosen by",
+            f"test loss {values['nats']:.4f} nats per {unit}: text that nothing was chosen by",
             highlight=False,
             soft_wrap=True,
         )

@@ -36,12 +36,14 @@ class TextSample(Callback):
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Generate and log; not during the sanity check."""
+        """Generate and log; not during the sanity check, nor where a model fills in hidden tokens."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if not trainer.is_global_zero and not is_sharded(trainer):  # a model in pieces runs on all ranks or on none
             return
         data = text_of(trainer)
+        if data.config.masked:
+            return
         was_training = pl_module.training
         pl_module.eval()
         text = complete(

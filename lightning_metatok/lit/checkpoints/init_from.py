@@ -4,6 +4,7 @@
     tokens     the embedding, and a head of its own: for other token ids; <|meta|> keeps its row
     positions  rows of a learned table of positions beyond those of the checkpoint
     layers     what a mechanism adds, such as meta-attention, where the checkpoint has none
+    pattern    what tokens may see; no weights are its own
 
 All other weights must be there and of the same shape. A fresh part is never silent: it must be asked for, and one line
 says what it was.
@@ -20,12 +21,13 @@ from lightning_metatok.lit.checkpoints.contents import check_weights
 from lightning_metatok.model import MetaTransformer
 from lightning_metatok.model.axis import Axis
 
-PARTS = ("tokens", "positions", "layers")
+PARTS = ("tokens", "positions", "layers", "pattern")
 TOKEN_TABLES, POSITION_TABLE = ("embedding.weight", "head.weight"), "positions.table.weight"
 FREE_WITH = {
     "tokens": {"vocab_size", "tied_head"},
     "positions": {"max_positions"},
     "layers": {"mechanism", "mechanism_options"},
+    "pattern": {"pattern", "pattern_options"},
 }
 """Choices that may differ from the checkpoint's when a part starts fresh."""
 
@@ -50,8 +52,12 @@ def free_keys(parts: Sequence[str], saved: dict[str, Any]) -> set[str]:
 
 
 def free_options(axis: Axis[Any], parts: Sequence[str], saved: Mapping[str, Any]) -> set[str]:
-    """Options of an axis that need not be the checkpoint's: those that say which layers exist, where these are new."""
-    if "layers" not in parts or axis.key not in saved:
+    """Options of an axis that need not be the checkpoint's: of a new pattern all, of new layers which of them exist."""
+    if axis.key not in saved:
+        return set()
+    if axis.key == "pattern" and "pattern" in parts:
+        return set(axis.filled(saved["pattern"], {}))
+    if "layers" not in parts:
         return set()
     return set(getattr(axis.find(saved[axis.key]), "free_when_new", ()))
 
@@ -106,6 +112,8 @@ def load_weights(
         for label in dict.fromkeys(label for label, _ in new.values()):
             blocks = sorted({block for found, block in new.values() if found == label and block is not None})
             fresh.append(f"{label} in blocks {', '.join(map(str, blocks))}" if blocks else label)
+    if "pattern" in parts:
+        fresh.append(f"the pattern ({model.config.pattern})")
     check_weights(mine, weights, f"model.init_from={source}")
     model.load_state_dict(weights)
     if fresh:

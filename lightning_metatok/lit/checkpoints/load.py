@@ -25,19 +25,21 @@ def load_trained(path: Path, *, trust: bool = False) -> tuple[MetaTransformer, M
         trust: Import classes of other packages that it names.
 
     Raises:
-        UserError: no such file, or not a checkpoint of this project, or it needs code of others.
+        UserError: no such file, or not a checkpoint of this project, or it needs code of others, or it fills in hidden
+            tokens and has no next one.
     """
     return trained_of(read_state(path, key="--ckpt_path"), path, trust=trust)
 
 
 def trained_of(
-    checkpoint: Mapping[str, Any], path: Path, *, trust: bool = False
+    checkpoint: Mapping[str, Any], path: Path, *, trust: bool = False, key: str = "--ckpt_path"
 ) -> tuple[MetaTransformer, MetaTokenizer, marks.Marks | None]:
-    """What `load_trained` returns, of a checkpoint that is read already."""
+    """What `load_trained` returns, of a checkpoint that is read already; `key` is what the user typed."""
     if TOKENIZER_KEY not in checkpoint or "hyper_parameters" not in checkpoint:
-        raise UserError(f"--ckpt_path={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
-    source = f"--ckpt_path={path}"
+        raise UserError(f"{key}={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
+    source = f"{key}={path}"
     config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
+    config.check_causal(f"{source}: ")
     if tokenizer.vocab_size > config.vocab_size:
         n_ids = tokenizer.vocab_size
         raise UserError(

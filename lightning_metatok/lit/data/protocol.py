@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from lightning_metatok.data import Batch, InjectionRule, MetaTokenizer, TokenStore
+from lightning_metatok.data import Batch, DataConfig, InjectionRule, MetaTokenizer, TokenStore
 from lightning_metatok.data.examples import Examples
 from lightning_metatok.data.scored import ScoredText
 from lightning_metatok.tasks import Task
@@ -25,6 +25,7 @@ class Data(Protocol):
     """What text and tasks have in common; a sample is a block or a prompt.
 
     Attributes:
+        config: the text, and the objective.
         tokenizer: from `prepare_data` on.
         seed: of the samples, and of whatever else is drawn in training.
         batch_size: samples in a micro-batch on one device.
@@ -32,6 +33,7 @@ class Data(Protocol):
         scores_answers_only: whether a few tokens of a sample are scored, the answers, and all else is given.
     """
 
+    config: DataConfig
     tokenizer: MetaTokenizer
     seed: int
     batch_size: int

@@ -79,6 +79,8 @@ class TaskDataModule(LightningDataModule):
         """
         super().__init__()
         self.config = DataConfig(**corpus)
+        if self.config.masked:
+            raise UserError("data.objective='masked': expected next with data.task, whose answers alone are scored")
         for name, value in (
             ("batch_size", batch_size),
             ("train_examples", train_examples),

@@ -21,6 +21,7 @@ from lightning_metatok.data import (
     BatchBuilder,
     DataConfig,
     InjectionRule,
+    Masking,
     MetaTokenizer,
     PackedBlocks,
     StepDataset,
@@ -30,12 +31,16 @@ from lightning_metatok.data import (
 )
 from lightning_metatok.data.corpora import Split
 from lightning_metatok.data.injection import Length
+from lightning_metatok.data.masking import n_hidden
 from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_batches
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.data.protocol import TextData
 from lightning_metatok.lit.data.workers import make_loader
 from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks.stream import Counts
+
+MASK_FRACTION = 0.15
+"""That of BERT (arXiv 1810.04805)."""
 
 
 class MetaTokenDataModule(LightningDataModule):
@@ -55,6 +60,7 @@ class MetaTokenDataModule(LightningDataModule):
         meta_placement_options: dict[str, Any] = {},  # noqa: B006  (never changed; the CLI reads the default)
         meta_length: Length = "grow",
         retarget: bool = False,
+        mask_fraction: float | None = None,
         separate_documents: bool = False,
         seed: int = 1337,
         num_workers: int = 0,
@@ -73,6 +79,8 @@ class MetaTokenDataModule(LightningDataModule):
             meta_length: grow lengthens the block by M, so that every arm reads and is scored on the same text; within
                 keeps the block at block_size and crops the source, so that arms are not comparable.
             retarget: Score a source token before a meta-token on the next SOURCE token, instead of not at all.
+            mask_fraction: Share of source tokens that are hidden with data.objective=masked, above 0 and below 1; 0.15
+                when not given.
             separate_documents: Documents packed into one block do not see each other, and positions restart.
             seed: Seed of the order of blocks and of the places of meta-tokens.
             num_workers: Processes that build batches; any number gives the same batches.
@@ -90,11 +98,19 @@ class MetaTokenDataModule(LightningDataModule):
         for name, value in (("block_size", block_size), ("batch_size", batch_size)):
             if value < 1:
                 raise UserError(f"data.{name}={value}: expected a positive number")
+        if mask_fraction is not None and not (self.config.masked and 0 < mask_fraction < 1):
+            expected = "a share above 0 and below 1" if self.config.masked else "data.objective=masked with it"
+            raise UserError(f"data.mask_fraction={mask_fraction}: expected {expected}")
+        if retarget and self.config.masked:
+            raise UserError(
+                "data.retarget=True: expected false with data.objective='masked', which scores tokens where they stand"
+            )
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
         if self.rule.source_length(block_size) < 2:
             raise UserError(f"data.block_size={block_size}: too small to hold two source tokens beside its meta-tokens")
         self.block_size, self.batch_size = block_size, batch_size
+        self.mask_fraction = MASK_FRACTION if mask_fraction is None else mask_fraction
         self.retarget, self.separate_documents = retarget, separate_documents
         self.seed, self.num_workers, self.validation_blocks = seed, num_workers, validation_blocks
         self.tokenizer: MetaTokenizer
@@ -138,13 +154,15 @@ class MetaTokenDataModule(LightningDataModule):
 
     @property
     def scored_per_prompt(self) -> float:
-        """Positions of a block that logits are computed at: all of them."""
-        return self.mean_length
+        """Positions of a block that logits are computed at: all of them, or those of hidden tokens."""
+        source = self.rule.source_length(self.block_size)
+        return float(n_hidden(self.mask_fraction, source)) if self.config.masked else self.mean_length
 
     def counts(self, micro_step: int) -> Counts:
         """Return what the batches of a step hold on all ranks together: the same for each step."""
         blocks = self.batch_size * (self.trainer.world_size if self.trainer else 1)
-        return Counts(blocks * self.block_length, blocks * self.rule.source_length(self.block_size))
+        scored = round(blocks * self.scored_per_prompt) if self.config.masked else 0
+        return Counts(blocks * self.block_length, blocks * self.rule.source_length(self.block_size), scored)
 
     def too_long(self, limit: int) -> str:
         """What to say of blocks longer than a table of `limit` positions."""
@@ -167,6 +185,11 @@ class MetaTokenDataModule(LightningDataModule):
         if not self._ready:
             self.tokenizer, self.store = prepare(self.config, say_of_data)
             self._ready = True
+            if self.config.masked:
+                say_of_data(
+                    "data.objective=masked: hidden tokens are told from both sides, so there are no bits per byte, no "
+                    "bigram model to beat and no sample of text"
+                )
 
     def setup(self, stage: str) -> None:
         """Open what was prepared, and build a batch: what cannot work comes to light before a run folder is made.
@@ -288,7 +311,15 @@ class MetaTokenDataModule(LightningDataModule):
             shuffle=shuffle,
             separate_documents=self.separate_documents,
             retarget=self.retarget,
+            masking=self._masking,
         )
+
+    @property
+    def _masking(self) -> Masking | None:
+        if self.tokenizer.mask_id is None or not self.config.masked:
+            return None
+        text_ids = self.tokenizer.bytes_V.nonzero().flatten().numpy()
+        return Masking(self.mask_fraction, self.tokenizer.mask_id, text_ids, self.seed)
 
     def _loader(self, dataset: StepDataset, sampler: StepSampler) -> DataLoader:
         return make_loader(

@@ -191,6 +191,7 @@ def check(config: TransformerConfig) -> None:
         ),
         (getattr(mechanism, "shared", False), "mechanism_options.shared", True, "false, as a base lends no weights"),
         (config.shared_layers, "shared_layers", True, "false"),
+        (not pattern.causal, "pattern", config.pattern, "a causal pattern, as the base is"),
         (config.norm == "post", "norm", "post", "'pre'"),
         (config.parallel, "parallel", True, "false"),
         (config.recurrence != "none", "recurrence", config.recurrence, "'none', as the blocks are the base's"),

@@ -159,8 +159,8 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, plan: AttentionPlan, memory: KeysValues | None = None) -> Tensor:
         """The residual's update, [B, T, D]; `memory` holds earlier keys and values and takes up the new."""
-        q, k, v = (x.transpose(1, 2) for x in self.project(x_BTD, plan))
-        q, k = plan.positions.apply_to(q, k, plan.rotation)
+        q, k, v = self.project(x_BTD, plan)
+        (q, k), v = self.turned(q, k, plan), v.transpose(1, 2)
         if memory is not None:
             k, v = memory.append(k, v)
         dropout = self.dropout if self.training else 0.0
@@ -194,11 +194,12 @@ class Attention(nn.Module):
         q, k, v = self.project(x, plan)
         if not scores:
             return v.flatten(-2), None
-        q, k = self._turned(q, k, plan)
+        q, k = self.turned(q, k, plan)
         score = plan.score_of(self.layer) if q.numel() else None  # of no rows there is nothing to transform
         return v.flatten(-2), reference.masked_scores(q, k, mask=plan.mask, score=score)
 
-    def _turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+    def turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+        """q and k [B, T, N, H] of its rows as scores are made of them, positions in them: [B, N, T, H] each."""
         return plan.positions.apply_to(q.transpose(1, 2), k.transpose(1, 2), plan.rotation)
 
 
@@ -240,7 +241,7 @@ class GatheredAttention(Attention):
         seen: dict[str, Any] = {"sight": plan.sight} if backend.TAKES_SIGHTS else {"mask": plan.mask}
         return slots.gather(backend.attend(q, k, v, **seen, score=score))
 
-    def _turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
+    def turned(self, q: Tensor, k: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
         assert plan.blocks is not None, "the plan does not say which rows are extra tokens"
         q, k = plan.positions.apply_to(q.transpose(0, 1)[None], k.transpose(0, 1)[None], plan.rotation)
         q, k = (plan.blocks.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (q, k))

@@ -4,7 +4,9 @@ from typing import Any
 
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.mechanisms.base import Between, Mechanism
+from lightning_metatok.model.mechanisms.hils import HiLS
 from lightning_metatok.model.mechanisms.landmark import LandmarkAttention
+from lightning_metatok.model.mechanisms.location import Location
 from lightning_metatok.model.mechanisms.matched import MatchedAttention
 from lightning_metatok.model.mechanisms.meta import MetaAttention
 from lightning_metatok.model.mechanisms.none import NoMechanism
@@ -17,9 +19,11 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "meta": MetaAttention,
     "matched": MatchedAttention,
     "landmark": LandmarkAttention,
+    "hils": HiLS,
     "own_qkv": OwnQKV,
     "unfold": Unfold,
     "omninet": OmniNet,
+    "location": Location,
 }
 AXIS = Axis("mechanism", Mechanism, MECHANISMS)
 

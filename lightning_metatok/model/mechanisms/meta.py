@@ -13,6 +13,7 @@ it is. Switches, because the paper leaves these points open.
 """
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from lightning_metatok.errors import UserError
@@ -37,6 +38,7 @@ AMONG_EXTRA, ALL = Causal() & MetaToMeta(), Causal()
 class MetaAttention(SecondAttention):
     """A second attention among extra tokens."""
 
+    cannot: ClassVar[Mapping[str, str]] = {"ahead": "meta-attention is causal among meta-tokens"}
     free_after_training: ClassVar[frozenset[str]] = frozenset({"fill"})
 
     def __init__(

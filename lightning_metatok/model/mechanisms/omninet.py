@@ -1,7 +1,7 @@
 """OmniNet: behind every few blocks one attention over all tokens of all of these blocks, pooled back to one a token.
 
     states of the last P blocks    x_1 ... x_P, side by side token by token: (token 1: x_1 .. x_P), (token 2: ...), ...
-    O = attention of them all      a state of token t sees the states, of all P blocks, of tokens up to t
+    O = attention of them all      a state of token t sees the states, of all P blocks, of tokens up to t, or of all
     x = x_P + pool(O)              over the P states of each token
 
 every  P: blocks of a partition; those left over at the end have none, and fewer blocks than that are one partition
@@ -9,9 +9,10 @@ query  all: every state asks, and `pool` makes one of P answers; top: the last b
        code's query_type
 pool   max over the states of a token, or last
 
-Tay et al., ICML 2021, arXiv 2103.01075, whose encoder sees all tokens; this is the causal form for language models, in
-which a state of a later token is never seen, of whatever block. Positions are those of self-attention. It costs P x P
-the scores of one attention, dense here (the paper also has kernels in place of the softmax). Extra tokens are tokens.
+Tay et al., ICML 2021, arXiv 2103.01075. Under a causal pattern, whichever it is, this is the form for language models:
+a state of a later token is never seen, of whatever block. Under the pattern `bidirectional` it is the paper's encoder,
+in which every state sees all. Positions are those of self-attention. It costs P x P the scores of one attention, dense
+here (the paper also has kernels in place of the softmax). Extra tokens are tokens.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
 from lightning_metatok.model.attention import masks
 from lightning_metatok.model.attention.layers import AttentionPlan, Projections
-from lightning_metatok.model.attention.patterns import Causal, Pattern
+from lightning_metatok.model.attention.patterns import Bidirectional, Causal, Pattern
 from lightning_metatok.model.attention.plan import Forward, Plans
 from lightning_metatok.model.branch import SELF_ATTENTION, Branch
 from lightning_metatok.model.cache import Memories
@@ -94,6 +95,11 @@ def position_major(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts), dim=3).flatten(2, 3)
 
 
+def seen_beside(pattern: Pattern) -> Pattern:
+    """What omnidirectional attention lets see where self-attention has that pattern."""
+    return Causal() if pattern.causal else Bidirectional()
+
+
 class OmniNet(Mechanism):
     """Behind every few blocks one attention over all tokens of all of these blocks, pooled to one a token."""
 
@@ -127,10 +133,11 @@ class OmniNet(Mechanism):
             )
 
     def rules(self, layer: int, pattern: Pattern) -> tuple[Pattern, ...]:
-        return () if (layer + 1) % self.every else (Causal(),)
+        return () if (layer + 1) % self.every else (seen_beside(pattern),)
 
     def plans(self, forward: Forward) -> Plans:
-        return {OMNI.name: forward.over_all(SELF_ATTENTION.name, forward.sight(Causal()))}
+        sight = forward.sight(seen_beside(forward.pattern))
+        return {OMNI.name: forward.over_all(SELF_ATTENTION.name, sight)}
 
     def between(self, config: "TransformerConfig") -> Between:
         return OmniNetBetween(config, self._every(config), self.query, self.pool)
@@ -139,9 +146,11 @@ class OmniNet(Mechanism):
         return 1.0
 
     def flops_per_token(self, config: "TransformerConfig", n: int, extra_share: float) -> float:
-        """F (6 P A + 6 D P Q (n + 1)): F partitions of P blocks, A weights of an attention, Q states that ask."""
+        """F (6 P A + 12 D P Q K): F partitions of P blocks, A weights of an attention, Q states that ask of a token, K
+        tokens that they see."""
         every = self._every(config)
-        scores = 6 * config.d_model * every * (every if self.query == "all" else 1) * (n + 1)
+        seen = seen_beside(config.built_pattern).mean_keys(n, extra_share)
+        scores = 12 * config.d_model * every * (every if self.query == "all" else 1) * seen
         return config.n_layers // every * (6 * every * config.n_attention_weights + scores)
 
     def _every(self, config: "TransformerConfig") -> int:

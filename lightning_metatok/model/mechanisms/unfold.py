@@ -9,6 +9,7 @@ reads all that its extra tokens stand for; with the pattern `causal` it does so 
 generation: any chunk may be opened later.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
@@ -32,6 +33,7 @@ class Unfold(Mechanism):
 
     transforms_scores: ClassVar[bool] = True
     needs_all_keys = True
+    cannot: ClassVar[Mapping[str, str]] = {"ahead": "it opens earlier chunks"}
     free_after_training: ClassVar[frozenset[str]] = frozenset({"top"})
 
     def __init__(self, *, top: Annotated[int, at_least(0)] = 1) -> None:

@@ -73,8 +73,8 @@ class PositionEncoding(nn.Module):
     """Options that a trained checkpoint may be read with other values of: those that extend its context."""
 
     cannot: ClassVar[Mapping[str, str]] = {}
-    """What the family cannot do, of "cache", "compile" and "documents" (packed ones that do not see each other), and
-    why, as a clause. Asked before anything runs (`TransformerConfig.check_can`)."""
+    """What the family cannot do, of "cache", "compile", "documents" (packed ones that do not see each other) and
+    "ahead" (later tokens), and why, as a clause. Asked before anything runs (`TransformerConfig.check_can`)."""
 
     needs_task_ids: ClassVar[bool] = False
     """Whether position ids must be those that a task gives, not 0, 1, 2, ..."""

@@ -13,7 +13,8 @@ Nothing is learned, and the cost is that of rotary positions. k grows as 3.5^(s 
 to about 36,000 positions, float16 up to 4,500. gamma, scale_base and pairing are fixed by training, base too.
 """
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class XPosPositions(PositionEncoding):
     claims = "somewhat"
     rotates = True
     needs_even_head_dim = True
+    cannot: ClassVar[Mapping[str, str]] = {"ahead": "its scores grow with the distance of what stands behind"}
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ def test_damage_anywhere_is_named_and_the_one_before_is_taken(suffix: str, damag
     assert "step-2" in said[0]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_write_leaves_a_valid_checkpoint(tmp_path: Path) -> None:
     """Real processes, killed after 0 to 60 ms of writing, again and again into the same folder."""
     save(tmp_path, 0)
@@ -88,6 +89,7 @@ def test_what_a_kill_leaves_goes_whoever_was_writing(tmp_path: Path, left: str, 
     assert (tmp_path / left).exists() is not goes
 
 
+@pytest.mark.slow
 def test_a_kill_during_the_very_first_write_lets_a_run_begin_again(tmp_path: Path) -> None:
     """What a kill left half done is no damage: nothing was ever saved."""
     begun = 0

@@ -141,12 +141,12 @@ def test_every_arm_sees_the_same_prompts_at_every_step(name: str, train_examples
     task, keyless = name.partition(" ")[0], name == "addition"
     asked = {**SAME[name], "question_mark": "before_answer" if keyless else "after_key"}
     given = {"train_examples": train_examples, "task": task}
-    plain = list(islice(loader(make(options=SAME[name], meta_fraction=0, **given)), 2 * STEPS))
+    plain = list(islice(loader(make(options=SAME[name], meta_fraction=0, **given)), STEPS + 2))
     assert not any(batch.meta_mask_BT.any() for batch in plain)
     for placement in ("hint", "every", "random", "none"):
         for options in (SAME[name], asked):
             marked = loader(make(options=options, meta_placement=placement, **given))
-            for step, batch in enumerate(islice(marked, 2 * STEPS)):
+            for step, batch in enumerate(islice(marked, STEPS + 2)):
                 assert without_marks(batch) == without_marks(plain[step]), f"{placement}, step {step}"
                 if placement != "random":  # a tenth of a short body is no mark at all
                     assert bool(batch.meta_mask_BT.any()) == (placement != "none")

@@ -1,13 +1,14 @@
 """WHAT may be seen: one rule a file, one interface for all (`base.Pattern`), composed with `&` and `|`.
 
-`PATTERNS` is what `model.pattern` offers: rules that a language model can have for all its tokens. The others are what
-such rules are made of. Documents are nobody's option: where they are given, `SameDocument` holds beside the pattern.
+`PATTERNS` is what `model.pattern` offers: rules that a model can have for all its tokens; with one that is not causal
+it fills in hidden tokens and predicts no next one (`TransformerConfig.check_causal`). The others are what such rules
+are made of. Documents are nobody's option: where they are given, `SameDocument` holds beside the pattern.
 """
 
 from typing import Any
 
-from lightning_metatok.errors import UserError
 from lightning_metatok.model.attention.patterns.base import Pattern
+from lightning_metatok.model.attention.patterns.bidirectional import Bidirectional
 from lightning_metatok.model.attention.patterns.blockwise import Blockwise
 from lightning_metatok.model.attention.patterns.causal import Causal
 from lightning_metatok.model.attention.patterns.chunk_meta import ChunkMeta
@@ -33,6 +34,7 @@ PATTERNS: dict[str, type[Pattern]] = {
     "sinks_window": SinksWindow,
     "dilated": Dilated,
     "blockwise": Blockwise,
+    "bidirectional": Bidirectional,
 }
 AXIS = Axis("pattern", Pattern, PATTERNS)
 
@@ -41,21 +43,17 @@ def build(name: str, **options: Any) -> Pattern:
     """Build the pattern `name`; `options` are its own.
 
     Raises:
-        UserError: no pattern has that name, or it cannot take these options, or it looks ahead.
+        UserError: no pattern has that name, or it cannot take these options.
     """
     AXIS.check(name, options)
-    pattern = AXIS.find(name)(**options)
-    if not pattern.causal:
-        raise UserError(
-            f"model.pattern={name!r}: {pattern!r} lets a query see what stands behind it; expected a causal pattern"
-        )
-    return pattern
+    return AXIS.find(name)(**options)
 
 
 __all__ = [
     "AXIS",
     "PATTERNS",
     "And",
+    "Bidirectional",
     "Blockwise",
     "ByRow",
     "Causal",
