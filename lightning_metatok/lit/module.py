@@ -130,9 +130,9 @@ class MetaTokenLM(LightningModule):
         """Refuse data that the model cannot read.
 
         Raises:
-            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, documents that its positions cannot keep apart, ids of
-                0, 1, 2, ... where these must come from a task, or an objective that its pattern gives away.
+            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights', blocks longer than
+                the table of positions, documents that cannot be kept apart, rows that are no whole segments, ids of
+                0, 1, 2, ... where these must come from a task, or an objective that the pattern gives away.
         """
         check_objective(self.config, data.config)
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
@@ -153,6 +153,7 @@ class MetaTokenLM(LightningModule):
             )
         if limit is not None and data.n_positions > limit:
             raise UserError(data.too_long(limit))
+        self.config.built_recurrence.check_rows(data.block_length, even=data.mean_length == data.block_length)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint carries its tokenizer and where marks stood, so that one file is enough to generate from."""
