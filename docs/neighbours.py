@@ -13,10 +13,11 @@ from docs.markdown import table
 from lightning_metatok.analysis.effective_length import effective_length
 from lightning_metatok.errors import UserError
 from lightning_metatok.export.families import family_of
-from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
+from lightning_metatok.model import TransformerConfig, mechanisms
 from lightning_metatok.model.adapted.transformer import check
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.model.attention.facts import Facts
+from lightning_metatok.model.build import own
 from lightning_metatok.model.config import FEATURES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,11 +38,11 @@ def abilities() -> str:
         config = TransformerConfig(**{**SHAPE, **said})
         can = [yes(config.check_can, feature) for feature in FEATURES]
         family, _ = family_of(config)
-        memory = "all" if config.built_mechanism.needs_all_keys else "by its pattern"
+        memory = "all" if config.built_mechanism.needs_all_keys else config.built_recurrence.keeps or "by its pattern"
         exported = "`lightning_metatok`" if family is None else f"`{family.name}`"
         more = parameters(config) / plain - 1
         rows.append([f"`{path.stem}`", f"{more:+.0%}" if more else "", *can, memory, exported, yes(check, config)])
-    features = ("cache", "compile", "documents", "encoder")
+    features = ("cache", "compile", "documents", "encoder", "probes")
     head = ("arm", "weights", *features, "keys kept", "exports as", "on a base of Hugging Face")
     return table(head, rows)
 
@@ -49,7 +50,7 @@ def abilities() -> str:
 def parameters(config: TransformerConfig) -> int:
     """Of a model that is not made."""
     with torch.device("meta"):
-        return MetaTransformer(config).n_parameters()
+        return own(config).n_parameters()
 
 
 def yes(ask: Any, of: Any) -> str:

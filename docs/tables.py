@@ -26,7 +26,7 @@ from lightning_metatok.data.examples import ANSWER
 from lightning_metatok.data.placement import PLACEMENTS
 from lightning_metatok.lit.ablations.readings import READINGS
 from lightning_metatok.lit.optimizers import OPTIMIZERS
-from lightning_metatok.model import mechanisms, positions
+from lightning_metatok.model import mechanisms, positions, recurrences
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.options import defaults
 from lightning_metatok.probes import PROBES
@@ -69,6 +69,7 @@ def choices() -> str:
         "positional encodings": (positions.AXIS.known, "docs/positions.md"),
         "patterns": (patterns.AXIS.known, "docs/axes.md"),
         "mechanisms": (mechanisms.AXIS.known, "docs/axes.md"),
+        "recurrences": (recurrences.AXIS.known, "docs/axes.md"),
         "placements in text": (PLACEMENTS, "docs/axes.md"),
         "tasks": (TASKS, "docs/recall.md"),
         "readings of text": (READINGS, "docs/axes.md"),
@@ -205,6 +206,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/axes.md": {
         "patterns": lambda: of_axis(patterns.AXIS.known.own),
         "mechanisms": lambda: of_axis(mechanisms.AXIS.known.own),
+        "recurrences": lambda: of_axis(recurrences.AXIS.known.own),
         "placements": lambda: of_axis(PLACEMENTS.own),
         "readings": lambda: of_axis(READINGS.own),
     },

@@ -155,8 +155,9 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     from lightning_metatok.lit.budget import read_budget
     from lightning_metatok.lit.data.objective import check_objective
     from lightning_metatok.lit.spending import step_cost
-    from lightning_metatok.model import MetaTransformer, TransformerConfig
-    from lightning_metatok.model.attention.reach import even, reach
+    from lightning_metatok.model import TransformerConfig
+    from lightning_metatok.model.attention.reach import even
+    from lightning_metatok.model.build import own
 
     class Reader(TrainingCLI):
         def before_instantiate_classes(self) -> None:
@@ -179,7 +180,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
         )
     data = MetaTokenDataModule(**config["data"])
     with torch.device("meta"):
-        model = MetaTransformer(TransformerConfig(**{k: v for k, v in config["model"].items() if k in known}))
+        model = own(TransformerConfig(**{k: v for k, v in config["model"].items() if k in known}))
     if model.positions.needs_task_ids:
         raise UserError(
             f"model.position={model.config.position!r}: expected another: its ids come from a task, not text"
@@ -187,6 +188,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     check_objective(model.config, data.config)
     if data.separate_documents:
         model.config.check_can("documents")
+    model.config.built_recurrence.check_rows(data.block_length, even=True)
     limit = model.positions.max_positions
     if limit is not None and data.n_positions > limit:
         raise UserError(data.too_long(limit))
@@ -205,7 +207,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
             f"model.position={config['model']['position']} transforms attention scores: that work, and the memory for "
             "it, is not counted, and may be a multiple of attention's own"
         )
-    notes.append(f"reach: {reach(model.rules(), even(data.block_length, data.meta_share))}")
+    notes.append(f"reach: {model.reach(even(data.block_length, data.meta_share))}")
     steps = trainer["max_steps"]
     if budget.given:
         steps = budget.steps(step_cost(model, data, global_batch / data.batch_size))

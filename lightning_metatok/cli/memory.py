@@ -11,7 +11,8 @@ import torch
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.sharded import NAME as SHARDED
-from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
+from lightning_metatok.model import TransformerConfig, mechanisms
+from lightning_metatok.model.build import own
 
 WEIGHT, TRAINED = 4, 16
 """Bytes of a parameter: the weight, which is made in memory wherever it goes; with gradient and AdamW's two moments."""
@@ -47,7 +48,7 @@ def n_parameters(config: TransformerConfig) -> int:
     for layers in (1, 2):
         small = replace(config, n_layers=layers, mechanism_options=options)
         with torch.device("meta"):
-            counts.append(MetaTransformer(small).n_parameters())
+            counts.append(own(small).n_parameters())
     return counts[0] + (config.n_layers - 1) * (counts[1] - counts[0])
 
 

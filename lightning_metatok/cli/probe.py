@@ -130,6 +130,7 @@ class ProbeCLI(TrainingCLI):
 
     def _chosen(self, subject: Subject) -> dict[str, Probe]:
         """The probes to ask, by name; every one is checked before anything is written."""
+        subject.config.check_can("probes")
         built = self._get(self.config_init, "probe")
         chosen: dict[str, Probe] = {}
         for name in dict.fromkeys(self.config.probes or PROBES):

@@ -17,7 +17,7 @@ from lightning_metatok.model import TransformerConfig
 from lightning_metatok.registry import foreign_names
 
 MODEL_TYPE = "lightning_metatok"
-AXES = ("position", "pattern", "mechanism")
+AXES = ("position", "pattern", "mechanism", "recurrence")
 
 
 class MetaTokConfig(PreTrainedConfig):

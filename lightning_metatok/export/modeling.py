@@ -20,7 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from lightning_metatok.errors import UserError
 from lightning_metatok.export.cache import CacheOfTransformers
 from lightning_metatok.export.configuration import MODEL_TYPE, MetaTokConfig
-from lightning_metatok.model import MetaTransformer
+from lightning_metatok.model.build import own
 
 NOT_SCORED = -100
 
@@ -38,13 +38,13 @@ class MetaTokForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: MetaTokConfig) -> None:
         super().__init__(config)
         self.shape = config.build()
-        self.model = MetaTransformer(self.shape, seed=0)
+        self.model = own(self.shape, seed=0)
         self.post_init()
 
     @property
     def can_cache(self) -> bool:
-        """Whether positions, pattern and mechanism can all work with a Cache, which has rows for branches of blocks."""
-        if self.model.between is not None:
+        """Whether all axes can work with a Cache of transformers, which has rows for branches of blocks alone."""
+        if self.model.between is not None or self.shape.built_recurrence.keeps is not None:
             return False
         try:
             self.shape.check_can("cache")

@@ -31,6 +31,7 @@ from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, config_of, tokenizer_of, weights_of
 from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model.build import own
 
 REMOTE = "modeling_metatok"
 REMOTE_CODE = '''"""Loads this folder with trust_remote_code=True; the model itself is in lightning-metatok."""
@@ -66,7 +67,7 @@ class Trained:
         if tokenizer.vocab_size > config.vocab_size:
             n_ids = tokenizer.vocab_size
             raise UserError(f"{source}: its tokenizer has {n_ids} ids, its model {config.vocab_size}; expected at most")
-        model = MetaTransformer(config)
+        model = own(config)
         model.load_state_dict(weights_of(checkpoint))
         step = int(checkpoint.get("global_step", 0))
         return cls(model.eval(), tokenizer, marks.marks_of(checkpoint, path, source), step, path)
@@ -94,7 +95,7 @@ def check_expressible(config: TransformerConfig) -> None:
     """Raise `UserError` for a model whose input transformers cannot give, or that predicts no next token."""
     config.check_causal()
     with torch.device("meta"):
-        positions = MetaTransformer(config).positions
+        positions = own(config).positions
     if positions.needs_task_ids:
         raise UserError(
             f"model.position={config.position!r} cannot be exported: its position ids come from a task, and "

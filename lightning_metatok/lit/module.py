@@ -111,7 +111,7 @@ class MetaTokenLM(LightningModule):
         self.check_data(data)
         budget = getattr(self.trainer, "budget", Budget())
         if self.teacher is not None:
-            self.teacher.check_trainer(self.trainer)
+            self.teacher.join(self.trainer)
         if stage == "fit" and budget.given:
             micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
             steps, line = follow_budget(budget, self, data, micro_batches)
@@ -130,9 +130,9 @@ class MetaTokenLM(LightningModule):
         """Refuse data that the model cannot read.
 
         Raises:
-            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights were trained with,
-                blocks longer than the table of positions, documents that its positions cannot keep apart, ids of
-                0, 1, 2, ... where these must come from a task, or an objective that its pattern gives away.
+            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights', blocks longer than
+                the table of positions, documents that cannot be kept apart, rows that are no whole segments, ids of
+                0, 1, 2, ... where these must come from a task, or an objective that the pattern gives away.
         """
         check_objective(self.config, data.config)
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
@@ -153,6 +153,7 @@ class MetaTokenLM(LightningModule):
             )
         if limit is not None and data.n_positions > limit:
             raise UserError(data.too_long(limit))
+        self.config.built_recurrence.check_rows(data.block_length, even=data.mean_length == data.block_length)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint carries its tokenizer and where marks stood, so that one file is enough to generate from."""
@@ -204,11 +205,6 @@ class MetaTokenLM(LightningModule):
     @property
     def _separates(self) -> bool:
         return self.separate_documents and not self.scores_answers_only
-
-    def on_train_start(self) -> None:
-        """A teacher is no part of the module, so it is moved here."""
-        if self.teacher is not None:
-            self.teacher.model.to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same. So

@@ -11,7 +11,12 @@ def build(config: TransformerConfig, seed: int | None = None) -> MetaTransformer
         UserError: its base cannot be loaded or adapted.
     """
     if config.base is None:
-        return MetaTransformer(config, seed)
+        return own(config, seed)
     from lightning_metatok.model.adapted import AdaptedTransformer  # transformers behind it, seconds to import
 
     return AdaptedTransformer(config, seed)
+
+
+def own(config: TransformerConfig, seed: int | None = None) -> MetaTransformer:
+    """Return a transformer of this package's own blocks, whatever the base; it may lie on the meta device."""
+    return config.built_recurrence.kind()(config, seed)

@@ -165,8 +165,8 @@ class KVCache:
         self.facts: Facts | None = None
         """Of the tokens that are kept, which are the keys."""
         self.position_ids_BK: Tensor | None = None
-        self.of_base: Any = None
-        """What a base of transformers keeps beside, in a Cache of its own (`model.adapted`)."""
+        self.beside: Any = None
+        """What a model keeps in a form of its own, such as a base's Cache of transformers (`model.adapted`)."""
         self._taken_up, self._full_at = 0, page
         self._extra_B1: Tensor | None = None
 

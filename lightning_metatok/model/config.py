@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from lightning_metatok.errors import UserError, nearest
-from lightning_metatok.model import mechanisms, positions
+from lightning_metatok.errors import UserError
+from lightning_metatok.model import mechanisms, positions, recurrences
 from lightning_metatok.model.attention import backends, patterns
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
+from lightning_metatok.model.checks import check_backend, expect, one_of
 from lightning_metatok.model.extra_position import ExtraPosition
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
@@ -23,7 +24,7 @@ Gate = Literal["none", "head", "element"]
 DropAt = Literal["extra", "text", "all"]
 DROP_NOWHERE = "none"
 FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
-FEATURES |= {"ahead": "see later tokens"}
+FEATURES |= {"ahead": "see later tokens", "probes": "be recorded or changed inside"}
 """What not every class of an axis can do."""
 
 
@@ -70,6 +71,12 @@ class TransformerConfig:
 
     mechanism_options: dict[str, Any] = field(default_factory=dict)
     """Options of the mechanism, such as the layers of meta-attention; its file lists them with their defaults."""
+
+    recurrence: str = "none"
+    """Whether a row is read in segments with memory between: none, rmt, or a class by its dotted path."""
+
+    recurrence_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the recurrence, such as a segment's length; its class lists them with their defaults."""
 
     bias: bool = False
     """Biases in the linear layers and layer norms (GPT-2 has them, nanoGPT's default does not)."""
@@ -159,64 +166,66 @@ class TransformerConfig:
         for key in ("n_layers", "n_heads", "d_model", "vocab_size", "max_positions", "d_ff"):
             value = getattr(self, key)
             optional = key == "d_ff" and value is None
-            _expect(optional or (isinstance(value, int) and value > 0), key, value, "a positive integer")
+            expect(optional or (isinstance(value, int) and value > 0), key, value, "a positive integer")
         positions.AXIS.check(self.position, self.position_options)
         patterns.AXIS.check(self.pattern, self.pattern_options)
         mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
-        _one_of("activation", self.activation, get_args(Activation))
-        _one_of("norm", self.norm, ("pre", "post"))
-        _one_of("denominator", self.denominator, get_args(Denominator))
-        _one_of("gate", self.gate, get_args(Gate))
-        _one_of("attention_backend", self.attention_backend, ("auto", *backends.BACKENDS))
+        recurrences.AXIS.check(self.recurrence, self.recurrence_options)
+        one_of("activation", self.activation, get_args(Activation))
+        one_of("norm", self.norm, ("pre", "post"))
+        one_of("denominator", self.denominator, get_args(Denominator))
+        one_of("gate", self.gate, get_args(Gate))
+        one_of("attention_backend", self.attention_backend, ("auto", *backends.BACKENDS))
         divides = self.d_model % self.n_heads == 0
-        _expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
-        _one_of("base_weights", self.base_weights, ("frozen", "lora", "all"))
-        _expect(self.base is not None or self.base_weights == "frozen", "base_weights", self.base_weights, "model.base")
-        _expect(self.lora_rank > 0, "lora_rank", self.lora_rank, "a positive integer")
-        _one_of("norm_type", self.norm_type, ("layer", "rms"))
-        _expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a number above 0")
+        expect(divides, "n_heads", self.n_heads, f"a divisor of d_model={self.d_model}")
+        one_of("base_weights", self.base_weights, ("frozen", "lora", "all"))
+        expect(self.base is not None or self.base_weights == "frozen", "base_weights", self.base_weights, "model.base")
+        expect(self.lora_rank > 0, "lora_rank", self.lora_rank, "a positive integer")
+        one_of("norm_type", self.norm_type, ("layer", "rms"))
+        expect(self.norm_eps > 0, "norm_eps", self.norm_eps, "a number above 0")
         kv = self.n_kv_heads
         shared = kv is None or (isinstance(kv, int) and kv > 0 and self.n_heads % kv == 0)
-        _expect(shared, "n_kv_heads", kv, f"a divisor of n_heads={self.n_heads}")
-        _expect(not self.parallel or self.norm == "pre", "parallel", self.parallel, "false with model.norm='post'")
-        _expect(
-            not (self._family.needs_even_head_dim and self.head_dim % 2),
+        expect(shared, "n_kv_heads", kv, f"a divisor of n_heads={self.n_heads}")
+        expect(not self.parallel or self.norm == "pre", "parallel", self.parallel, "false with model.norm='post'")
+        expect(
+            not (self.family.needs_even_head_dim and self.head_dim % 2),
             "d_model",
             self.d_model,
             f"an even d_model / n_heads for position={self.position!r}, not {self.head_dim}",
         )
-        _expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
-        _expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
+        expect(0 <= self.dropout < 1, "dropout", self.dropout, "a number in [0, 1)")
+        expect(math.isfinite(self.init_std) and self.init_std > 0, "init_std", self.init_std, "a number above 0")
         for layer in range(self.n_layers):  # what a pattern says of layers must fit as many as there are
             self.built_pattern.at(layer, self.n_layers)
-        _one_of("drop_at", self.drop_at, get_args(DropAt))
-        _expect(
-            self.drop_at == "extra" or not self._family.embeds,
+        one_of("drop_at", self.drop_at, get_args(DropAt))
+        expect(
+            self.drop_at == "extra" or not self.family.embeds,
             "drop_at",
             self.drop_at,
             f"'extra' with model.position={self.position!r}, which has no positions but those in its embedding",
         )
         some = self.drop_from is None or (isinstance(self.drop_from, int) and self.drop_from >= 0)
-        _expect(some, "drop_from", self.drop_from, "a step, 0 or more")
+        expect(some, "drop_from", self.drop_from, "a step, 0 or more")
         drops = self.drop_positions != DROP_NOWHERE
-        _expect(drops or self.drop_from is None, "drop_from", self.drop_from, "model.drop_positions to say where")
-        _expect(drops or self.drop_at == "extra", "drop_at", self.drop_at, "model.drop_positions to say where")
-        _one_of("extra_position", self.extra_position, get_args(ExtraPosition))
-        _expect(
-            self.extra_position == "own" or not self._family.needs_task_ids,
+        expect(drops or self.drop_from is None, "drop_from", self.drop_from, "model.drop_positions to say where")
+        expect(drops or self.drop_at == "extra", "drop_at", self.drop_at, "model.drop_positions to say where")
+        one_of("extra_position", self.extra_position, get_args(ExtraPosition))
+        expect(
+            self.extra_position == "own" or not self.family.needs_task_ids,
             "extra_position",
             self.extra_position,
             f"'own' with model.position={self.position!r}, whose ids come from a task",
         )
-        self._check_backend()
+        check_backend(self)
         if not self.built_pattern.causal:
-            back = self._family.transforms(self.position_options)
+            back = self.family.transforms(self.position_options)
             expected = (
                 f"one that does not transform scores with model.pattern={self.pattern!r}, which sees later tokens"
             )
-            _expect(not back, "position", self.position, expected)
+            expect(not back, "position", self.position, expected)
             self.check_can("ahead")
         self.built_mechanism.check(self)
+        self.built_recurrence.check(self)
         self.check_drop_positions(self.drop_positions)
 
     @property
@@ -264,21 +273,27 @@ class TransformerConfig:
         """The pattern with its options."""
         return patterns.build(self.pattern, **self.pattern_options)
 
+    @cached_property
+    def built_recurrence(self) -> recurrences.Recurrence:
+        """The recurrence with its options."""
+        return recurrences.build(self.recurrence, **self.recurrence_options)
+
     def added(self, layer: int) -> tuple[str, ...]:
         """Names of the branches that the mechanism adds to block `layer`."""
         return self.built_mechanism.names(layer)
 
     @property
-    def _family(self) -> type[positions.PositionEncoding]:
+    def family(self) -> type[positions.PositionEncoding]:
+        """The class of its positional encoding."""
         return positions.AXIS.find(self.position)
 
     def check_can(self, feature: str) -> None:
-        """Raise `UserError` when the encoding, the pattern or the mechanism says that it cannot do `feature`.
+        """Raise `UserError` when what stands on an axis says that it cannot do `feature`.
 
         Args:
             feature: a key of `FEATURES`; what a class has in `cannot`, it cannot do.
         """
-        axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS)
+        axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS, recurrences.AXIS)
         for axis in axes:
             name = getattr(self, axis.key)
             if feature in (cannot := axis.find(name).cannot):
@@ -300,49 +315,16 @@ class TransformerConfig:
         """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""
         added = dict.fromkeys(name for layer in range(self.n_layers) for name in self.added(layer))
         # Models are compared on one choice, so the branch of the mechanism by default may be named without it, too.
-        _one_of(
+        one_of(
             "drop_positions",
             choice,
             tuple(dict.fromkeys((DROP_NOWHERE, SELF_ATTENTION.name, "meta_attention", *added, EVERYWHERE))),
         )
-        family = self._family
+        family = self.family
         only_embeds = family.embeds and not (family.rotates or family.transforms(self.position_options))
-        _expect(
+        expect(
             not (only_embeds and choice not in (DROP_NOWHERE, EVERYWHERE)),
             "drop_positions",
             choice,
             f"{DROP_NOWHERE!r} or {EVERYWHERE!r}, because position={self.position!r} is added before all branches",
         )
-
-    def _check_backend(self) -> None:
-        """Some backends cannot do what another axis needs."""
-        name = self.attention_backend
-        for needs, able, why in (
-            (
-                self._family.transforms(self.position_options),
-                backends.for_scores(),
-                f"position={self.position!r} transforms scores",
-            ),
-            (
-                self.built_mechanism.transforms_scores,
-                backends.for_scores(),
-                f"mechanism={self.mechanism!r} transforms scores",
-            ),
-            (
-                self.denominator != "sum",
-                backends.for_scores(),
-                f"denominator={self.denominator!r} is beside the scores",
-            ),
-            (self.built_pattern.needs_mask, backends.for_masks(), f"pattern={self.pattern!r} needs a mask"),
-        ):
-            expected = f"one of auto, {', '.join(able)}, because {why}"
-            _expect(not needs or name in ("auto", *able), "attention_backend", name, expected)
-
-
-def _expect(right: bool, key: str, value: Any, expected: str) -> None:
-    if not right:
-        raise UserError(f"model.{key}={value!r}: expected {expected}")
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
-    _expect(value in known, key, value, f"one of {', '.join(known)}{nearest(str(value), known)}")

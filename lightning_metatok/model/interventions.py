@@ -69,6 +69,7 @@ class Intervention:
 @contextmanager
 def intervened(model: MetaTransformer, intervention: Intervention) -> Iterator[None]:
     """Run every forward pass of `model` in here as `intervention` says. Not with a cache."""
+    model.config.check_can("probes")
     handles: list[RemovableHandle] = []
     allowed_BTT = intervention.allowed_BTT
     if allowed_BTT is not None:

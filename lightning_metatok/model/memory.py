@@ -112,10 +112,12 @@ def cache_of(
 
 
 def needs_all_keys(model: "MetaTransformer") -> str | None:
-    """Why no earlier token may be forgotten, as a clause; None: they may."""
+    """Why a rule may not say which earlier tokens are forgotten, as a clause; None: it may."""
     config = model.config
     if config.base is not None:
         return f"model.base={config.base!r} has a cache of its own, which keeps all"
+    if (kept := config.built_recurrence.keeps) is not None:
+        return f"model.recurrence={config.recurrence!r} keeps {kept}"
     for axis, part in (("position", model.positions), ("mechanism", model.mechanism)):
         if part.needs_all_keys:
             return f"model.{axis}={getattr(config, axis)!r} looks at keys beside those that a token sees"

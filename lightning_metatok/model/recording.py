@@ -96,6 +96,7 @@ def recorded(model: MetaTransformer, *, attention: bool = True) -> Iterator[Reco
     Args:
         attention: record scores, too; they cost B N T T numbers an attention.
     """
+    model.config.check_can("probes")
     recording = Recording()
     handles: list[RemovableHandle] = []
     try:

@@ -19,6 +19,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model import positions
 from lightning_metatok.model.attention import patterns, plan
 from lightning_metatok.model.attention.meta import BlockLengths
+from lightning_metatok.model.attention.reach import Reach, reach
 from lightning_metatok.model.block import Block, initialise, norm_of
 from lightning_metatok.model.branch import EMBEDDING, SELF_ATTENTION
 from lightning_metatok.model.cache import KVCache
@@ -147,12 +148,8 @@ class MetaTransformer(nn.Module):
         self, tokens_BT: Tensor, forward: plan.Forward, plans: list[plan.Plans], *, zero_meta_embedding: bool
     ) -> Tensor:
         """The normed hidden states [B, T, D] behind all blocks, which work by their `plans`."""
-        config, meta_mask_BT, cache = self.config, forward.extra_BT, forward.cache
-        x_BTD = self.embedding(tokens_BT)
-        if self.positions.token_scale != 1:
-            x_BTD = x_BTD * self.positions.token_scale
-        if zero_meta_embedding and meta_mask_BT is not None:
-            x_BTD = x_BTD.masked_fill(meta_mask_BT.unsqueeze(-1), 0)
+        config, cache = self.config, forward.cache
+        x_BTD = self.embedded(tokens_BT, forward.extra_BT, zero_extra=zero_meta_embedding)
         if (embedded := self.positions.embed(forward.position_ids_BT, forward.kept_BT(EMBEDDING))) is not None:
             x_BTD = x_BTD + embedded.to(x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
@@ -171,6 +168,15 @@ class MetaTransformer(nn.Module):
                 x_BTD = self.between(states, layer=i, plans=plans[i], memories=memories)
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD
+
+    def embedded(self, tokens_BT: Tensor, extra_BT: Tensor | None, *, zero_extra: bool) -> Tensor:
+        """What enters for each token, [B, T, D], before its position does."""
+        x_BTD: Tensor = self.embedding(tokens_BT)
+        if self.positions.token_scale != 1:
+            x_BTD = x_BTD * self.positions.token_scale
+        if zero_extra and extra_BT is not None:
+            x_BTD = x_BTD.masked_fill(extra_BT.unsqueeze(-1), 0)
+        return x_BTD
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D] that `forward` returned."""
@@ -197,6 +203,10 @@ class MetaTransformer(nn.Module):
         """What the attentions of each layer let see, in the order of its branches (`attention.reach`)."""
         seen = (self.pattern.at(layer, self.config.n_layers) for layer in range(self.config.n_layers))
         return [[pattern, *self.mechanism.rules(layer, pattern)] for layer, pattern in enumerate(seen)]
+
+    def reach(self, extra_T: Tensor) -> Reach:
+        """How far back the last source token of a block depends on text; `extra_T`: bool, its extra tokens."""
+        return reach(self.rules(), extra_T)
 
     @property
     def follows_steps(self) -> bool:
@@ -225,6 +235,10 @@ class MetaTransformer(nn.Module):
                 found |= {name: (label, i) for name in self.state_dict() if f"{name}.".startswith(f"{owned}.")}
         label = f"{self.config.mechanism} between blocks"
         return found | {name: (label, None) for name in self.state_dict() if name.startswith("between.")}
+
+    def rows_per_token(self, T: int) -> float:
+        """Positions that the blocks work on, for each one of a sequence of length T."""
+        return 1.0
 
     def flops_per_token(self, T: int, meta_fraction: float = 0.0) -> float:
         """Training FLOPs (forward and backward) a position of a sequence of length T, meta-tokens among them.

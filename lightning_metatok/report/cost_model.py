@@ -143,7 +143,7 @@ def job(
     def kept(form: Format) -> float:
         with_meta, plain = activation_bytes(config, form, meta_share=meta_share, rotates=model.positions.rotates)
         layers = (with_meta if config.added(layer) else plain for layer in range(config.n_layers))
-        return sum(layers) + head_bytes(config, form)
+        return model.rows_per_token(length) * sum(layers) + head_bytes(config, form)
 
     return Job(
         n_parameters=model.n_parameters(),

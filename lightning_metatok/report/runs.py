@@ -39,6 +39,7 @@ SEEDS = ("seed_everything", "data.seed", "seed.weights", "seed.data", "seed.drop
 OF_THE_ARM = {
     *("data.meta_placement", "data.meta_fraction"),
     *("model.pattern", "model.pattern_options", "model.mechanism", "model.mechanism_options"),
+    *("model.recurrence", "model.recurrence_options"),
 }
 """Settings that arm.json says in its own words."""
 NO_MATTER = {
@@ -57,7 +58,10 @@ OF_THE_TRAINER = {
     )
 }
 
-WHOLE = ("task_options", "position_options", "pattern_options", "mechanism_options", "meta_placement_options")
+WHOLE = {
+    *("task_options", "position_options", "pattern_options", "mechanism_options", "recurrence_options"),
+    "meta_placement_options",
+}
 """Mappings in which a key that is missing is a value too: its default."""
 
 FloatArray = NDArray[np.float64]

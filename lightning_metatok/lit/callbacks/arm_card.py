@@ -27,9 +27,9 @@ from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.micro_steps import micro_step
 from lightning_metatok.lit.run.loggers import log_folder
 from lightning_metatok.lit.spending import flops_per_prompt, training_flops
-from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms
+from lightning_metatok.model import MetaTransformer, TransformerConfig, mechanisms, recurrences
 from lightning_metatok.model.attention import patterns
-from lightning_metatok.model.attention.reach import even, reach
+from lightning_metatok.model.attention.reach import even
 
 ARM = "arm.json"
 USUAL_PATTERN = "causal"
@@ -139,7 +139,7 @@ def arm_card(model: MetaTransformer, data: Data) -> dict[str, Any]:
         "marks_per_prompt": marks,
         "mean_length": length,
         "longest": data.block_length,
-        "reach": asdict(reach(model.rules(), even(data.block_length, data.meta_share))),
+        "reach": asdict(model.reach(even(data.block_length, data.meta_share))),
         "scored_text": asdict(data.scored_text()),
         "trained_text": {"fingerprint": data.trained_text(FIRST).fingerprint, "windows": FIRST},
     }
@@ -160,6 +160,9 @@ def differences(config: TransformerConfig, placement: str) -> dict[str, Any]:
     idle = config.built_mechanism.idle
     usual = {field.name: field.default for field in fields(config)}
     others = {key: getattr(config, key) for key in OTHERS if getattr(config, key) != usual[key]}
+    name, recurrent = config.recurrence, {}
+    if name != usual["recurrence"]:
+        recurrent = {"recurrence": {"name": name, **recurrences.AXIS.filled(name, config.recurrence_options)}}
     return {
         "placement": placement,
         "pattern": config.pattern,
@@ -167,6 +170,7 @@ def differences(config: TransformerConfig, placement: str) -> dict[str, Any]:
         "mechanism": "none" if idle else config.mechanism,
         "mechanism_options": {} if idle else mechanisms.AXIS.filled(config.mechanism, config.mechanism_options),
         **others,
+        **recurrent,
     }
 
 
@@ -188,5 +192,7 @@ def arm_name(differs: dict[str, Any], usual: str) -> str:
         while said[-1] is None:  # an option that was not given
             said.pop()
         parts.append(" ".join(map(str, said)))
+    if "recurrence" in differs:
+        parts.append(" ".join(map(str, differs["recurrence"].values())))
     parts += [f"{said} {differs[key]}" for key, said in OTHERS.items() if key in differs]
     return f"{name} ({', '.join(parts)})" if parts else name

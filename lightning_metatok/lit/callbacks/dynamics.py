@@ -70,7 +70,9 @@ class Dynamics(Callback):
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Know how many layers there are."""
+        """Know how many layers there are. Raises UserError for a model that cannot be recorded."""
+        if self.enabled:
+            pl_module.config.check_can("probes")  # type: ignore[union-attr,operator]
         self._layers = pl_module.config.n_layers if self.enabled else 0  # type: ignore[union-attr,assignment]
 
     @torch.no_grad()

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from lightning_metatok import old_keys
 from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import MetaTransformer, TransformerConfig, build, mechanisms, positions
+from lightning_metatok.model import TransformerConfig, build, mechanisms, positions, recurrences
 from lightning_metatok.model.attention import patterns
+from lightning_metatok.model.build import own
 from lightning_metatok.registry import foreign_names
 
-AXES = (positions.AXIS, patterns.AXIS, mechanisms.AXIS)
+AXES = (positions.AXIS, patterns.AXIS, mechanisms.AXIS, recurrences.AXIS)
 TOKENIZER_KEY = "tokenizer"
 KINDS: Mapping[str, type] = {
     "state_dict": Mapping,
@@ -136,7 +137,7 @@ def config_of(checkpoint: Mapping[str, Any], source: str, *, trust: bool = False
         return config
     try:
         with torch.device("meta"):
-            shapes = MetaTransformer(config).state_dict()
+            shapes = own(config).state_dict()
     except RuntimeError as error:
         raise UserError(f"{source}: hyper_parameters describe no transformer ({error})") from error
     check_weights(shapes, weights, source)

@@ -115,17 +115,17 @@ class AdaptedTransformer(MetaTransformer):
             mask = mask.expand(len(tokens_BT), -1, -1, -1)
         else:  # one that says that there is no padding: else transformers looks for documents in positions
             mask = torch.ones(len(tokens_BT), forward.n_keys, dtype=torch.long, device=x_BTD.device)
-        if cache is not None and cache.of_base is None:
+        if cache is not None and cache.beside is None:
             from transformers import DynamicCache
 
-            cache.of_base = DynamicCache(config=self.base.config)  # type: ignore[arg-type]
+            cache.beside = DynamicCache(config=self.base.config)  # type: ignore[arg-type]
         self._passing = plans, cache
         try:
             found = base.decoder(
                 inputs_embeds=x_BTD,
                 attention_mask=mask,
                 position_ids=position_ids_BT,
-                past_key_values=None if cache is None else cache.of_base,
+                past_key_values=None if cache is None else cache.beside,
                 use_cache=cache is not None,
             )
         finally:
@@ -194,6 +194,7 @@ def check(config: TransformerConfig) -> None:
         (not pattern.causal, "pattern", config.pattern, "a causal pattern, as the base is"),
         (config.norm == "post", "norm", "post", "'pre'"),
         (config.parallel, "parallel", True, "false"),
+        (config.recurrence != "none", "recurrence", config.recurrence, "'none', as the blocks are the base's"),
         (config.denominator != "sum", "denominator", config.denominator, "'sum', as self-attention is the base's"),
         (config.drop_from is not None, "drop_from", config.drop_from, "none, as positions of text are the base's"),
         (config.drop_at != "extra", "drop_at", config.drop_at, "'extra', as positions of text are the base's"),
