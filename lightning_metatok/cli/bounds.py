@@ -51,6 +51,7 @@ MOST: dict[str, float] = {
     "data.batch_size": 2**20,
     "data.block_size": 2**24,
     "data.num_workers": 1024,
+    "data.shuffle_buffer": 2**24,
     "data.vocab_size": 2**24,
     "data.test_examples": 10**9,
     "data.validation_examples": 10**9,

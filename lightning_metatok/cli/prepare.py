@@ -37,7 +37,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from lightning_metatok.cli.reading import read_configuration
     from lightning_metatok.data import prepare
     from lightning_metatok.lit import MetaTokenDataModule
-    from lightning_metatok.lit.data.text import say_of_data
+    from lightning_metatok.lit.data.saying import say_of_data
     from lightning_metatok.report.corpus import page
     from lightning_metatok.report.html import html
 
@@ -46,6 +46,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if reader.kind is not KINDS["text"]:
         raise UserError(f"data.task={config['data']['task']}: expected a run on text; a task makes its own prompts")
     data = MetaTokenDataModule(**config["data"])
+    if data.shuffle_buffer is not None:
+        raise UserError(
+            f"data.shuffle_buffer={data.shuffle_buffer}: expected null; else text is tokenised as it trains"
+        )
     try:
         data.tokenizer, data.store = prepare(data.config, say_of_data, arguments.workers or len(usable_cores()))
     except (KeyboardInterrupt, Ended):

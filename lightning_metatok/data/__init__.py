@@ -1,8 +1,9 @@
 """Text to batches: documents -> token ids -> packed blocks -> blocks with meta-tokens -> `Batch`.
 
 Read in this order: `corpora`, `tokenizer`, `pieces`, `tokenising`, `writing`, `blocks`, `injection` and `placement`,
-`batch`, `stream`, `scored`; `preparation` ties those up to `blocks` together, `cache` keeps what they make. Nothing
-here knows Lightning.
+`batch`, `stream`, `scored`; `preparation` ties those up to `blocks` together, `cache` keeps what they make. Text that
+is tokenised while it trains: `marks`, `windows`, `streamed`, and `streaming`, which ties them up. Nothing here knows
+Lightning.
 """
 
 from lightning_metatok.data.batch import NOT_SCORED, Batch, next_token_targets

@@ -12,7 +12,7 @@ meta-tokens are shorter.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,19 @@ from lightning_metatok.data.splits import Split
 from lightning_metatok.errors import UserError
 
 INFO = "store.json"
+
+
+class Tokens(Protocol):
+    """What blocks are cut from: streams of tokens, on disk or in memory."""
+
+    def stream(self, split: Split) -> NDArray[np.unsignedinteger]:
+        """Return all token ids of `split`."""
+
+    def document_starts(self, split: Split) -> NDArray[np.int64]:
+        """Return where in the stream documents start."""
+
+    def n_tokens(self, split: Split) -> int:
+        """Return the length of the stream."""
 
 
 class TokenStore:
@@ -73,6 +86,26 @@ class TokenStore:
         return self._n_bytes[split]
 
 
+class Blocks(Protocol):
+    """Blocks by their numbers; what `stream.BatchBuilder` makes batches of.
+
+    Attributes:
+        split: what they are of. length: tokens in each.
+    """
+
+    split: Split
+    length: int
+
+    def __len__(self) -> int:
+        """Return how many there are. TypeError where they come without end."""
+
+    def tokens(self, indices_B: NDArray[np.integer]) -> Tensor:
+        """Return the blocks `indices_B` as int64 [B, length]."""
+
+    def document_ids(self, indices_B: NDArray[np.integer]) -> Tensor:
+        """Return int64 [B, length]: the number of the document within each block."""
+
+
 class PackedBlocks:
     """Blocks of `length` tokens out of the stream of `split`, one after another, or at the places `starts`.
 
@@ -84,7 +117,7 @@ class PackedBlocks:
         UserError: the split is shorter than one block.
     """
 
-    def __init__(self, store: TokenStore, split: Split, length: int, starts: NDArray[np.integer] | None = None) -> None:
+    def __init__(self, store: Tokens, split: Split, length: int, starts: NDArray[np.integer] | None = None) -> None:
         assert length > 0, "a block holds at least one token"
         n_tokens = store.n_tokens(split)
         if n_tokens < length:

@@ -1,12 +1,13 @@
 """Sources of documents: local files, Python's own sources, one split of a data set on the Hugging Face hub."""
 
 import hashlib
+import itertools
 import logging
 import os
 import sys
 import sysconfig
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -40,6 +41,24 @@ class Source(Protocol):
         """Return what the documents follow from, as JSON: equal fingerprints, equal documents."""
 
 
+@runtime_checkable
+class Placed(Source, Protocol):
+    """A source that can be read from the middle at less than the cost of all that stands before."""
+
+    def documents_from(self, place: Any) -> Iterator[tuple[Any, str]]:
+        """Yield (place, text) of each document from `place` on, which JSON holds; None: from the first one."""
+
+
+def documents_from(source: Source, place: Any) -> Iterator[tuple[Any, str]]:
+    """Yield (place, text) of each document of `source` from `place` on, None from the first one."""
+    return source.documents_from(place) if isinstance(source, Placed) else counted(source.documents(), place)
+
+
+def counted(documents: Iterable[str], place: int | None) -> Iterator[tuple[int, str]]:
+    """Yield (documents before, text) from the document `place` on; those before it are read and dropped."""
+    return enumerate(itertools.islice(documents, place or 0, None), place or 0)
+
+
 @dataclass(frozen=True)
 class Files:
     """Local files, read in the order given."""
@@ -50,9 +69,16 @@ class Files:
     document_start: str | None = None
 
     def documents(self) -> Iterator[str]:
-        for path in self.paths:
+        return (text for _, text in self.documents_from(None))
+
+    def documents_from(self, place: list[int] | None) -> Iterator[tuple[list[int], str]]:
+        """Yield ((number of the file, documents before in it), text); files before `place` are not opened."""
+        first, skipped = place or (0, 0)
+        for number, path in enumerate(self.paths[first:], first):
             check_unpacked_size(path)
-            yield from joined_rows(self._rows(path), self._start(path))
+            before = skipped if number == first else 0
+            documents = itertools.islice(joined_rows(self._rows(path), self._start(path)), before, None)
+            yield from (([number, row], text) for row, text in enumerate(documents, before))
 
     def _rows(self, path: Path) -> Iterator[str]:
         kind = format_of(path)
@@ -111,9 +137,23 @@ class HubSplit:
     document_start: str | None = None
 
     def documents(self) -> Iterator[str]:
-        return joined_rows(self._rows(), self.document_start)
+        return joined_rows(self._texts(self._open()), self.document_start)
 
-    def _rows(self) -> Iterator[str]:
+    def documents_from(self, place: Any) -> Iterator[tuple[Any, str]]:
+        """Yield (place, text); a place is what `datasets` calls a state: files before it are not read."""
+        rows = self._open()
+        if self.document_start is not None:
+            yield from counted(joined_rows(self._texts(rows), self.document_start), place)
+        elif self.streaming:
+            if place is not None:
+                rows.load_state_dict(place)
+            for text in self._texts(rows):
+                yield place, text
+                place = rows.state_dict()
+        else:
+            yield from enumerate(self._texts(rows.skip(place or 0)), place or 0)
+
+    def _open(self) -> Any:
         import datasets
         import pyarrow
 
@@ -122,7 +162,7 @@ class HubSplit:
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
         try:
-            rows = datasets.load_dataset(self.name, self.subset, split=self.split, streaming=self.streaming)
+            return datasets.load_dataset(self.name, self.subset, split=self.split, streaming=self.streaming)
         except (pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
             raise self._damaged(error.__cause__ or error) from error
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # unreachable, unknown
@@ -130,6 +170,11 @@ class HubSplit:
                 f"{where}: neither a file or folder here nor a data set that can be opened on the hub "
                 f"(split {self.split!r}; {_shown(error)}){nearest(self.name, [PYTHON_STDLIB]) or self._elsewhere()}"
             ) from error
+
+    def _texts(self, rows: Iterable[Any]) -> Iterator[str]:
+        import pyarrow
+
+        where = f"data.corpus={self.name!r}"
         try:
             for row in rows:
                 if not isinstance(row.get(self.text_field), str):

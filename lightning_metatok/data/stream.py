@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from lightning_metatok.data.batch import Batch, next_token_targets
-from lightning_metatok.data.blocks import PackedBlocks
+from lightning_metatok.data.blocks import Blocks
 from lightning_metatok.data.counter import permutation
 from lightning_metatok.data.injection import InjectionRule
 from lightning_metatok.data.masking import Masking
@@ -53,7 +53,7 @@ class BatchBuilder:
             stands.
     """
 
-    blocks: PackedBlocks
+    blocks: Blocks
     rule: InjectionRule
     block_length: int
     meta_id: int

@@ -80,13 +80,17 @@ def encode(tokenizer: MetaTokenizer, dtype: np.dtype[Any], batch: Sequence[Piece
 
 
 @contextlib.contextmanager
-def encoding(tokenizer: MetaTokenizer, dtype: np.dtype[Any], workers: int) -> Iterator[Encode]:
+def encoding(tokenizer: MetaTokenizer, dtype: np.dtype[Any], workers: int, ahead: int = 0) -> Iterator[Encode]:
     """Give a function from pieces to their ids, a batch at a time; with one worker all happens in this process.
+
+    Args:
+        ahead: characters that are on their way, so that they are tokenised while the caller does something else; one
+            worker is a process of its own then.
 
     Raises:
         WorkerError: a process died.
     """
-    if workers == 1:
+    if workers == 1 and not ahead:
         yield lambda pieces: map(partial(encode, tokenizer, dtype), batches(pieces, BATCH))
         return
     # As for workers that build batches: forked on Linux, where Python leaves that to others from 3.14 on.
@@ -99,7 +103,7 @@ def encoding(tokenizer: MetaTokenizer, dtype: np.dtype[Any], workers: int) -> It
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
-        yield partial(_in_order, pool, AHEAD * workers)
+        yield partial(_in_order, pool, max(AHEAD * workers, ahead // SMALL_BATCH))
     except BrokenProcessPool as error:
         raise WorkerError(
             "a process that tokenises was killed; the kernel kills so where memory is short: fewer --workers need "

@@ -17,7 +17,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -115,6 +117,11 @@ class MetaTokenizer:
             raise UserError(f"{self.source}: text {start!r}... takes too much time or memory to read ({why})")
         if surely:
             raise UserError(f"{self.source}: {why}")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What an id is kept as: uint16 where all fit, else uint32."""
+        return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> "MetaTokenizer":

@@ -74,7 +74,7 @@ def prepare_tokens(
     }
 
     def build(folder: Path) -> None:
-        dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+        dtype = tokenizer.dtype
         n_bytes: dict[Split, int] = {}
         done, total = 0, characters(corpus, progress) if progress else None
 

@@ -64,8 +64,8 @@ class Teacher:
                 "folder>/tokenizer.json"
             )
 
-    def check_trainer(self, trainer: Trainer) -> None:
-        """Raise `UserError` where a trainer counts what it does not say, or takes models to pieces."""
+    def join(self, trainer: Trainer) -> None:
+        """Go to the student's device; raise `UserError` where a trainer counts FLOPs, or takes models to pieces."""
         flops = getattr(trainer, "budget", Budget()).flops
         if flops is not None:
             raise UserError(
@@ -74,6 +74,7 @@ class Teacher:
             )
         if isinstance(trainer.strategy, ShardedStrategy):
             raise UserError(f"trainer.strategy=fsdp2: with {KEY} expected auto or ddp")
+        self.model.to(trainer.strategy.root_device)
 
     def check_same(self, digest: object) -> None:
         """Raise `UserError` where a run that goes on was taught by another file; `digest`: what it saved of it."""

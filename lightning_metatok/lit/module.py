@@ -111,7 +111,7 @@ class MetaTokenLM(LightningModule):
         self.check_data(data)
         budget = getattr(self.trainer, "budget", Budget())
         if self.teacher is not None:
-            self.teacher.check_trainer(self.trainer)
+            self.teacher.join(self.trainer)
         if stage == "fit" and budget.given:
             micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
             steps, line = follow_budget(budget, self, data, micro_batches)
@@ -205,11 +205,6 @@ class MetaTokenLM(LightningModule):
     @property
     def _separates(self) -> bool:
         return self.separate_documents and not self.scores_answers_only
-
-    def on_train_start(self) -> None:
-        """A teacher is no part of the module, so it is moved here."""
-        if self.teacher is not None:
-            self.teacher.model.to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and random positions follow from (seed, micro-step, rank), as batches do: a resume draws the same. So

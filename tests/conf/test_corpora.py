@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.corpora import CorpusConfig, open_corpus
 from tests.conf.test_conf import CONF, SMALL, curve, parse
 from tests.system.helpers import documents, run, succeed
@@ -75,7 +76,7 @@ SHAPES: dict[str, tuple[Callable[[Path], None], Callable[[str], str]]] = {
 def without_a_network(path: Path) -> tuple[str, list[str]]:
     """The folder of `hf download`, and the options behind it, as the comment says them."""
     comment = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
-    options = re.findall(r"--data\.\S+", comment)
+    options = re.findall(r"--data\.\S+", comment.partition("Without a network here:")[2])
     found = re.search(r"--repo-type dataset .*?--local-dir (\S+)", comment)
     assert found is not None
     assert f"hf download {yaml.safe_load(path.read_text())['data']['corpus']} " in comment
@@ -102,6 +103,22 @@ def test_a_corpus_that_was_downloaded_elsewhere_trains_two_steps(
     out = succeed("fit", *configs, *small, *options, *share, "--run_dir=run", "--data.max_documents=null")
     assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
     assert ("2 of 1,024 files of c4-train are there, and are read" in out) == (path.stem == "c4")
+
+
+@pytest.mark.parametrize("name", ["c4", "fineweb-edu"])
+def test_a_large_corpus_trains_while_it_is_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = CONF / "corpus" / f"{name}.yaml"
+    monkeypatch.chdir(tmp_path)
+    folder, options = without_a_network(path)
+    SHAPES[name][0](tmp_path / folder)
+    said = re.search(r"while it is read.*?\n# +(--data.*)\n", path.read_text())
+    assert said is not None
+    assert "--data.tokenizer=gpt2" in said[1]
+    MetaTokenizer.train(TEXTS, 400).save(tmp_path / "gpt2.json")
+    streamed = said[1].replace("=gpt2", "=gpt2.json").split()
+    configs = [f"--config={CONF / 'base.yaml'}", f"--config={path}"]
+    succeed("fit", *configs, *SMALL, *options, *streamed, "--data.held_out_documents=16", "--run_dir=run")
+    assert [step for step, _ in curve(tmp_path / "run", "loss/train")] == [1, 2]
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in CORPORA])

@@ -81,6 +81,18 @@ def test_it_starts_as_its_base_and_keeps_what_it_learns(name: str, weights: str,
     torch.testing.assert_close(torch.cat([model(*part, cache=cache) for part in parts], dim=1), whole, **EXACT)
 
 
+@pytest.mark.parametrize("options", [{}, {"past": "mean", "mix": False}], ids=str)
+@torch.no_grad()
+def test_places_move_behind_the_blocks_of_a_base(options: dict[str, Any], hub_models: Path) -> None:
+    model = adapted(hub_models / sorted(FAMILIES)[0], mechanism="location", mechanism_options=options)
+    tokens_BT, extra_BT = prompts()
+    first = model(tokens_BT, extra_BT)
+    whole, cache = trained(model)(tokens_BT, extra_BT), KVCache(2)
+    assert (whole - first).abs().max() > 0.01
+    parts = zip(tokens_BT.split((4, 1, 7), dim=1), extra_BT.split((4, 1, 7), dim=1), strict=True)
+    torch.testing.assert_close(torch.cat([model(*part, cache=cache) for part in parts], dim=1), whole, **EXACT)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_patterns_documents_and_dropped_positions_reach_the_base(name: str, hub_models: Path) -> None:

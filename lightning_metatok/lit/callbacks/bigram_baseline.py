@@ -20,7 +20,8 @@ class BigramBaseline(Callback):
 
     Args:
         enabled: Switch it off for corpora that are too large to count.
-        max_tokens: Count at most this many training tokens, from the start.
+        max_tokens: Count at most this many training tokens, from the start; with data.shuffle_buffer those of the
+            first buffer, at most.
     """
 
     def __init__(self, enabled: bool = True, max_tokens: int = 50_000_000) -> None:
@@ -33,7 +34,7 @@ class BigramBaseline(Callback):
         data = text_of(trainer)
         if not self.enabled or not trainer.is_global_zero or data.config.masked:
             return
-        tokens = np.asarray(data.store.stream("train")[: self.max_tokens])
+        tokens = np.asarray(data.training_tokens(self.max_tokens))
         bigram = fit_bigram(tokens, data.tokenizer.vocab_size, lambda: heed(trainer, LOST))
         nll, n_targets, n_bytes = 0.0, 0, 0
         for before, target in data.scored_pairs():

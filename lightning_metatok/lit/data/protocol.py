@@ -116,6 +116,9 @@ class TextData(Data, Protocol):
     def scored_pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Of every validation block the source tokens that models are scored on, and the one before each."""
 
+    def training_tokens(self, most: int) -> NDArray[np.unsignedinteger]:
+        """Return the first tokens that are trained on, `most` or fewer, in the order of the text."""
+
     def context_batches(self, multiple: int, *, windows: int, largest: int) -> list[Batch]:
         """Validation batches of blocks `multiple` times as long, over the same text for every `multiple`."""
 

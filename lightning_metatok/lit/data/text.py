@@ -4,7 +4,6 @@ A batch is a pure function of (seed, step, rank): there is no stream whose state
 workers gives the same batches.
 """
 
-import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -29,12 +27,17 @@ from lightning_metatok.data import (
     TokenStore,
     prepare,
 )
+from lightning_metatok.data.blocks import Blocks
 from lightning_metatok.data.corpora import Split
 from lightning_metatok.data.injection import Length
 from lightning_metatok.data.masking import n_hidden
 from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_batches
-from lightning_metatok.errors import UserError
+from lightning_metatok.data.streamed import StreamedBatches, StreamedBlocks
+from lightning_metatok.data.streaming import check_streamed, prepare_streamed
 from lightning_metatok.lit.data.protocol import TextData
+from lightning_metatok.lit.data.saying import MASKED, NO_TEST, say_of_data
+from lightning_metatok.lit.data.stretches import same_stretches, spread_blocks
+from lightning_metatok.lit.data.text_options import check_text_options
 from lightning_metatok.lit.data.workers import make_loader
 from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks.stream import Counts
@@ -65,6 +68,8 @@ class MetaTokenDataModule(LightningDataModule):
         seed: int = 1337,
         num_workers: int = 0,
         validation_blocks: int | None = 256,
+        shuffle_buffer: int | None = None,
+        held_out_documents: int | None = None,
         **corpus: Any,
     ) -> None:
         """Describe the data; nothing is read yet.
@@ -85,6 +90,10 @@ class MetaTokenDataModule(LightningDataModule):
             seed: Seed of the order of blocks and of the places of meta-tokens.
             num_workers: Processes that build batches; any number gives the same batches.
             validation_blocks: Blocks to validate on, spread evenly over the validation text; null for all.
+            shuffle_buffer: Train on text while it is read, tokenised on the fly by num_workers processes and not kept;
+                so many blocks at a time are drawn in random order. Needs a tokenizer. null: all is tokenised ahead.
+            held_out_documents: With shuffle_buffer, how many documents validate and test (null: 2000): the first ones
+                of the text to validate on, or else of the corpus, which trains from behind them on.
             corpus: The fields of DataConfig.
         """
         super().__init__()
@@ -95,32 +104,26 @@ class MetaTokenDataModule(LightningDataModule):
             length=meta_length,
             options=meta_placement_options,
         )
-        for name, value in (("block_size", block_size), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"data.{name}={value}: expected a positive number")
-        if mask_fraction is not None and not (self.config.masked and 0 < mask_fraction < 1):
-            expected = "a share above 0 and below 1" if self.config.masked else "data.objective=masked with it"
-            raise UserError(f"data.mask_fraction={mask_fraction}: expected {expected}")
-        if retarget and self.config.masked:
-            raise UserError(
-                "data.retarget=True: expected false with data.objective='masked', which scores tokens where they stand"
-            )
-        if num_workers < 0:
-            raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
-        if self.rule.source_length(block_size) < 2:
-            raise UserError(f"data.block_size={block_size}: too small to hold two source tokens beside its meta-tokens")
+        check_text_options(self.config, self.rule, block_size, batch_size, num_workers, mask_fraction, retarget)
+        check_streamed(self.config, shuffle_buffer, held_out_documents)
         self.block_size, self.batch_size = block_size, batch_size
         self.mask_fraction = MASK_FRACTION if mask_fraction is None else mask_fraction
         self.retarget, self.separate_documents = retarget, separate_documents
         self.seed, self.num_workers, self.validation_blocks = seed, num_workers, validation_blocks
+        self.shuffle_buffer, self.held_out_documents = shuffle_buffer, held_out_documents
         self.tokenizer: MetaTokenizer
         self.store: TokenStore
+        self._streamed: StreamedBlocks | None = None
         self._ready = False
 
     @property
     def block_length(self) -> int:
         """T: positions that the model sees in a block."""
         return self.rule.total_length(self.block_size)
+
+    @property
+    def _source_length(self) -> int:
+        return self.rule.source_length(self.block_size)
 
     @property
     def title(self) -> str:
@@ -140,7 +143,7 @@ class MetaTokenDataModule(LightningDataModule):
     @property
     def marks_per_prompt(self) -> float:
         """M: meta-tokens in a block."""
-        return float(self.block_length - self.rule.source_length(self.block_size))
+        return float(self.block_length - self._source_length)
 
     @property
     def meta_share(self) -> float:
@@ -162,7 +165,7 @@ class MetaTokenDataModule(LightningDataModule):
         """Return what the batches of a step hold on all ranks together: the same for each step."""
         blocks = self.batch_size * (self.trainer.world_size if self.trainer else 1)
         scored = round(blocks * self.scored_per_prompt) if self.config.masked else 0
-        return Counts(blocks * self.block_length, blocks * self.rule.source_length(self.block_size), scored)
+        return Counts(blocks * self.block_length, blocks * self._source_length, scored)
 
     def too_long(self, limit: int) -> str:
         """What to say of blocks longer than a table of `limit` positions."""
@@ -176,20 +179,25 @@ class MetaTokenDataModule(LightningDataModule):
         added = f" ({' and '.join(self.tokenizer.added)} added)" if self.tokenizer.added else ""
         counts = {split: self.store.n_tokens(split) for split in self.store.splits}
         shares = [f"{n:,} {split} ({n / sum(counts.values()):.1%})" for split, n in counts.items()]
-        return f"{self.config.name}, {', '.join(shares)} tokens, {self.tokenizer.vocab_size:,} ids{added}"
+        read = "" if self._streamed is None else ", trained on as it is read"
+        return f"{self.config.name}, {', '.join(shares)} tokens, {self.tokenizer.vocab_size:,} ids{added}{read}"
 
     # -- preparation
 
     def prepare_data(self) -> None:
         """Train the tokenizer and write the token streams, unless the cache holds them; one process at a time."""
-        if not self._ready:
+        if self._ready:
+            return
+        if self.shuffle_buffer is None:
             self.tokenizer, self.store = prepare(self.config, say_of_data)
-            self._ready = True
-            if self.config.masked:
-                say_of_data(
-                    "data.objective=masked: hidden tokens are told from both sides, so there are no bits per byte, no "
-                    "bigram model to beat and no sample of text"
-                )
+        else:
+            self.tokenizer, self.store, text = prepare_streamed(
+                self.config, self.held_out_documents, say_of_data, self.num_workers
+            )
+            self._streamed = StreamedBlocks(text, self._source_length, self.shuffle_buffer, self.seed)
+        self._ready = True
+        if self.config.masked:
+            say_of_data(MASKED)
 
     def setup(self, stage: str) -> None:
         """Open what was prepared, and build a batch: what cannot work comes to light before a run folder is made.
@@ -198,12 +206,16 @@ class MetaTokenDataModule(LightningDataModule):
             UserError: the text is shorter than a block, or the placement cannot work in such blocks.
         """
         self.prepare_data()
-        PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))
+        if self._streamed is None or stage == "fit":
+            self._training_blocks().tokens(np.array([0]))
         if stage == "test" and self._split("test") != "test":
-            say_of_data(
-                "warning: there is no text to test on (data.test_fraction, data.test_corpus): it is validated on"
-            )
+            say_of_data(NO_TEST)
         self._builder(self._evaluation("test" if stage == "test" else "validation"), shuffle=False).batch(0)
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that read text to train on."""
+        if self._streamed is not None:
+            self._streamed.close()
 
     # -- loaders
 
@@ -211,9 +223,9 @@ class MetaTokenDataModule(LightningDataModule):
         """Batches without end, from the step that the trainer stands at."""
         trainer = self.trainer
         assert trainer is not None
-        builder = self._builder(PackedBlocks(self.store, "train", self.rule.source_length(self.block_size)))
-        first = partial(next_micro_step, trainer)
-        return self._loader(StepDataset(builder, trainer.global_rank, trainer.world_size), StepSampler(first, None))
+        dataset = StepDataset(self._builder(self._training_blocks()), trainer.global_rank, trainer.world_size)
+        workers = self.num_workers if self._streamed is None else 0  # they tokenise
+        return self._loader(dataset, StepSampler(partial(next_micro_step, trainer), None), workers)
 
     def val_dataloader(self) -> DataLoader:
         """`validation_blocks` blocks, spread evenly over the validation text, always with the same meta-tokens."""
@@ -230,7 +242,8 @@ class MetaTokenDataModule(LightningDataModule):
     def _evaluation_loader(self, split: Split) -> DataLoader:
         builder = self._builder(self._evaluation(split), shuffle=False)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(StepDataset(builder, rank, world_size), StepSampler(0, builder.n_steps(world_size)))
+        sampler = StepSampler(0, builder.n_steps(world_size))
+        return self._loader(StepDataset(builder, rank, world_size), sampler, self.num_workers)
 
     def scored_pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Of every validation block the source tokens that models are scored on, and the one before each.
@@ -253,9 +266,13 @@ class MetaTokenDataModule(LightningDataModule):
 
     def trained_text(self, windows: int) -> ScoredText:
         """The first `windows` blocks of source text that are trained on, on all ranks together."""
-        blocks = PackedBlocks(self.store, "train", self.rule.source_length(self.block_size))
+        blocks = self._training_blocks()
         order = self._builder(blocks).shuffled(np.arange(windows))
         return scored_text(((ids, ids[:0]) for ids in blocks.tokens(order).numpy()), self.tokenizer.bytes_V)
+
+    def training_tokens(self, most: int) -> NDArray[np.unsignedinteger]:
+        """Return the first tokens that are trained on, in the order of the text; no more than shuffle_buffer holds."""
+        return self.store.stream("train")[:most] if self._streamed is None else self._streamed.first_tokens(most)
 
     def context_batches(self, multiple: int, *, windows: int, largest: int) -> list[Batch]:
         """Batches of blocks `multiple` times as long as in training: of test text in `test`, else of validation text.
@@ -267,15 +284,12 @@ class MetaTokenDataModule(LightningDataModule):
             Batches of about as many tokens as in training; none if the text is shorter than one window.
         """
         split = self._split("test" if self.trainer and self.trainer.state.fn == "test" else "validation")
-        n_tokens = self.store.n_tokens(split)
-        window = largest * self.rule.source_length(self.block_size)
-        windows = min(windows, n_tokens // window)
-        if windows == 0:
+        blocks = same_stretches(
+            self.store, split, self.rule.source_length(multiple * self.block_size),
+            window=largest * self._source_length, windows=windows, parts=largest // multiple,
+        )  # fmt: skip
+        if blocks is None:
             return []
-        length = self.rule.source_length(multiple * self.block_size)
-        parts = np.arange(largest // multiple) * length
-        starts = (_spread(windows, n_tokens - window)[:, None] + parts).reshape(-1)
-        blocks = PackedBlocks(self.store, split, length, starts)
         builder = self._builder(blocks, shuffle=False, multiple=multiple)
         return [builder.batch(step) for step in range(builder.n_steps())]
 
@@ -285,22 +299,23 @@ class MetaTokenDataModule(LightningDataModule):
         if "test" not in self.store.splits:
             return False
         ranks = self.trainer.world_size if self.trainer else 1
-        return self.store.n_tokens("test") >= ranks * self.rule.source_length(self.block_size)
+        return self.store.n_tokens("test") >= ranks * self._source_length
 
     def _split(self, wanted: Split) -> Split:
         return wanted if wanted in self.store.splits else "validation"
 
     def _evaluation(self, wanted: Split) -> PackedBlocks:
         """`validation_blocks` windows of source text, spread evenly."""
-        split, length = self._split(wanted), self.rule.source_length(self.block_size)
-        every = PackedBlocks(self.store, split, length)
-        if self.validation_blocks is None or self.validation_blocks >= len(every):
-            return every
-        starts = _spread(self.validation_blocks, self.store.n_tokens(split) - length)
-        return PackedBlocks(self.store, split, length, starts)
+        return spread_blocks(self.store, self._split(wanted), self._source_length, self.validation_blocks)
 
-    def _builder(self, blocks: PackedBlocks, *, shuffle: bool = True, multiple: int = 1) -> BatchBuilder:
-        return BatchBuilder(
+    def _training_blocks(self) -> Blocks:
+        if self._streamed is not None:
+            return self._streamed
+        return PackedBlocks(self.store, "train", self._source_length)
+
+    def _builder(self, blocks: Blocks, *, shuffle: bool = True, multiple: int = 1) -> BatchBuilder:
+        kind = StreamedBatches if isinstance(blocks, StreamedBlocks) else BatchBuilder
+        return kind(
             blocks,
             self.rule,
             block_length=multiple * self.block_size,
@@ -321,27 +336,15 @@ class MetaTokenDataModule(LightningDataModule):
         text_ids = self.tokenizer.bytes_V.nonzero().flatten().numpy()
         return Masking(self.mask_fraction, self.tokenizer.mask_id, text_ids, self.seed)
 
-    def _loader(self, dataset: StepDataset, sampler: StepSampler) -> DataLoader:
+    def _loader(self, dataset: StepDataset, sampler: StepSampler, workers: int) -> DataLoader:
         return make_loader(
             dataset,
-            self.num_workers,
+            workers,
             sampler=sampler,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=workers > 0,
         )
 
 
 if TYPE_CHECKING:
     IS_TEXT: type[TextData] = MetaTokenDataModule
-
-
-@rank_zero_only
-def say_of_data(line: str) -> None:
-    """Print what people should know about their data, once: warnings to stderr."""
-    warning = line.startswith("warning: ")
-    print(f"lightning-metatok: {line}" if warning else line, file=sys.stderr if warning else sys.stdout)
-
-
-def _spread(count: int, end: int) -> NDArray[np.int64]:
-    """`count` whole numbers, evenly spread from 0 to `end`."""
-    return np.linspace(0, end, count).astype(np.int64)

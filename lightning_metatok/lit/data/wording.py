@@ -3,7 +3,7 @@
 from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore, open_corpus, prepare_tokens
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.preparation import get_tokenizer, progress_bar, tell
-from lightning_metatok.lit.data.text import say_of_data
+from lightning_metatok.lit.data.saying import say_of_data
 
 
 def read_text(
