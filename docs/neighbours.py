@@ -104,6 +104,8 @@ def costs(arm: str) -> tuple[str, str, str]:
 def rows_of_arm(arm: str, n_source: int = 512) -> tuple[str, str]:
     """Keys that a token of such a text reads on average, and those that are kept at its end, by an arm's pattern."""
     model, data = (settings_of(arm)[room] for room in ("model", "data"))
+    if (loop := model.get("recurrence_options")) is not None:  # the memory and the segment at hand
+        return f"{loop['memory'] + (loop['segment'] + 1) / 2:.0f}", str(loop["memory"] + loop["segment"])
     rule = patterns.build(model["pattern"], **model.get("pattern_options", {}))
     extra_1N = injected(data, n_source).meta_mask_BT
     n = extra_1N.shape[1]
