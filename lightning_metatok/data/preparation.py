@@ -12,7 +12,7 @@ from lightning_metatok.data.blocks import TokenStore
 from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, open_corpus
 from lightning_metatok.data.pieces import PIECE, pieces
-from lightning_metatok.data.tokenizer import LONGEST_WORD, SMALLEST_VOCABULARY, MetaTokenizer
+from lightning_metatok.data.tokenizer import LONGEST_WORD, SMALLEST_VOCABULARY, MetaTokenizer, Model
 from lightning_metatok.data.writing import Progress, prepare_tokens
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.signals import heed
@@ -30,8 +30,10 @@ class DataConfig(CorpusConfig):
     """Which text, and how it becomes tokens."""
 
     tokenizer: str | None = None
-    """none to train a byte-level BPE on the train split; else the path of a tokenizer.json, or the name of a
+    """none to train a byte-level one on the train split; else the path of a tokenizer.json, or the name of a
     repository on the Hugging Face hub"""
+    tokenizer_model: Model = "bpe"
+    """what is trained where none is given: bpe, or unigram, whose pieces have probabilities"""
     vocab_size: int = 4096
     """ids of the tokenizer to train, special tokens and all 256 bytes included; of a given one, what it has"""
     add_special_tokens: bool = False
@@ -44,10 +46,13 @@ class DataConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = get_args(Objective)
-        if self.objective not in known:
-            expected = f"expected one of {', '.join(known)}{nearest(self.objective, known)}"
-            raise UserError(f"data.objective={self.objective!r}: {expected}")
+        for key, value, choices in (
+            ("objective", self.objective, get_args(Objective)),
+            ("tokenizer_model", self.tokenizer_model, get_args(Model)),
+        ):
+            if value not in choices:
+                expected = f"expected one of {', '.join(choices)}{nearest(value, choices)}"
+                raise UserError(f"data.{key}={value!r}: {expected}")
         smallest = SMALLEST_VOCABULARY + self.masked
         if self.tokenizer is None and self.vocab_size < smallest:
             raise UserError(
@@ -106,10 +111,10 @@ def get_tokenizer(
         progress(TRAINING, 0, None)
         # Whole documents, unless they are so long that their words would not fit into memory.
         text = (piece for document in corpus.documents("train") for piece in pieces(document, 2 * PIECE))
-        MetaTokenizer.train(text, vocab_size).save(folder / TOKENIZER)
+        MetaTokenizer.train(text, vocab_size, config.tokenizer_model).save(folder / TOKENIZER)
 
     inputs = {
-        "kind": "bpe",
+        "kind": config.tokenizer_model,
         "corpus": corpus.fingerprint(),
         "vocab_size": vocab_size,
         "longest_piece": 4 * PIECE,

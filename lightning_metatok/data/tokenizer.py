@@ -1,5 +1,5 @@
-"""Byte-level BPE that owns the ids of `<|meta|>` and `<|endoftext|>`, around Hugging Face `tokenizers`; also that of
-`<|mask|>`, where tokens are hidden (`with_mask`).
+"""A byte-level tokenizer that owns the ids of `<|meta|>` and `<|endoftext|>`, around Hugging Face `tokenizers`; also
+that of `<|mask|>`, where tokens are hidden (`with_mask`).
 
 Two ways in: `encode` treats its text as plain text, even where it spells `<|meta|>` (a corpus must not be
 able to write meta-tokens); `encode_prompt` reads such spellings as the tokens they name.
@@ -8,7 +8,8 @@ Every id stands for a fixed number of UTF-8 bytes, `bytes_V`, which turns a loss
 figure that can be compared between vocabularies. The bytes of the ids of a text are those of the text, which is checked
 when a tokenizer is read, and for every document of a corpus; what a tokenizer.json says against that is switched off
 or refused, see `tokenizer_settings`.
-Source: Sennrich et al. 2016 (BPE); Radford et al. 2019, section 2.2 (byte level).
+Source: Sennrich et al. 2016 (BPE); Kudo 2018, arXiv 1804.10959 (Unigram); Radford et al. 2019, section 2.2 (byte
+level).
 """
 
 import functools
@@ -17,7 +18,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ END_OF_TEXT = "<|endoftext|>"
 MASK = "<|mask|>"
 SPECIALS = (END_OF_TEXT, META)
 SMALLEST_VOCABULARY = 256 + len(SPECIALS)
+Model = Literal["bpe", "unigram"]
+"""What is trained: merges of the most frequent pair, or pieces with probabilities; text becomes the likeliest ones."""
 PUNCTUATION = tuple(".,;:!?\n")
 LARGEST_ID = (1 << 24) - 1
 """Tables have a row for every id up to the largest; the largest vocabularies there are stay below a million."""
@@ -124,32 +127,41 @@ class MetaTokenizer:
         return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
 
     @classmethod
-    def train(cls, documents: Iterable[str], vocab_size: int) -> "MetaTokenizer":
-        """Return a BPE of at most `vocab_size` ids, both specials and all 256 bytes included.
+    def train(cls, documents: Iterable[str], vocab_size: int, model: Model = "bpe") -> "MetaTokenizer":
+        """Return a tokenizer of at most `vocab_size` ids, both specials and all 256 bytes included.
 
-        The same documents in the same order give the same tokenizer.
+        The same documents in the same order give the same BPE. A Unigram's pieces have scores that differ by a
+        hundredth from one training to the next, as the library adds them up in the order of a hash table.
 
         Raises:
-            UserError: `vocab_size` is below 258.
+            UserError: `vocab_size` is below 258, or less than a Unigram of this text can do with.
         """
         if vocab_size < SMALLEST_VOCABULARY:
             raise UserError(
                 f"data.vocab_size={vocab_size}: expected at least {SMALLEST_VOCABULARY}, "
                 f"which is 256 bytes and {len(SPECIALS)} special tokens"
             )
-        tokenizer = Tokenizer(models.BPE())
+        tokenizer = Tokenizer(models.BPE() if model == "bpe" else models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         byte_level = tokenizer.pre_tokenizer
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([byte_level, pre_tokenizers.FixedLength(LONGEST_WORD)])
-        trainer = trainers.BpeTrainer(
+        trainer = (trainers.BpeTrainer if model == "bpe" else trainers.UnigramTrainer)(
             vocab_size=vocab_size,
             special_tokens=list(SPECIALS),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
         tokenizer.train_from_iterator(documents, trainer)
+        if (least := tokenizer.get_vocab_size()) > vocab_size:
+            raise UserError(
+                f"data.vocab_size={vocab_size}: expected at least {least}, what data.tokenizer_model={model} needs here"
+            )
         tokenizer.pre_tokenizer = byte_level
+        if model == "unigram":  # scores of 17 digits are not the same when they are written and read again
+            content = json.loads(tokenizer.to_str())
+            content["model"]["vocab"] = [[piece, round(score, 6)] for piece, score in content["model"]["vocab"]]
+            tokenizer = Tokenizer.from_str(json.dumps(content))
         return cls(tokenizer, check=False)
 
     @classmethod

@@ -160,6 +160,7 @@ OPTIONS = [
     ("--data.meta_placement=fixed", "data.meta_placement='fixed': expected data.meta_placement_options.slots"),
     ("--data.meta_positions=[1,2]", "data.meta_placement_options.slots=[1, 2]: expected no options"),
     ("--data.meta_placement_options={slot: 1}", "data.meta_placement_options.slot=1: expected no options"),
+    ("--data.tokenizer_model=unigramm", "data.tokenizer_model"),
     ("--data.vocab_size=-1", "data.vocab_size=-1: expected at least 258"),
     ("--data.vocab_size=257", "data.vocab_size=257: expected at least 258"),
     ("--data.seed=-1", "data.seed=-1: expected a seed"),

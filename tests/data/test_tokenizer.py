@@ -1,5 +1,8 @@
 """Plain text never becomes a special token, and every byte is accounted for."""
 
+import functools
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,25 +12,55 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lightning_metatok.data.tokenizer import END_OF_TEXT, META, MetaTokenizer
 from lightning_metatok.errors import UserError
+from tests.system.helpers import documents
 
 TEXT = ["The cat sat on the mat. The cat, the mat!\n", "def f(x):\n    return x + 1  # größer\n"] * 20
 TOKENIZER = MetaTokenizer.train(TEXT, 300)
+UNIGRAM = MetaTokenizer.train([*TEXT, *documents(100)], 512, "unigram")
+BOTH = pytest.mark.parametrize("tokenizer", [TOKENIZER, UNIGRAM], ids=["bpe", "unigram"])
 SPELLINGS = st.lists(st.sampled_from([META, END_OF_TEXT, " the", "é", "\n", "🙂"]))
 texts = st.one_of(st.text(), SPELLINGS.map("".join))
 
 
-@given(texts)
-def test_bytes_of_the_ids_add_up_to_the_bytes_of_the_text(text: str) -> None:
-    ids = TOKENIZER.encode(text)
-    assert int(TOKENIZER.bytes_V[ids].sum()) == len(text.encode())
-    assert TOKENIZER.decode(ids) == text
+@BOTH
+@given(text=texts)
+def test_bytes_of_the_ids_add_up_to_the_bytes_of_the_text(tokenizer: MetaTokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert int(tokenizer.bytes_V[ids].sum()) == len(text.encode())
+    assert tokenizer.decode(ids) == text
 
 
-@given(texts)
-def test_no_text_of_a_corpus_becomes_a_special_token(text: str) -> None:
-    for ids in (TOKENIZER.encode(text), *TOKENIZER.encode_batch([text])):
-        assert TOKENIZER.meta_id not in ids
-        assert TOKENIZER.eos_id not in ids
+@BOTH
+@given(text=texts)
+def test_no_text_of_a_corpus_becomes_a_special_token(tokenizer: MetaTokenizer, text: str) -> None:
+    for ids in (tokenizer.encode(text), *tokenizer.encode_batch([text])):
+        assert tokenizer.meta_id not in ids
+        assert tokenizer.eos_id not in ids
+
+
+def test_a_unigram_takes_the_likeliest_pieces_and_is_read_again_as_it_was() -> None:
+    assert UNIGRAM.vocab_size == 512
+    model = json.loads(UNIGRAM.to_json())["model"]
+    score = dict(map(tuple, model["vocab"]))
+
+    @functools.cache
+    def best(text: str) -> float:  # of all ways to cut it
+        cuts = (score[text[:n]] + best(text[n:]) for n in range(1, len(text) + 1) if text[:n] in score)
+        return max(cuts, default=-math.inf) if text else 0.0
+
+    word = "ĠlanternĠmiller"
+    taken = [model["vocab"][id][0] for id in UNIGRAM.encode(" lantern miller")]
+    assert "".join(taken) == word
+    assert len(taken) < len(word)
+    assert sum(score[piece] for piece in taken) == pytest.approx(best("Ġlantern") + best("Ġmiller"))
+    again = MetaTokenizer.from_json(UNIGRAM.to_json())
+    assert again.fingerprint() == UNIGRAM.fingerprint()
+    assert MetaTokenizer(Tokenizer.from_str(UNIGRAM.to_json())).encode(TEXT[1]) == UNIGRAM.encode(TEXT[1])
+
+
+def test_a_unigram_of_too_few_ids_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.vocab_size=258: expected at least \d+, what .*unigram needs here"):
+        MetaTokenizer.train(documents(100), 258, "unigram")
 
 
 def test_a_prompt_names_special_tokens() -> None:
