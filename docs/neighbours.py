@@ -21,6 +21,7 @@ from lightning_metatok.model.build import own
 from lightning_metatok.model.config import FEATURES
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results" / "neighbours"
 SHAPE: dict[str, Any] = {"n_layers": 4, "n_heads": 4, "d_model": 128, "vocab_size": 1024, "max_positions": 512}
 
 BUDGETS = {"wider-plain", "flops-plain"}
@@ -63,13 +64,18 @@ def yes(ask: Any, of: Any) -> str:
 
 
 def neighbours() -> str:
-    """What `results/neighbours/runs.csv` holds: each arm against plain, seeds paired."""
-    path = ROOT / "results" / "neighbours" / "runs.csv"
-    if not path.exists():
-        return "Not measured yet: `lightning-metatok sweep run sweeps/neighbours.yaml`.\n"
-    runs = pd.read_csv(path)
-    runs = runs[runs["state"] == "done"]
+    """What `results/neighbours` holds: each arm against the plain of its own run of the sweep, seeds paired."""
     columns = {f"ablation/kept_{k}x": f"{k}x" for k in (1, 2, 4)}
+    rows = measured(pd.read_csv(RESULTS / "runs.csv"), columns)
+    rows += [row for row in measured(pd.read_csv(RESULTS / "later.csv"), columns) if row[0] != "plain"]
+    head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values())]
+    more = ["effective length", "TFLOP of training", "tokens/s", "time of plain's step", "peak MiB"]
+    return table([*head, *more, "rows read", "rows kept"], rows)
+
+
+def measured(runs: pd.DataFrame, columns: dict[str, str]) -> list[list[str]]:
+    """A row an arm; `columns`: of losses, and what they are called."""
+    runs = runs[runs["state"] == "done"]
     plain = runs[runs["arm"] == "plain"].set_index("seed_everything")
     rows = []
     for arm, of_arm in runs.groupby("arm", sort=False):
@@ -87,9 +93,7 @@ def neighbours() -> str:
         length = "" if kept is None else f"{kept:g}x" if kept < 4 else "4x or more"
         flops = f"{of_arm['budget/flops'].mean() / 1e12:.1f}"
         rows.append([*cells, length, flops, *costs(str(arm)), *rows_of_arm(str(arm))])
-    head = ["arm", "seeds", *(f"nats at {name}, minus plain (seeds)" for name in columns.values())]
-    more = ["effective length", "TFLOP of training", "tokens/s", "time of plain's step", "peak MiB"]
-    return table([*head, *more, "rows read", "rows kept"], rows)
+    return rows
 
 
 def costs(arm: str) -> tuple[str, str, str]:
