@@ -111,8 +111,11 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def say(line: str) -> None:
     """Write one line to stderr, also where nobody reads it; what an exception says in several lines becomes one."""
-    with suppress(OSError, ValueError):  # what was said before stands before it, also in a log of both streams
-        sys.stdout.flush()
+    with suppress(ValueError):
+        try:
+            sys.stdout.flush()  # what was said before stands before it, also in a log of both streams
+        except OSError:
+            silence(sys.stdout.fileno())
     try:
         print(f"lightning-metatok: {' '.join(line.split())}", file=sys.stderr, flush=True)
     except OSError:

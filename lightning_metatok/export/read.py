@@ -33,6 +33,7 @@ from lightning_metatok.lit.checkpoints.contents import PREFIX, TOKENIZER_KEY
 from lightning_metatok.lit.checkpoints.io import write_state
 from lightning_metatok.lit.optim import OptimizerConfig
 from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model.build import own
 from lightning_metatok.model.unchanged import start_unchanged
 
 KEY = "--from"
@@ -123,7 +124,7 @@ def _tokenizer(name: str, n_weights: int, *, own: bool) -> tuple[MetaTokenizer, 
 def _filled(
     config: TransformerConfig, weights: Weights, n_before: int, tokenizer: MetaTokenizer, old_end: int | None
 ) -> MetaTransformer:
-    model = MetaTransformer(config, seed=0)
+    model = own(config, seed=0)
     state = model.state_dict()
     for key in ("embedding.weight", "head.weight"):
         if key in state:

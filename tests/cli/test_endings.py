@@ -96,8 +96,9 @@ def test_a_bug_keeps_its_traceback(error: BaseException) -> None:
 def shell(command: str) -> subprocess.CompletedProcess[str]:
     """What bash says to `command`, in which $tool stands for the command line's program."""
     program = f"{sys.executable} -m lightning_metatok"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(["bash", "-c", f"tool='{program}'; {command}"], capture_output=True, text=True, check=False,
-                          cwd=Path(__file__).parents[2])  # fmt: skip
+                          cwd=Path(__file__).parents[2], env=environment)  # fmt: skip
     done.stderr = without_progress(done.stderr)
     return done
 

@@ -16,7 +16,8 @@ from lightning_metatok.data.tokenizer import END_OF_TEXT, META
 from lightning_metatok.export.families import FAMILIES
 from lightning_metatok.export.write import Trained
 from lightning_metatok.lit.checkpoints.marks import Marks
-from lightning_metatok.model import MetaTransformer, TransformerConfig
+from lightning_metatok.model import TransformerConfig
+from lightning_metatok.model.build import own
 from tests.system.helpers import documents
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
@@ -45,7 +46,7 @@ def make(tokenizer: MetaTokenizer) -> Make:
 
     def make(**options: Any) -> Trained:
         config = TransformerConfig(**{**TINY, "vocab_size": 304, **options})
-        return Trained(drawn(MetaTransformer(config, seed=1)), tokenizer, Marks(0.1, "random"), 20, Path("x/y/z.ckpt"))
+        return Trained(drawn(own(config, seed=1)), tokenizer, Marks(0.1, "random"), 20, Path("x/y/z.ckpt"))
 
     return make
 

@@ -35,6 +35,8 @@ def arms() -> dict[str, dict[str, Any]]:
         }
         if found[path.stem].get("mechanism_options", {}).get("layers"):
             found[path.stem]["mechanism_options"] = {"layers": [1]}
+        if "recurrence_options" in found[path.stem]:
+            found[path.stem]["recurrence_options"] = {"segment": 4, "memory": 2}
     return found
 
 

@@ -13,6 +13,7 @@ from lightning_metatok.lit import MetaTokenLM, Trainer
 from lightning_metatok.lit.budget import Budget
 from tests.lit.one_step import QUIET, step
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 STUDENT: dict[str, Any] = {"mechanism": "own_qkv", "pattern": "chunk_window", "extra_position": "last"}
 
 

@@ -37,7 +37,7 @@ def acted(step: str, x: float | Tensor) -> Tensor:
         return 1 / (1 + (-5 * x).exp())
     if step == "monotonic":
         return x if x > 0 else 0 * x
-    whole = math.floor(x)
+    whole = math.floor(x.item())
     return whole + 1 / (1 + (-20 * (x - whole - 0.5)).exp()) if step == "stair" else x
 
 
