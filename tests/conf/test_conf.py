@@ -357,7 +357,13 @@ def test_the_arms_differ_in_what_they_name_and_nothing_else(base: Path) -> None:
     assert of_arm("meta", base) | {"config": None} == alone | {"config": None}
 
 
-@pytest.mark.parametrize("base", [pytest.param(path, id=path.stem) for path in (CONF / "base.yaml", *TASKS)])
+@pytest.mark.parametrize(
+    "base",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path in (CONF / "base.yaml", NANO) else pytest.mark.slow)
+        for path in (CONF / "base.yaml", *TASKS)
+    ],
+)
 def test_arms_begin_with_the_same_weights(base: Path) -> None:
     found: dict[tuple[str, torch.Size], list[torch.Tensor]] = {}
     arms = [path for path in ARMS if base in TASKS or path.stem not in FOR_TASKS_ALONE]
