@@ -157,7 +157,6 @@ def test_a_run_that_is_preempted_goes_on_as_if_nothing_had_been(
     assert_same(one.run_folder, undisturbed)
 
 
-@pytest.mark.slow
 def test_a_run_that_meets_its_time_limit_goes_on_as_if_there_were_none(
     undisturbed: Path, tmp_path: Path, repository: Path
 ) -> None:

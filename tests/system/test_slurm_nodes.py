@@ -175,7 +175,6 @@ def task_of(job: Job, rank: int) -> int:
     raise AssertionError(f"no rank {rank} of job {job.number}")
 
 
-@pytest.mark.slow
 def test_a_node_that_freezes_and_loses_its_slurmd_is_given_up_and_the_run_ends_all_the_same(
     undisturbed: Job, tmp_path: Path, repository: Path, options: list[str], impatient: dict[str, str]
 ) -> None:
