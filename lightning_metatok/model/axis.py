@@ -67,6 +67,15 @@ class Axis(Generic[Kind]):
                 f"{' and '.join((*self.given, 'its options'))}"
             ) from error
 
+    def build(self, name: str, /, **options: Any) -> Kind:
+        """Build the class `name` of its own options.
+
+        Raises:
+            UserError: no class has that name, or it cannot take these options.
+        """
+        self.check(name, options)
+        return self.find(name)(**options)
+
     def filled(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return all options of a class, defaults filled in."""
         return {**defaults(self.find(name)), **options}

@@ -8,7 +8,7 @@ A choice is built from its options alone and says what cannot stand beside it; t
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model.axis import Axis
@@ -100,13 +100,4 @@ class RMT(Recurrence):
 
 RECURRENCES: dict[str, type[Recurrence]] = {"none": Recurrence, "rmt": RMT}
 AXIS = Axis("recurrence", Recurrence, RECURRENCES)
-
-
-def build(name: str, **options: Any) -> Recurrence:
-    """Build the recurrence `name`; `options` are its own.
-
-    Raises:
-        UserError: no recurrence has that name, or it cannot take these options.
-    """
-    AXIS.check(name, options)
-    return AXIS.find(name)(**options)
+build = AXIS.build

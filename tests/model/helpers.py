@@ -1,5 +1,6 @@
 """Small models and batches that the model's tests share."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model.attention.facts import Facts
 from lightning_metatok.model.attention.patterns import MetaToMeta, SameDocument
+from lightning_metatok.model.cache import KVCache
 
 VOCABULARY = 50
 
@@ -28,6 +30,24 @@ def batch(seed: int = 0, n: int = 3, length: int = 21, fraction: float = 0.3) ->
     generator = torch.Generator().manual_seed(seed)
     tokens_BT = torch.randint(VOCABULARY, (n, length), generator=generator)
     return tokens_BT, torch.rand(n, length, generator=generator) < fraction
+
+
+@torch.no_grad()
+def check_any_chunking(model: MetaTransformer, cuts: set[int]) -> None:
+    """Hold a row that is read in pieces, with a cache, to the full pass."""
+    (tokens_BT, extra_BT), cache, borders = batch(), KVCache(2), [0, *sorted(cuts), 21]
+    pieces = [model(tokens_BT[:, a:b], extra_BT[:, a:b], cache=cache) for a, b in itertools.pairwise(borders)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens_BT, extra_BT), atol=1e-5, rtol=1e-5)
+
+
+def check_nothing_leaks(model: MetaTransformer) -> None:
+    """Hold what token 10 says to the tokens up to it: gradients by what enters for each."""
+    embedded: list[Tensor] = []
+    model.dropout.register_forward_hook(lambda _, __, out: embedded.append(out))
+    out = model(*batch())
+    (gradient,) = torch.autograd.grad(out[:, 10].square().sum(), embedded)
+    assert not gradient[:, 11:].any()
+    assert gradient[:, :11].any(dim=-1).all()
 
 
 def meta_to_meta(is_meta_T: Tensor) -> Tensor:

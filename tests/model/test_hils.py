@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import KVCache, TransformerConfig
+from lightning_metatok.model import TransformerConfig
 from lightning_metatok.model.attention.backends import blocked, reference
 from lightning_metatok.model.attention.backends.reference import Score
 from lightning_metatok.model.attention.facts import Facts
@@ -21,7 +21,7 @@ from lightning_metatok.model.mechanisms.grouped import Chunks, grouped_scores
 from lightning_metatok.model.mechanisms.hils import HiLS, log_pool, of_pooled_keys
 from lightning_metatok.model.positions.base import Rows
 from lightning_metatok.model.recording import recorded
-from tests.model.helpers import batch, tiny
+from tests.model.helpers import batch, check_any_chunking, tiny
 from tests.model.test_landmark import blocks_of, softmax
 
 OPTIONS: list[dict[str, Any]] = [
@@ -192,12 +192,8 @@ def test_it_is_attention_over_the_text(case: str) -> None:
 )
 @given(cuts=st.sets(st.integers(1, 20)))
 @settings(deadline=None, max_examples=4)
-@torch.no_grad()
 def test_any_chunking_equals_the_full_pass(arm: dict[str, Any], cuts: set[int]) -> None:
-    model, (tokens_BT, extra_BT) = tiny(mechanism="hils", **arm), batch()
-    cache, borders = KVCache(2), [0, *sorted(cuts), 21]
-    pieces = [model(tokens_BT[:, a:b], extra_BT[:, a:b], cache=cache) for a, b in itertools.pairwise(borders)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens_BT, extra_BT), atol=1e-5, rtol=1e-5)
+    check_any_chunking(tiny(mechanism="hils", **arm), cuts)
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_metatok.model import KVCache
 from lightning_metatok.model.attention.backends import blocked, reference
 from lightning_metatok.model.attention.backends.reference import Score
 from lightning_metatok.model.attention.facts import Facts
@@ -18,7 +17,7 @@ from lightning_metatok.model.attention.patterns import Causal, SameDocument
 from lightning_metatok.model.mechanisms.grouped import Chunks, grouped_scores
 from lightning_metatok.model.mechanisms.landmark import of_landmarks
 from lightning_metatok.model.recording import recorded
-from tests.model.helpers import batch, tiny
+from tests.model.helpers import batch, check_any_chunking, tiny
 
 
 def blocks_of(extra: list[bool], documents: list[int], i: int) -> tuple[list[int], list[tuple[list[int], int]]]:
@@ -110,12 +109,8 @@ def test_without_landmarks_it_is_plain_attention() -> None:
 )
 @given(cuts=st.sets(st.integers(1, 20)))
 @settings(deadline=None, max_examples=8)
-@torch.no_grad()
 def test_any_chunking_equals_the_full_pass(arm: dict[str, Any], cuts: set[int]) -> None:
-    model, (tokens_BT, meta_mask_BT) = tiny(mechanism="landmark", **arm), batch()
-    cache, borders = KVCache(2), [0, *sorted(cuts), 21]
-    pieces = [model(tokens_BT[:, a:b], meta_mask_BT[:, a:b], cache=cache) for a, b in itertools.pairwise(borders)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens_BT, meta_mask_BT), atol=1e-5, rtol=1e-5)
+    check_any_chunking(tiny(mechanism="landmark", **arm), cuts)
 
 
 @torch.no_grad()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_metatok.errors import UserError
-from lightning_metatok.model import KVCache, TransformerConfig
+from lightning_metatok.model import TransformerConfig
 from lightning_metatok.model.attention import patterns
 from lightning_metatok.model.recording import recorded
-from tests.model.helpers import batch, tiny
+from tests.model.helpers import batch, check_any_chunking, tiny
 
 CHUNKS: dict[str, Any] = {"pattern": "chunk_meta"}
 
@@ -71,12 +71,8 @@ def test_none_is_the_pattern_and_all_is_everything() -> None:
 @pytest.mark.parametrize("arm", [CHUNKS, {**CHUNKS, "position": "alibi"}, {**CHUNKS, "denominator": "one"}], ids=str)
 @given(cuts=st.sets(st.integers(1, 20)))
 @settings(deadline=None, max_examples=8)
-@torch.no_grad()
 def test_any_chunking_equals_the_full_pass(arm: dict[str, Any], cuts: set[int]) -> None:
-    model, (tokens_BT, extra_BT) = tiny(mechanism="unfold", **arm), batch()
-    cache, borders = KVCache(2), [0, *sorted(cuts), 21]
-    pieces = [model(tokens_BT[:, a:b], extra_BT[:, a:b], cache=cache) for a, b in itertools.pairwise(borders)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens_BT, extra_BT), atol=1e-5, rtol=1e-5)
+    check_any_chunking(tiny(mechanism="unfold", **arm), cuts)
 
 
 @torch.no_grad()

@@ -1,7 +1,5 @@
 """What extra tokens do in a block: one mechanism a file, one interface for all (`base.Mechanism`)."""
 
-from typing import Any
-
 from lightning_metatok.model.axis import Axis
 from lightning_metatok.model.mechanisms.base import Between, Mechanism
 from lightning_metatok.model.mechanisms.hils import HiLS
@@ -26,16 +24,7 @@ MECHANISMS: dict[str, type[Mechanism]] = {
     "location": Location,
 }
 AXIS = Axis("mechanism", Mechanism, MECHANISMS)
-
-
-def build(name: str, **options: Any) -> Mechanism:
-    """Build the mechanism `name`; `options` are its own.
-
-    Raises:
-        UserError: no mechanism has that name, or it cannot take these options.
-    """
-    AXIS.check(name, options)
-    return AXIS.find(name)(**options)
+build = AXIS.build
 
 
 __all__ = ["AXIS", "MECHANISMS", "Between", "Mechanism", "build"]

@@ -56,11 +56,7 @@ class Chunks:
     @cached_property
     def _largest_and_sums(self) -> tuple[Tensor, Tensor]:
         """The largest score of the text of each chunk, and sums of exp(score - it), so that nothing overflows."""
-        largest_BNQC = (self._nothing_BNQC - torch.inf).scatter_reduce(
-            -1, self.at_BNQK, self.text_BNQK.detach(), "amax"
-        )
-        largest_BNQC = largest_BNQC.masked_fill(largest_BNQC.isneginf(), 0)
-        return largest_BNQC, self.sum((self.text_BNQK - largest_BNQC.gather(-1, self.at_BNQK)).exp())
+        return largest_and_sums(self.text_BNQK, self.at_BNQK, self._nothing_BNQC)
 
     @property
     def empty_BNQC(self) -> Tensor:
@@ -72,6 +68,17 @@ class Chunks:
         """What each chunk holds, log sum exp of the scores of its text; 0 where there is none."""
         largest_BNQC, sums_BNQC = self._largest_and_sums
         return largest_BNQC + sums_BNQC.masked_fill(sums_BNQC == 0, 1).log()
+
+
+def largest_and_sums(scores: Tensor, at: Tensor, nothing: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest score of each chunk, 0 where all are -inf, and sums of exp(score - it).
+
+    Args:
+        scores: [..., K]. at: the chunk of each, [..., K]. nothing: zeros, [..., C].
+    """
+    largest = (nothing - torch.inf).scatter_reduce(-1, at, scores.detach(), "amax")
+    largest = largest.masked_fill(largest.isneginf(), 0)
+    return largest, nothing.scatter_add(-1, at, (scores - largest.gather(-1, at)).exp())
 
 
 class GroupedAttention(Mechanism):

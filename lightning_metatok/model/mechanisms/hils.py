@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.model.attention.layers import Attention, AttentionPlan
-from lightning_metatok.model.mechanisms.grouped import Chunks, GroupedAttention
+from lightning_metatok.model.mechanisms.grouped import Chunks, GroupedAttention, largest_and_sums
 from lightning_metatok.options import at_least
 
 if TYPE_CHECKING:
@@ -82,11 +82,8 @@ def log_pool(chunks: Chunks, pool: str = "query") -> Tensor:
         mark_BNKH = k_BNKH.gather(2, mark_BK.gather(1, chunk_BK)[:, None, :, None].expand(-1, N, -1, H))
         fits_BNK = (mark_BNKH * k_BNKH).sum(dim=-1) * H**-0.5
     fits_BNK = fits_BNK.masked_fill(extra_BK.unsqueeze(1), -torch.inf)
-    largest_BNC = (nothing_BNC - torch.inf).scatter_reduce(-1, at_BNK, fits_BNK.detach(), "amax")
-    largest_BNC = largest_BNC.masked_fill(largest_BNC.isneginf(), 0)
-    fits_BNK = fits_BNK - largest_BNC.gather(-1, at_BNK)
-    sums_BNC = nothing_BNC.scatter_add(-1, at_BNK, fits_BNK.exp())
-    return fits_BNK - sums_BNC.masked_fill(sums_BNC == 0, 1).log().gather(-1, at_BNK)
+    largest_BNC, sums_BNC = largest_and_sums(fits_BNK, at_BNK, nothing_BNC)
+    return fits_BNK - largest_BNC.gather(-1, at_BNK) - sums_BNC.masked_fill(sums_BNC == 0, 1).log().gather(-1, at_BNK)
 
 
 def of_pooled_keys(chunks: Chunks, log_p_BNK: Tensor, *, entropy: bool = True) -> Tensor:

@@ -5,8 +5,6 @@ it fills in hidden tokens and predicts no next one (`TransformerConfig.check_cau
 are made of. Documents are nobody's option: where they are given, `SameDocument` holds beside the pattern.
 """
 
-from typing import Any
-
 from lightning_metatok.model.attention.patterns.base import Pattern
 from lightning_metatok.model.attention.patterns.bidirectional import Bidirectional
 from lightning_metatok.model.attention.patterns.blockwise import Blockwise
@@ -37,16 +35,7 @@ PATTERNS: dict[str, type[Pattern]] = {
     "bidirectional": Bidirectional,
 }
 AXIS = Axis("pattern", Pattern, PATTERNS)
-
-
-def build(name: str, **options: Any) -> Pattern:
-    """Build the pattern `name`; `options` are its own.
-
-    Raises:
-        UserError: no pattern has that name, or it cannot take these options.
-    """
-    AXIS.check(name, options)
-    return AXIS.find(name)(**options)
+build = AXIS.build
 
 
 __all__ = [
