@@ -12,7 +12,8 @@ from lightning_metatok.data.blocks import TokenStore
 from lightning_metatok.data.cache import cache_folder, fingerprint, prepared
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, looks_local, open_corpus
 from lightning_metatok.data.pieces import PIECE, pieces
-from lightning_metatok.data.tokenizer import LONGEST_WORD, SMALLEST_VOCABULARY, MetaTokenizer, Model
+from lightning_metatok.data.tokenizer import SMALLEST_VOCABULARY, MetaTokenizer
+from lightning_metatok.data.tokenizer_training import LONGEST_WORD, Model
 from lightning_metatok.data.writing import Progress, prepare_tokens
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.signals import heed

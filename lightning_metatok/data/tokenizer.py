@@ -8,8 +8,7 @@ Every id stands for a fixed number of UTF-8 bytes, `bytes_V`, which turns a loss
 figure that can be compared between vocabularies. The bytes of the ids of a text are those of the text, which is checked
 when a tokenizer is read, and for every document of a corpus; what a tokenizer.json says against that is switched off
 or refused, see `tokenizer_settings`.
-Source: Sennrich et al. 2016 (BPE); Kudo 2018, arXiv 1804.10959 (Unigram); Radford et al. 2019, section 2.2 (byte
-level).
+Source: Radford et al. 2019, section 2.2 (byte level).
 """
 
 import functools
@@ -18,14 +17,15 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from lightning_metatok.data import tokenizer_settings as settings
+from lightning_metatok.data.tokenizer_training import Model, trained
 from lightning_metatok.errors import UserError
 
 META = "<|meta|>"
@@ -33,16 +33,11 @@ END_OF_TEXT = "<|endoftext|>"
 MASK = "<|mask|>"
 SPECIALS = (END_OF_TEXT, META)
 SMALLEST_VOCABULARY = 256 + len(SPECIALS)
-Model = Literal["bpe", "unigram"]
-"""What is trained: merges of the most frequent pair, or pieces with probabilities; text becomes the likeliest ones."""
 PUNCTUATION = tuple(".,;:!?\n")
 LARGEST_ID = (1 << 24) - 1
 """Tables have a row for every id up to the largest; the largest vocabularies there are stay below a million."""
 LARGEST_FILE = 1 << 27
 """Bytes of a tokenizer.json; a vocabulary of 262,144 takes 33 million."""
-LONGEST_WORD = 1 << 10
-"""Bytes of a run without a place to cut, such as a line of base64, that training reads at once: the time that merges
-take is quadratic in it."""
 
 
 class MetaTokenizer:
@@ -130,8 +125,7 @@ class MetaTokenizer:
     def train(cls, documents: Iterable[str], vocab_size: int, model: Model = "bpe") -> "MetaTokenizer":
         """Return a tokenizer of at most `vocab_size` ids, both specials and all 256 bytes included.
 
-        The same documents in the same order give the same BPE. A Unigram's pieces have scores that differ by a
-        hundredth from one training to the next, as the library adds them up in the order of a hash table.
+        The same documents in the same order give the same BPE, and nearly the same Unigram (`tokenizer_training`).
 
         Raises:
             UserError: `vocab_size` is below 258, or less than a Unigram of this text can do with.
@@ -141,27 +135,7 @@ class MetaTokenizer:
                 f"data.vocab_size={vocab_size}: expected at least {SMALLEST_VOCABULARY}, "
                 f"which is 256 bytes and {len(SPECIALS)} special tokens"
             )
-        tokenizer = Tokenizer(models.BPE() if model == "bpe" else models.Unigram())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        byte_level = tokenizer.pre_tokenizer
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([byte_level, pre_tokenizers.FixedLength(LONGEST_WORD)])
-        trainer = (trainers.BpeTrainer if model == "bpe" else trainers.UnigramTrainer)(
-            vocab_size=vocab_size,
-            special_tokens=list(SPECIALS),
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(documents, trainer)
-        if (least := tokenizer.get_vocab_size()) > vocab_size:
-            raise UserError(
-                f"data.vocab_size={vocab_size}: expected at least {least}, what data.tokenizer_model={model} needs here"
-            )
-        tokenizer.pre_tokenizer = byte_level
-        if model == "unigram":  # scores of 17 digits are not the same when they are written and read again
-            content = json.loads(tokenizer.to_str())
-            content["model"]["vocab"] = [[piece, round(score, 6)] for piece, score in content["model"]["vocab"]]
-            tokenizer = Tokenizer.from_str(json.dumps(content))
+        tokenizer = trained(documents, vocab_size, model, specials=SPECIALS)
         return cls(tokenizer, check=False)
 
     @classmethod

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from lightning_metatok.data import tokenizer as module
 from lightning_metatok.data.tokenizer import END_OF_TEXT, META, MetaTokenizer
+from lightning_metatok.data.tokenizer_training import LONGEST_WORD
 from lightning_metatok.errors import UserError
 from tests.data.foreign import KEPT, REFUSED, SWITCHED_OFF, byte_level, cut, llama, p, put, written
 from tests.system.helpers import documents
@@ -109,7 +110,7 @@ def test_meta_alone_is_added_where_it_is_missing(shared_data: Path, tmp_path: Pa
 
 def test_training_reads_a_run_without_blanks_in_pieces() -> None:
     run = "".join("acgt"[byte % 4] for document in documents(3) for byte in document.encode())
-    pieces = [run[start : start + module.LONGEST_WORD] for start in range(0, len(run), module.LONGEST_WORD)]
+    pieces = [run[start : start + LONGEST_WORD] for start in range(0, len(run), LONGEST_WORD)]
     assert len(pieces) > 3
     cut_up = MetaTokenizer.train(pieces, 300)
     assert MetaTokenizer.train([run], 300).fingerprint() == cut_up.fingerprint()
