@@ -172,8 +172,11 @@ def test_a_run_whose_node_fails_goes_on_from_its_last_checkpoint(
     one = OneRun(tmp_path, repository)
     one.reaches(200)
     node = slurm("squeue", "--noheader", "--me", "--states=R", "--format=%N").split()[0]
-    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    wait_for(lambda: one.state["attempt"] >= 2, 180)
+    try:
+        slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        wait_for(lambda: one.state["attempt"] >= 2, 180)
+    finally:  # refused where SLURM has taken it back by itself
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, check=False)
     one.ends()
     assert_same(one.run_folder, undisturbed)
 
