@@ -57,7 +57,18 @@ class MetaTransformer(nn.Module):
         self.norm = norm_of(config) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
         initialise(self, config.n_layers, start, config.init_std)
-        self.positions.initialise_tokens(self.embedding.weight, start)
+        if config.kinds_from is None:
+            self.positions.initialise_tokens(self.embedding.weight, start)
+        else:
+            self._draw_tokens(start, config.kinds_from)
+
+    def _draw_tokens(self, start: Start, first: int) -> None:
+        """Draw the rows below id `first` as a vocabulary of so many has them, and those from there on apart."""
+        tables = {name: table for name in ("embedding", "head") if (table := getattr(self, name)) is not None}
+        for rows, begins in ((slice(first), start), (slice(first, None), start.under("kinds"))):
+            for name, table in tables.items():
+                begins.under(name)("weight", table.weight[rows], nn.init.normal_, std=self.config.init_std)
+            self.positions.initialise_tokens(self.embedding.weight[rows], begins)
 
     def forward(
         self,

@@ -169,7 +169,7 @@ class AnswerStudy(Callback):
         move: Callable[[float, str], None],
     ) -> None:
         multiple = part.multiple
-        changed = condition.change(examples, task_of(trainer).tokenizer.meta_id)
+        changed = condition.change(examples, task_of(trainer).tokenizer.meta_ids)
         where = f"{condition.label} at {multiple:g}x"
         if condition.marks is not None and np.array_equal(changed.tokens, examples.tokens):
             self._leave_out(trainer, f"{where}: these prompts stay as they are")
