@@ -300,12 +300,13 @@ class TransformerConfig:
         """Raise `UserError` when what stands on an axis says that it cannot do `feature`.
 
         Args:
-            feature: a key of `FEATURES`; what a class has in `cannot`, it cannot do.
+            feature: a key of `FEATURES`; what a class has in `cannot`, or an object for its options, it cannot do.
         """
         axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS, recurrences.AXIS)
         for axis in axes:
             name = getattr(self, axis.key)
-            if feature in (cannot := axis.find(name).cannot):
+            kind = getattr(self, f"built_{axis.key}", axis.find(name))
+            if feature in (cannot := kind.cannot):
                 others = [other for other, kind in axis.known.items() if feature not in kind.cannot]
                 raise UserError(
                     f"model.{axis.key}={name!r} cannot {FEATURES[feature]}: {cannot[feature]}; "

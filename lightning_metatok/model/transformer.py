@@ -55,6 +55,8 @@ class MetaTransformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_blocks))
         self.between = self.mechanism.between(config)
+        if (longest := self.mechanism.longest(config)) is not None:
+            self.positions.max_positions = min(longest, self.positions.max_positions or longest)
         self.register_buffer("separators_V", separators_of(config))
         self.dropping = None if config.drop_from is None else Dropping(config.drop_from)
         # After post-norm blocks the stream is normed already.
@@ -210,6 +212,11 @@ class MetaTransformer(nn.Module):
     def check_length(self, n_positions: int) -> None:
         """Raise `UserError` when the positional encoding has no place for so long a sequence."""
         limit = self.positions.max_positions
+        if limit is not None and n_positions > limit and self.mechanism.longest(self.config) is not None:
+            raise UserError(
+                f"T={n_positions} is larger than model.max_positions={limit}: model.mechanism="
+                f"{self.config.mechanism!r} has weights for so many positions alone; train with a larger one"
+            )
         if limit is not None and n_positions > limit:
             start = self.config.max_positions - limit
             less = f"{limit}" if not start else f"{limit + start}, less position_options.start={start}"
