@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_metatok import signals
 from lightning_metatok.cli.base import with_base
 from lightning_metatok.cli.bounds import check_bounds, check_machine
-from lightning_metatok.cli.interpolations import config_text, kept_config
+from lightning_metatok.cli.interpolations import Records
 from lightning_metatok.cli.kinds import KINDS, check_names
 from lightning_metatok.cli.memory import check_memory
 from lightning_metatok.cli.own_config import AUTO, going_on, names_a_task, run_folder_of, with_own_config
@@ -72,10 +72,16 @@ from lightning_metatok.lit.spending import follow_budget
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 
 
+MADE: dict[type, Parser] = {}
+"""Parsers by the data module that they take options of."""
+
+
 class TrainingCLI(LightningCLI):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
 
     parser: Parser
+    adds_options = False
+    """Whether a call has options of its own, so that its parser is no other's."""
 
     def __init__(
         self,
@@ -113,6 +119,16 @@ class TrainingCLI(LightningCLI):
             run=False,
         )
 
+    def setup_parser(self, *args: Any) -> None:
+        """Make the parser, or take the one that was made for this kind of data before: making it takes its time."""
+        made = None if self.adds_options else MADE.get(self.kind.data)
+        if made is None:
+            super().setup_parser(*args)
+            made = self.parser
+            if not self.adds_options:
+                MADE[self.kind.data] = made
+        self.parser = made.fresh(f"lightning-metatok {self.verb}", self.dropped.append, self.foreign)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside model, data and trainer."""
         add_options(parser)
@@ -120,13 +136,12 @@ class TrainingCLI(LightningCLI):
         for key, callback in self.kind.callbacks.items():
             parser.add_lightning_class_args(callback, key)
         read_integers_first(parser)
-        assert isinstance(parser, Parser), "parser_class"
-        parser.say, parser.foreign = self.dropped.append, self.foreign
         keep_text()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and check what no class checks before a seed is set or a folder is made."""
         super().parse_arguments(parser, args)
+        self.records = Records(self.parser)
         check_bounds(self.config)
         seed_data(self.config, self.kind.seed)
         check_names(self.config)
@@ -332,10 +347,10 @@ class TrainingCLI(LightningCLI):
         return folder
 
     def _config_text(self) -> str:
-        return config_text(self.parser, self.config, str(self.folder))
+        return self.records.text(self.config, str(self.folder))
 
     def _kept(self) -> dict[str, Any]:
-        return kept_config(self.parser, self.config)
+        return self.records.values(self.config)
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
