@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_metatok import signals
@@ -22,16 +22,15 @@ from lightning_metatok.cli.bounds import check_bounds, check_machine
 from lightning_metatok.cli.interpolations import Records
 from lightning_metatok.cli.kinds import KINDS, check_names
 from lightning_metatok.cli.memory import check_memory
+from lightning_metatok.cli.options import Options
 from lightning_metatok.cli.own_config import AUTO, going_on, names_a_task, run_folder_of, with_own_config
-from lightning_metatok.cli.run_options import DESCRIPTION, add_options
-from lightning_metatok.cli.seeds import add_seeds, seed_data, seed_weights
+from lightning_metatok.cli.run_options import DESCRIPTION
+from lightning_metatok.cli.seeds import seed_data, seed_weights
 from lightning_metatok.cli.training_parser import (
     MODE,
     Parser,
     class_errors,
-    keep_text,
     quiet,
-    read_integers_first,
     trainer_errors,
 )
 from lightning_metatok.cli.vocabulary import with_vocabulary
@@ -72,16 +71,8 @@ from lightning_metatok.lit.spending import follow_budget
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 
 
-MADE: dict[type, Parser] = {}
-"""Parsers by the data module that they take options of."""
-
-
-class TrainingCLI(LightningCLI):
+class TrainingCLI(Options):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
-
-    parser: Parser
-    adds_options = False
-    """Whether a call has options of its own, so that its parser is no other's."""
 
     def __init__(
         self,
@@ -118,25 +109,6 @@ class TrainingCLI(LightningCLI):
             args=args,
             run=False,
         )
-
-    def setup_parser(self, *args: Any) -> None:
-        """Make the parser, or take the one that was made for this kind of data before: making it takes its time."""
-        made = None if self.adds_options else MADE.get(self.kind.data)
-        if made is None:
-            super().setup_parser(*args)
-            made = self.parser
-            if not self.adds_options:
-                MADE[self.kind.data] = made
-        self.parser = made.fresh(f"lightning-metatok {self.verb}", self.dropped.append, self.foreign)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside model, data and trainer."""
-        add_options(parser)
-        add_seeds(parser)
-        for key, callback in self.kind.callbacks.items():
-            parser.add_lightning_class_args(callback, key)
-        read_integers_first(parser)
-        keep_text()
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and check what no class checks before a seed is set or a folder is made."""
