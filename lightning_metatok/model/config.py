@@ -78,6 +78,10 @@ class TransformerConfig:
     recurrence_options: dict[str, Any] = field(default_factory=dict)
     """Options of the recurrence, such as a segment's length; its class lists them with their defaults."""
 
+    separators: list[str] = field(default_factory=list)
+    """Ends of text, such as [".", "\\n"]: tokens that end so are extra tokens to pattern and mechanism, as meta-tokens
+    are, and are read and scored as all text is (SepLLM)."""
+
     bias: bool = False
     """Biases in the linear layers and layer norms (GPT-2 has them, nanoGPT's default does not)."""
 
@@ -171,6 +175,8 @@ class TransformerConfig:
         patterns.AXIS.check(self.pattern, self.pattern_options)
         mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
         recurrences.AXIS.check(self.recurrence, self.recurrence_options)
+        texts = all(isinstance(text, str) and text for text in self.separators)
+        expect(texts, "separators", self.separators, "a list of texts, none of them empty")
         one_of("activation", self.activation, get_args(Activation))
         one_of("norm", self.norm, ("pre", "post"))
         one_of("denominator", self.denominator, get_args(Denominator))
@@ -224,6 +230,9 @@ class TransformerConfig:
             )
             expect(not back, "position", self.position, expected)
             self.check_can("ahead")
+        looked_at = self.built_pattern.needs_mask or not self.built_mechanism.idle
+        expected = f"none with model.pattern={self.pattern!r} and no mechanism, as nothing looks for them"
+        expect(looked_at or not self.separators, "separators", self.separators, expected)
         self.built_mechanism.check(self)
         self.built_recurrence.check(self)
         self.check_drop_positions(self.drop_positions)
