@@ -22,13 +22,13 @@ EXTRA_N = (torch.arange(N) % CHUNK) == CHUNK - 1
 SMALL = {"w": 5, "back": 1, "n": 2, "block": 5, "chunk": 3}
 """Options that would fill the picture, as small as it is."""
 SHOWN = (
-    "plain", "pause", "meta", "matched", "own-qkv", "omninet", "location", "sink", "streaming", "window-meta", "anllm",
-    "ssa", "unfold", "ksa", "landmark", "hils", "blockwise", "regular-gpt",
+    "plain", "pause", "meta", "matched", "own-qkv", "omninet", "location", "sink", "streaming", "sepllm", "window-meta",
+    "anllm", "ssa", "unfold", "ksa", "landmark", "hils", "blockwise", "regular-gpt",
 )  # fmt: skip
-COLUMNS = 6
+COLUMNS = 5
 LEGEND = (
-    "rows look, columns are looked at, * marks; blue: text, orange: marks, green: marks by weights of their own, "
-    "striped: chosen by score"
+    "rows look, columns are looked at, * marks (sepllm: separators of the text);\n"
+    "blue: text, orange: marks, green: marks by weights of their own, striped: chosen by score"
 )
 CHOSEN = {"unfold", "landmark", "hils"}
 NO_KEYS = {"hils"}
@@ -55,7 +55,7 @@ def draw(axes, name: str) -> None:
     arm = yaml.safe_load((ROOT / "conf" / "arm" / f"{name}.yaml").read_text(encoding="utf-8"))
     model = arm["model"]
     options = {key: SMALL.get(key, value) for key, value in model.get("pattern_options", {}).items()}
-    marked = arm["data"].get("meta_fraction", 0) > 0
+    marked = arm["data"].get("meta_fraction", 0) > 0 or "separators" in model
     extra_N = EXTRA_N if marked else torch.zeros(N, dtype=torch.bool)
     facts = Facts.of(N, extra_N[None])
     layer = LAYER.get(name, 0)

@@ -328,7 +328,11 @@ class MetaTokenizer:
     @functools.cached_property
     def punctuation_ids(self) -> tuple[int, ...]:
         """The ids whose text ends in one of `. , ; : ! ?` or a line break: places for meta-tokens."""
-        ends = tuple(mark.encode() for mark in PUNCTUATION)
+        return self.ending_in(PUNCTUATION)
+
+    def ending_in(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """Return the ids whose text ends in one of `texts`."""
+        ends = tuple(text.encode() for text in texts)
         return tuple(id for id, content in sorted(self._bytes.items()) if content.endswith(ends))
 
     def fingerprint(self) -> str:

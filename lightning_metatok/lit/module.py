@@ -26,7 +26,7 @@ from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, weights_of
 from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weights
 from lightning_metatok.lit.checkpoints.io import read_state
-from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer
+from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer, separator_ids
 from lightning_metatok.lit.data.objective import check_objective
 from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.distillation import DIGEST, Teacher
@@ -118,6 +118,7 @@ class MetaTokenLM(LightningModule):
             self.trainer.fit_loop.epoch_loop.max_steps = steps
             if self.trainer.is_global_zero:
                 print(line)
+        self.model.know_separators(separator_ids(self.config, data.tokenizer))
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
         self.scores_answers_only, self.masked = data.scores_answers_only, data.config.masked
         with torch.no_grad():

@@ -83,6 +83,10 @@ class TransformerConfig:
     recurrence_options: dict[str, Any] = field(default_factory=dict)
     """Options of the recurrence, such as a segment's length; its class lists them with their defaults."""
 
+    separators: list[str] = field(default_factory=list)
+    """Ends of text, such as [".", "\\n"]: tokens that end so are extra tokens to pattern and mechanism, as meta-tokens
+    are, and are read and scored as all text is (SepLLM)."""
+
     bias: bool = False
     """Biases in the linear layers and layer norms (GPT-2 has them, nanoGPT's default does not)."""
 
@@ -179,6 +183,8 @@ class TransformerConfig:
         patterns.AXIS.check(self.pattern, self.pattern_options)
         mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
         recurrences.AXIS.check(self.recurrence, self.recurrence_options)
+        texts = all(isinstance(text, str) and text for text in self.separators)
+        expect(texts, "separators", self.separators, "a list of texts, none of them empty")
         one_of("activation", self.activation, get_args(Activation))
         one_of("norm", self.norm, ("pre", "post"))
         one_of("denominator", self.denominator, get_args(Denominator))
@@ -232,6 +238,9 @@ class TransformerConfig:
             )
             expect(not back, "position", self.position, expected)
             self.check_can("ahead")
+        looked_at = self.built_pattern.needs_mask or not self.built_mechanism.idle
+        expected = f"none with model.pattern={self.pattern!r} and no mechanism, as nothing looks for them"
+        expect(looked_at or not self.separators, "separators", self.separators, expected)
         self.built_mechanism.check(self)
         self.built_recurrence.check(self)
         self.check_drop_positions(self.drop_positions)
@@ -299,12 +308,13 @@ class TransformerConfig:
         """Raise `UserError` when what stands on an axis says that it cannot do `feature`.
 
         Args:
-            feature: a key of `FEATURES`; what a class has in `cannot`, it cannot do.
+            feature: a key of `FEATURES`; what a class has in `cannot`, or an object for its options, it cannot do.
         """
         axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS, recurrences.AXIS)
         for axis in axes:
             name = getattr(self, axis.key)
-            if feature in (cannot := axis.find(name).cannot):
+            kind = getattr(self, f"built_{axis.key}", axis.find(name))
+            if feature in (cannot := kind.cannot):
                 others = [other for other, kind in axis.known.items() if feature not in kind.cannot]
                 raise UserError(
                     f"model.{axis.key}={name!r} cannot {FEATURES[feature]}: {cannot[feature]}; "

@@ -80,6 +80,7 @@ class RMT(Recurrence):
                 "one that leaves scores alone, as memory belongs to no chunk",
             ),
             (family.needs_task_ids, "position", config.position, "one that counts, as each segment is counted anew"),
+            (bool(config.separators), "separators", config.separators, "none, as memory is no token"),
             (bool(random), "position_options.random_start", random, "false, as each segment is counted anew"),
         ):
             if wrong:

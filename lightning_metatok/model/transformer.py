@@ -9,6 +9,7 @@ Shape letters: B batch, T positions, K positions with those in the cache, N head
 V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -32,6 +33,9 @@ from lightning_metatok.model.start import Start
 class MetaTransformer(nn.Module):
     """A decoder-only transformer, as `config` says."""
 
+    separators_V: Tensor | None
+    """Bool: ids of text that are extra tokens to its attentions; None: no text is."""
+
     def __init__(self, config: TransformerConfig, seed: int | None = None) -> None:
         """`seed`: what the weights begin with (`model.start`); None: the next number of torch's generator."""
         super().__init__()
@@ -51,6 +55,9 @@ class MetaTransformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_blocks))
         self.between = self.mechanism.between(config)
+        if (longest := self.mechanism.longest(config)) is not None:
+            self.positions.max_positions = min(longest, self.positions.max_positions or longest)
+        self.register_buffer("separators_V", separators_of(config))
         self.dropping = None if config.drop_from is None else Dropping(config.drop_from)
         # After post-norm blocks the stream is normed already.
         pre_norm = config.norm == "pre"
@@ -128,6 +135,9 @@ class MetaTransformer(nn.Module):
             # On CUDA this look would stall the device, and the look-up itself refuses such an id there. Random starts
             # stay inside the table by themselves.
             self.check_length(int(position_ids_BT.max()) + 1)
+        if self.separators_V is not None:
+            own_BT, extra_lengths = self.separators_V[tokens_BT], None
+            meta_mask_BT = own_BT if meta_mask_BT is None else meta_mask_BT | own_BT
         extra_BT = torch.zeros_like(tokens_BT, dtype=torch.bool) if meta_mask_BT is None else meta_mask_BT
         if config.extra_position != "own":
             before_B1 = None if cache is None else cache.extra_before_B1
@@ -160,7 +170,7 @@ class MetaTransformer(nn.Module):
     ) -> Tensor:
         """The normed hidden states [B, T, D] behind all blocks, which work by their `plans`."""
         config, cache = self.config, forward.cache
-        x_BTD = self.embedded(tokens_BT, forward.extra_BT, zero_extra=zero_meta_embedding)
+        x_BTD = self.embedded(tokens_BT, self.injected(tokens_BT, forward.extra_BT), zero_extra=zero_meta_embedding)
         if (embedded := self.positions.embed(forward.position_ids_BT, forward.kept_BT(EMBEDDING))) is not None:
             x_BTD = x_BTD + embedded.to(x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
@@ -189,6 +199,17 @@ class MetaTransformer(nn.Module):
             x_BTD = x_BTD.masked_fill(extra_BT.unsqueeze(-1), 0)
         return x_BTD
 
+    def know_separators(self, ids: Sequence[int]) -> None:
+        """Take which token ids `model.separators` stands for; a checkpoint holds them."""
+        if self.separators_V is not None:
+            self.separators_V.zero_()[list(ids)] = True
+
+    def injected(self, tokens_BT: Tensor, extra_BT: Tensor | None) -> Tensor | None:
+        """Extra tokens that are none of the text."""
+        if extra_BT is None or self.separators_V is None:
+            return extra_BT
+        return extra_BT & ~self.separators_V[tokens_BT]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D] that `forward` returned."""
         return nn.functional.linear(hidden, self.head_weight)
@@ -202,6 +223,11 @@ class MetaTransformer(nn.Module):
     def check_length(self, n_positions: int) -> None:
         """Raise `UserError` when the positional encoding has no place for so long a sequence."""
         limit = self.positions.max_positions
+        if limit is not None and n_positions > limit and self.mechanism.longest(self.config) is not None:
+            raise UserError(
+                f"T={n_positions} is larger than model.max_positions={limit}: model.mechanism="
+                f"{self.config.mechanism!r} has weights for so many positions alone; train with a larger one"
+            )
         if limit is not None and n_positions > limit:
             start = self.config.max_positions - limit
             less = f"{limit}" if not start else f"{limit + start}, less position_options.start={start}"
@@ -267,3 +293,8 @@ class MetaTransformer(nn.Module):
         layers = (self.pattern.at(layer, c.n_layers) for layer in range(c.n_layers))
         seen = sum(pattern.mean_keys(T, meta_fraction) for pattern in layers)
         return plain + 12 * c.d_model * seen + self.mechanism.flops_per_token(c, T, meta_fraction)
+
+
+def separators_of(config: TransformerConfig) -> Tensor | None:
+    """The table of ids that `model.separators` stands for, which a tokenizer fills; None: there are none."""
+    return torch.zeros(config.vocab_size, dtype=torch.bool) if config.separators else None

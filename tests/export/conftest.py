@@ -46,7 +46,9 @@ def make(tokenizer: MetaTokenizer) -> Make:
 
     def make(**options: Any) -> Trained:
         config = TransformerConfig(**{**TINY, "vocab_size": 304, **options})
-        return Trained(drawn(own(config, seed=1)), tokenizer, Marks(0.1, "random"), 20, Path("x/y/z.ckpt"))
+        model = own(config, seed=1)
+        model.know_separators(tokenizer.ending_in(config.separators))
+        return Trained(drawn(model), tokenizer, Marks(0.1, "random"), 20, Path("x/y/z.ckpt"))
 
     return make
 

@@ -111,6 +111,18 @@ def test_patterns_documents_and_dropped_positions_reach_the_base(name: str, hub_
     change_BT = (model(tokens_BT, only_BT) - model(other_BT, only_BT)).abs().amax(dim=-1)
     assert change_BT[:, 6:].min() > 0  # by way of the meta-token at place 3
 
+    seen = {"pattern": "window_meta", "pattern_options": {"w": 3}, "mechanism": "none", "separators": ["."]}
+    model = trained(adapted(hub_models / name, **seen))
+    text_BT = tokens_BT.masked_fill(extra_BT, 7)
+    text_BT[:, 3] = 9
+    model.know_separators([9])
+    other_BT = text_BT.clone()
+    other_BT[:, 1] = 5
+    change_BT = (model(text_BT) - model(other_BT)).abs().amax(dim=-1)
+    assert change_BT[:, 6:].min() > 0  # by way of the separator, which is read as the token that it is
+    other_BT[:, 1], other_BT[:, 3] = text_BT[:, 1], 11
+    assert (model(text_BT) - model(other_BT)).abs().amax(dim=-1)[:, 3:].min() > 0
+
     model = trained(adapted(hub_models / name))
     documents_BT, ids_BT = torch.arange(12).expand(2, -1) // 6, torch.arange(12).expand(2, -1) % 6
     apart = model(tokens_BT, extra_BT, ids_BT, documents_BT)

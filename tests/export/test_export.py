@@ -100,6 +100,7 @@ CACHED = {
     "some layers, t5": {"mechanism_options": {"layers": [1]}, "position": "t5"},
     "window_meta": {"mechanism": "none", "pattern": "window_meta", "pattern_options": {"w": 3}},
     "landmark, learned": {"mechanism": "landmark", "position": "learned"},
+    "sepllm": {**ARMS["sepllm"], "pattern_options": {"n": 1, "w": 2}, "separators": list("aeiou")},
     "hils": {"mechanism": "hils", "mechanism_options": {"top": 1, "back": 1}},
     "location": {"mechanism": "location"},
     "places alone": {"mechanism": "location", "mechanism_options": {"past": "mean", "mix": False}},

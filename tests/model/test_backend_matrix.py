@@ -22,6 +22,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LENGTHS, EXTRA = (1, 17, 63, 257, 1000), ("none", "one", "some", "all")
 CELLS = list(product(BACKENDS, patterns.PATTERNS, LENGTHS, EXTRA, ("one document", "documents")))
 OPTIONS = {"window": {"w": 9}, "window_meta": {"w": 9}, "sinks_window": {"n": 2, "w": 9}}
+OPTIONS["sinks_window_meta"] = OPTIONS["sinks_window"]
 SOME = random.Random(0).sample([cell for cell in CELLS if cell[2] < 1000 and cell[0] not in ("varlen", "xformers")], 36)
 
 
@@ -81,7 +82,9 @@ def test_all_cells(backend: str, pattern: str) -> None:
         check(backend, pattern, length, extra, documents)
 
 
-@pytest.mark.parametrize("pattern", ["window", "window_meta", "chunk_meta", "gist", "sinks_window"])
+@pytest.mark.parametrize(
+    "pattern", ["window", "window_meta", "chunk_meta", "gist", "sinks_window", "sinks_window_meta"]
+)
 def test_what_nobody_sees_may_be_anything(pattern: str) -> None:
     """NaN in keys that no row of a block needs: the last rows alone, as generation asks for them."""
     sight = sight_of(pattern, 257, "some", "one document")

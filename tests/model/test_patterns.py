@@ -28,6 +28,7 @@ from lightning_metatok.model.attention.patterns import (
     SameDocument,
     Sinks,
     SinksWindow,
+    SinksWindowMeta,
     Window,
     WindowMeta,
 )
@@ -42,6 +43,7 @@ DRAWN: list[Pattern] = [
     ChunkWindow(back=1),
     Gist(),
     SinksWindow(n=1, w=2),
+    SinksWindowMeta(n=1, w=2),
     Dilated(chunk=2).at(1, 2),
     Blockwise(block=2),
     Bidirectional(),
@@ -64,6 +66,7 @@ RULES: list[Pattern] = [
     ChunkWindow(back=0),
     *(Dilated(chunk=chunk).at(layer, 9) for chunk, layer in ((2, 0), (2, 2), (3, 1), (500, 8))),
     *(Blockwise(block=block) for block in (1, 3, 500)),
+    *(SinksWindowMeta(n=n, w=w) for n, w in ((0, 1), (3, 1), (0, 500))),
     Sinks(n=0),
     Causal() & MetaToMeta(),
     Causal() & SameDocument(),

@@ -151,6 +151,7 @@ OTHERS = {
     "extra_position": "position",
     "denominator": "denominator",
     "gate": "gate",
+    "separators": "separators",
 }
 """Other axes, where an arm does not stand at the usual point, and how its name says so."""
 
@@ -158,7 +159,7 @@ OTHERS = {
 def differences(config: TransformerConfig, placement: str) -> dict[str, Any]:
     """Return an arm's point on the axes; a mechanism that does nothing, because it has no layers, is none."""
     idle = config.built_mechanism.idle
-    usual = {field.name: field.default for field in fields(config)}
+    usual = {field.name: field.default for field in fields(config)} | {"separators": []}
     others = {key: getattr(config, key) for key in OTHERS if getattr(config, key) != usual[key]}
     name, recurrent = config.recurrence, {}
     if name != usual["recurrence"]:

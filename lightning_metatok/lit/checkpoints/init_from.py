@@ -23,11 +23,12 @@ from lightning_metatok.model.axis import Axis
 
 PARTS = ("tokens", "positions", "layers", "pattern")
 TOKEN_TABLES, POSITION_TABLE = ("embedding.weight", "head.weight"), "positions.table.weight"
+SEPARATORS = "separators_V"
 FREE_WITH = {
     "tokens": {"vocab_size", "tied_head"},
     "positions": {"max_positions"},
     "layers": {"mechanism", "mechanism_options"},
-    "pattern": {"pattern", "pattern_options"},
+    "pattern": {"pattern", "pattern_options", "separators"},
 }
 """Choices that may differ from the checkpoint's when a part starts fresh."""
 
@@ -113,6 +114,8 @@ def load_weights(
             blocks = sorted({block for found, block in new.values() if found == label and block is not None})
             fresh.append(f"{label} in blocks {', '.join(map(str, blocks))}" if blocks else label)
     if "pattern" in parts:
+        weights.pop(SEPARATORS, None)
+        weights |= {name: mine[name] for name in mine if name == SEPARATORS}  # the data fill it
         fresh.append(f"the pattern ({model.config.pattern})")
     check_weights(mine, weights, f"model.init_from={source}")
     model.load_state_dict(weights)

@@ -11,7 +11,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoints.contents import AXES, TOKENIZER_KEY
 from lightning_metatok.lit.checkpoints.init_from import FREE_WITH, PARTS, free_keys, free_options
 from lightning_metatok.meta_tokens import without_kinds
-from lightning_metatok.model import MetaTransformer
+from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model.axis import Axis
 
 FREE_AFTER_TRAINING = {
@@ -93,6 +93,21 @@ def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:
             f"data.tokenizer: the checkpoint's tokenizer ({checkpoint.vocab_size} ids) is not that of the data "
             f"({data.vocab_size} ids): expected data.tokenizer=<its run folder>/tokenizer.json"
         )
+
+
+def separator_ids(config: TransformerConfig, tokenizer: MetaTokenizer) -> tuple[int, ...]:
+    """Return the ids that `model.separators` stands for.
+
+    Raises:
+        UserError: a text of it ends no token.
+    """
+    for text in config.separators:
+        if not tokenizer.ending_in([text]):
+            raise UserError(
+                f"model.separators: {text!r}: no token of the tokenizer ends so; expected texts that end some, such as "
+                r"'.' or '\n' (in YAML in double quotes)"
+            )
+    return tokenizer.ending_in(config.separators)
 
 
 def hint(key: str) -> str:

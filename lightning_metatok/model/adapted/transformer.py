@@ -23,7 +23,7 @@ from lightning_metatok.model.block import Block, initialise
 from lightning_metatok.model.branch import SELF_ATTENTION, Branch
 from lightning_metatok.model.config import TransformerConfig
 from lightning_metatok.model.start import Start
-from lightning_metatok.model.transformer import MetaTransformer
+from lightning_metatok.model.transformer import MetaTransformer, separators_of
 from lightning_metatok.model.unchanged import start_unchanged
 
 
@@ -63,6 +63,7 @@ class AdaptedTransformer(MetaTransformer):
             **config.position_options,
         )
         self.positions.max_positions = found.max_positions
+        self.register_buffer("separators_V", separators_of(config))
         self.blocks = nn.ModuleList(AdapterBlock(config, layer) for layer in range(config.n_layers))
         self.between, self.head = None, None
         self.extra_D = nn.Parameter(found.embedding.weight.detach().mean(dim=0).clone())
@@ -93,7 +94,8 @@ class AdaptedTransformer(MetaTransformer):
         return self.parts.head.weight
 
     def hidden(self, tokens_BT: Tensor, forward: Forward, plans: list[Plans], *, zero_meta_embedding: bool) -> Tensor:
-        base, extra_BT, cache = self.parts, forward.extra_BT, forward.cache
+        base, cache = self.parts, forward.cache
+        extra_BT = self.injected(tokens_BT, forward.extra_BT)
         position_ids_BT = forward.position_ids_BT.expand_as(tokens_BT)
         ids_BT = tokens_BT if extra_BT is None else tokens_BT.masked_fill(extra_BT, 0)
         x_BTD = base.embedding(ids_BT)

@@ -18,6 +18,7 @@ from lightning_metatok.model.attention.patterns.gist import Gist
 from lightning_metatok.model.attention.patterns.same_document import SameDocument
 from lightning_metatok.model.attention.patterns.sinks import Sinks
 from lightning_metatok.model.attention.patterns.sinks_window import SinksWindow
+from lightning_metatok.model.attention.patterns.sinks_window_meta import SinksWindowMeta
 from lightning_metatok.model.attention.patterns.window import Window
 from lightning_metatok.model.attention.patterns.window_meta import WindowMeta
 from lightning_metatok.model.axis import Axis
@@ -30,6 +31,7 @@ PATTERNS: dict[str, type[Pattern]] = {
     "chunk_window": ChunkWindow,
     "gist": Gist,
     "sinks_window": SinksWindow,
+    "sinks_window_meta": SinksWindowMeta,
     "dilated": Dilated,
     "blockwise": Blockwise,
     "bidirectional": Bidirectional,
@@ -57,6 +59,7 @@ __all__ = [
     "SameDocument",
     "Sinks",
     "SinksWindow",
+    "SinksWindowMeta",
     "Window",
     "WindowMeta",
     "build",
