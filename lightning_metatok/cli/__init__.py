@@ -4,7 +4,6 @@ This file stays light: `--help` must answer at once, so a verb's module (and tor
 verb is called. A user's mistake ends in one line on stderr and exit code 2.
 """
 
-import importlib
 import io
 import os
 import sys
@@ -125,7 +124,7 @@ def _run(arguments: list[str]) -> int:
     module, _ = VERBS[verb]
     # A fit takes its checkpoint before it obeys a signal, also one that comes while torch is loaded.
     with signals.only_set_a_flag() if verb == "fit" else signals.end_at_once():
-        return int(importlib.import_module(module).main(verb, rest) or 0)
+        return int(runtime.load(module).main(verb, rest) or 0)
 
 
 def check_text(arguments: Sequence[str]) -> None:

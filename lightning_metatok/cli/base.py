@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_metatok import hub
 from lightning_metatok.cli.layers import last_value, read_layers
+from lightning_metatok.cli.vocabulary import kinds_of
 from lightning_metatok.data.preparation import load_tokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.files import cache_folder, write_atomically
@@ -38,13 +39,17 @@ def with_base(verb: str, argv: Sequence[str]) -> list[str]:
     if file is None:
         file = str(tokenizer_file(name))
         new |= {"data.tokenizer": file, "data.add_special_tokens": "true"}
-    n_ids, rows = load_tokenizer(str(file), True).vocab_size, int(theirs.vocab_size)
+    kinds = kinds_of(given)
+    n_all, rows = load_tokenizer(str(file), True).with_kinds(kinds).vocab_size, int(theirs.vocab_size)
+    n_ids = n_all - kinds + 1
     if n_ids > rows + 1:
         raise UserError(
             f"data.tokenizer={file}: {n_ids} ids with <|meta|> and <|endoftext|>, and {KEY} has {rows} rows; expected "
             "the tokenizer of that model, of which <|meta|> alone may be new"
         )
-    new["model.vocab_size"] = max(rows, n_ids)
+    new["model.vocab_size"] = max(rows, n_all)
+    if kinds > 1:
+        new["model.kinds_from"] = n_ids
     return [*argv, *(f"--{key}={value}" for key, value in new.items())]
 
 

@@ -118,6 +118,7 @@ def draw(
     from matplotlib.figure import Figure
 
     from lightning_metatok.palette import line_style
+    from lightning_metatok.pictures import as_png
     from lightning_metatok.report.budgets import scale
     from lightning_metatok.report.figures import draw_curve, finish_curves
     from lightning_metatok.report.solving import draw_unsolved, solvings
@@ -145,4 +146,4 @@ def draw(
     for chart in (axes, *more):
         chart.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(path, format="png")
+    path.write_bytes(as_png(figure))

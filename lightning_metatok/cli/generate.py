@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning_metatok.cli import prompts as asked
 from lightning_metatok.cli.output_file import check_output, writing
 from lightning_metatok.errors import OptionParser, UserError
+from lightning_metatok.meta_tokens import SPELLED
 
 PLACEMENTS = ("random", "periodic", "punctuation")
 """Those that need nothing but a fraction."""
@@ -72,7 +73,6 @@ def main(verb: str, argv: Sequence[str]) -> int:
         check_output("--jsonl", arguments.jsonl)
     prompts = asked.given(arguments.prompt) if arguments.prompt is not None else asked.read(arguments.prompt_file)
 
-    from lightning_metatok.data.tokenizer import META
     from lightning_metatok.lit.checkpoints.load import load_trained
     from lightning_metatok.lit.checkpoints.marks import rule_for
     from lightning_metatok.lit.sampling import complete_all
@@ -85,7 +85,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"--{wrong}") from None
     model, tokenizer, marks = load_trained(Path(arguments.ckpt_path), trust=arguments.trust)
     rule, said = rule_for(marks, arguments.meta_fraction, arguments.placement)
-    if said and not all(META in prompt.text for prompt in prompts):
+    if said and not all(SPELLED.search(prompt.text) for prompt in prompts):
         print(f"lightning-metatok: --ckpt_path={arguments.ckpt_path} {said}", file=sys.stderr)
     shown = _Shown() if arguments.jsonl is None else None
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")

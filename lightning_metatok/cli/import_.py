@@ -21,6 +21,7 @@ def build_parser() -> OptionParser:
     parser.add_argument("--to", required=True, help="folder to make; it must not exist yet, or be empty")
     parser.add_argument("--mechanism", default=None, help="what meta-tokens do (none, or what an exported model had)")
     parser.add_argument("--mechanism_options", default=None, help="its options, such as '{layers: [0, 3]}'")
+    parser.add_argument("--meta_kinds", type=int, default=None, help="kinds of meta-tokens (1, or what it has)")
     parser.add_argument("--trust", action="store_true", help="import classes of other packages that the model needs")
     return parser
 
@@ -46,7 +47,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     silence()
     to = Path(arguments.to)
     check_folder(to)
-    start = read(arguments.source, added, trust=arguments.trust)
+    start = read(arguments.source, added, kinds=arguments.meta_kinds, trust=arguments.trust)
     write_start(start, to)
     config = start.model.config
     print(

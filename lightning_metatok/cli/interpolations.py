@@ -7,6 +7,7 @@ configuration, in checkpoints and TensorBoard, has values to compare, but for th
 business.
 """
 
+import copy
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -24,21 +25,34 @@ MARK = "\ue000"
 """A character of no meaning, which no configuration holds."""
 
 
-def config_text(parser: Parser, config: Namespace, run_dir: str) -> str:
-    """What config.yaml says: a copy of `config` that can be run, in the folder that the run went to."""
-    content = as_given(_plain(parser, config), parser.given or {})
-    if run_dir != str(config.run_dir):
-        content["run_dir"] = run_dir
-    return "".join(f"# {line}\n" for line in parser.dump_header or ()) + as_text(content)
+class Records:
+    """What is written down of the configuration that `parser` has read; made anew where it has changed since."""
 
+    def __init__(self, parser: Parser) -> None:
+        self.parser, self.given = parser, parser.given or {}
+        self._of: Namespace | None = None
+        self._resolved: dict[str, Any] = {}
+        self._values: dict[str, Any] | None = None
 
-def kept_config(parser: Parser, config: Namespace) -> dict[str, Any]:
-    """The configuration as checkpoints and TensorBoard keep it."""
-    return dict(without_secrets(_plain(parser, config), parser.given or {}))
+    def text(self, config: Namespace, run_dir: str) -> str:
+        """What config.yaml says: a copy of `config` that can be run, in the folder that the run went to."""
+        content = as_given(self._read(config), self.given)
+        if run_dir != str(config.run_dir):
+            content["run_dir"] = run_dir
+        return "".join(f"# {line}\n" for line in self.parser.dump_header or ()) + as_text(content)
 
+    def values(self, config: Namespace) -> dict[str, Any]:
+        """The configuration as checkpoints and TensorBoard keep it."""
+        resolved = self._read(config)
+        if self._values is None:
+            self._values = dict(without_secrets(resolved, self.given))
+        return copy.deepcopy(self._values)
 
-def _plain(parser: Parser, config: Namespace) -> dict[str, Any]:
-    return dict(json.loads(parser.dump(config, skip_unset=False, format="json")))
+    def _read(self, config: Namespace) -> dict[str, Any]:
+        if config != self._of:
+            self._of, self._values = config.clone(), None
+            self._resolved = dict(json.loads(self.parser.dump(config, skip_unset=False, format="json")))
+        return self._resolved
 
 
 def as_given(resolved: Any, given: Any) -> Any:

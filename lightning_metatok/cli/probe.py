@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
-from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lightning_metatok.cli.config_files import values_of
 from lightning_metatok.cli.layers import last_value, read_layers
@@ -29,7 +28,8 @@ from lightning_metatok.files import write_atomically
 from lightning_metatok.lit.checkpoints.contents import weights_of
 from lightning_metatok.lit.run.event_file import EventWriter
 from lightning_metatok.lit.run.lock import RunLock
-from lightning_metatok.lit.run.loggers import save_figure
+from lightning_metatok.lit.run.loggers import image_summary, save_picture
+from lightning_metatok.pictures import as_png
 from lightning_metatok.probes import PROBES, Finding, Probe, Subject
 from lightning_metatok.probes.subject import held_out
 from lightning_metatok.registry import has_dot
@@ -40,6 +40,8 @@ LARGEST_SEED = 2**32 - 1
 
 class ProbeCLI(TrainingCLI):
     """Parse, load the checkpoint, ask its probes."""
+
+    adds_options = True
 
     def __init__(
         self, verb: str, args: list[str], lock: RunLock, *, own_folder: bool = False, foreign: str | None = None
@@ -192,14 +194,10 @@ def others(argv: Sequence[str], foreign: str | None) -> dict[str, type[Probe]]:
 def write_finding(folder: Path, finding: Finding, step: int) -> None:
     """Write NAME.csv and NAME.png, each whole or not at all, and show the figure in TensorBoard."""
     write_atomically(folder / f"{finding.name}.csv", finding.table.to_csv(index=False, float_format="%.6g"))
-    picture = folder / f"{finding.name}.png"
-    save_figure(finding.figure, picture)
-    width, height = finding.figure.canvas.get_width_height()
-    # The picture as it is: add_figure would draw it a second time.
-    image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=picture.read_bytes())
+    picture = as_png(finding.figure)
+    save_picture(picture, folder / f"{finding.name}.png")
     writer = EventWriter(log_dir=str(folder))
-    event_file = writer._get_file_writer()
-    event_file.add_summary(Summary(value=[Summary.Value(tag=f"probe/{finding.name}", image=image)]), step)
+    writer._get_file_writer().add_summary(image_summary(f"probe/{finding.name}", finding.figure, picture), step)
     if finding.says:
         writer.add_text(f"probe/{finding.name}", finding.says, global_step=step)
     writer.close()

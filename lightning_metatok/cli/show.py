@@ -72,7 +72,7 @@ def read(argv: Sequence[str]) -> Iterator[Row]:
         UserError: what `fit` would refuse of a configuration.
     """
     from lightning_metatok.cli.config_files import known_keys
-    from lightning_metatok.cli.interpolations import kept_config
+    from lightning_metatok.cli.interpolations import Records
     from lightning_metatok.cli.layers import dotted, leaves, named_layers
     from lightning_metatok.cli.option_types import default_of, typed
     from lightning_metatok.cli.reading import read_configuration
@@ -81,7 +81,7 @@ def read(argv: Sequence[str]) -> Iterator[Row]:
     known = known_keys(cli.parser)
     options = leaves(known)
     layers = [(file or OPTIONS, layer) for file, layer in named_layers(given, known)]
-    values = dict(dotted(kept_config(cli.parser, cli.config), options))
+    values = dict(dotted(Records(cli.parser).values(cli.config), options))
     written = dict(dotted(cli.parser.given or {}, options))
     for key, what, default in typed(cli.parser):
         value = default_of(values.get(key))

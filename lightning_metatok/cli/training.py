@@ -13,25 +13,24 @@ from typing import Any
 
 import lightning
 from lightning.pytorch import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_metatok import signals
 from lightning_metatok.cli.base import with_base
 from lightning_metatok.cli.bounds import check_bounds, check_machine
-from lightning_metatok.cli.interpolations import config_text, kept_config
+from lightning_metatok.cli.interpolations import Records
 from lightning_metatok.cli.kinds import KINDS, check_names
 from lightning_metatok.cli.memory import check_memory
+from lightning_metatok.cli.options import Options
 from lightning_metatok.cli.own_config import AUTO, going_on, names_a_task, run_folder_of, with_own_config
-from lightning_metatok.cli.run_options import DESCRIPTION, add_options
-from lightning_metatok.cli.seeds import add_seeds, seed_data, seed_weights
+from lightning_metatok.cli.run_options import DESCRIPTION
+from lightning_metatok.cli.seeds import seed_data, seed_weights
 from lightning_metatok.cli.training_parser import (
     MODE,
     Parser,
     class_errors,
-    keep_text,
     quiet,
-    read_integers_first,
     trainer_errors,
 )
 from lightning_metatok.cli.vocabulary import with_vocabulary
@@ -72,10 +71,8 @@ from lightning_metatok.lit.spending import follow_budget
 RUN_DIR_VARIABLE = "LIGHTNING_METATOK_RUN_DIR"
 
 
-class TrainingCLI(LightningCLI):
+class TrainingCLI(Options):
     """Parse, build the classes, claim the run folder; `run()` then runs the verb."""
-
-    parser: Parser
 
     def __init__(
         self,
@@ -113,20 +110,10 @@ class TrainingCLI(LightningCLI):
             run=False,
         )
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside model, data and trainer."""
-        add_options(parser)
-        add_seeds(parser)
-        for key, callback in self.kind.callbacks.items():
-            parser.add_lightning_class_args(callback, key)
-        read_integers_first(parser)
-        assert isinstance(parser, Parser), "parser_class"
-        parser.say, parser.foreign = self.dropped.append, self.foreign
-        keep_text()
-
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and check what no class checks before a seed is set or a folder is made."""
         super().parse_arguments(parser, args)
+        self.records = Records(self.parser)
         check_bounds(self.config)
         seed_data(self.config, self.kind.seed)
         check_names(self.config)
@@ -332,10 +319,10 @@ class TrainingCLI(LightningCLI):
         return folder
 
     def _config_text(self) -> str:
-        return config_text(self.parser, self.config, str(self.folder))
+        return self.records.text(self.config, str(self.folder))
 
     def _kept(self) -> dict[str, Any]:
-        return kept_config(self.parser, self.config)
+        return self.records.values(self.config)
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """The parser of the Trainer's verbs, and what Lightning says, in this project's words: one line, or nothing."""
 
+import copy
 import json
 import logging
 import re
@@ -56,6 +57,13 @@ class Parser(LightningArgumentParser):
     given: dict[str, Any] | None = None
     say: Callable[[str], None] = staticmethod(lambda line: None)
     foreign: str | None = None
+
+    def fresh(self, prog: str, say: Callable[[str], None], foreign: str | None) -> "Parser":
+        """Return a parser with the same options that has parsed nothing, for a command called `prog`."""
+        twin = copy.copy(self)
+        twin.given, twin.prog, twin.say, twin.foreign = None, prog, say, foreign
+        twin.callback_keys = list(self.callback_keys)
+        return twin
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """As jsonargparse, which follows ${...} in the text that this returns before it has checked any value."""

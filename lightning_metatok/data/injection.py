@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_metatok.data import placement as placements
+from lightning_metatok.data.kinds import MetaIds, ids_at, ids_of
 from lightning_metatok.data.placement import Placement, Sources
 from lightning_metatok.errors import UserError, nearest
 
@@ -60,7 +61,7 @@ def inject(
     fraction: float | None = None,
     count: int | None = None,
     placement: str | Placement = "random",
-    meta_id: int,
+    meta_id: MetaIds,
     seed: int,
     index: int | Ids,
     crop_to: int | None = None,
@@ -72,7 +73,7 @@ def inject(
         fraction: share of meta-tokens; M = floor(fraction * T) with `crop_to=T`, else floor(fraction * S).
         count: M itself. Give `fraction` or `count`, or neither with a placement that says how many.
         placement: where they go: a rule, or the name of one that needs no options.
-        meta_id: id of `<|meta|>`, which the source must not contain.
+        meta_id: id of `<|meta|>`, or of all kinds (`data.kinds`), which the source must not contain.
         seed: chooses the stream of random numbers.
         index: global sample indices, B of them; an int i stands for i, i + 1, ..., i + B - 1.
         crop_to: T, to crop the source to T - M tokens; without it the block grows to S + M.
@@ -93,12 +94,12 @@ def inject(
     assert index_B.shape == (B,), f"{B} rows need {B} indices, not {index_B.shape}"
 
     source_BS = tokens_BS[:, : T - M].numpy()
-    assert not (source_BS == meta_id).any(), "the source already contains the meta-token"
+    assert not any((source_BS == id).any() for id in ids_of(meta_id)), "the source already contains the meta-token"
     meta_mask_BT = rule.mask(Sources(source_BS, T, seed, index_B, np.asarray(after_ids, dtype=np.int64)))
     assert meta_mask_BT.shape == (B, T), f"{placement}: a mask of {meta_mask_BT.shape}, not {(B, T)}"
     assert (meta_mask_BT.sum(axis=1) == M).all(), f"{placement}: not {M} meta-tokens in each row"
 
-    injected_BT = np.full((B, T), meta_id, dtype=np.int64)
+    injected_BT = ids_at(meta_mask_BT, meta_id)
     injected_BT[~meta_mask_BT] = source_BS.reshape(-1)
     return Injected(torch.from_numpy(injected_BT), torch.from_numpy(meta_mask_BT))
 
@@ -160,7 +161,7 @@ class InjectionRule:
         """Return T, the positions that a model sees: `block_length`, plus M for `grow`."""
         return self.source_length(block_length) + self.n_meta(block_length)
 
-    def in_prompt(self, tokens_1T: Tensor, *, meta_id: int, seed: int, index: int, after_ids: Ids = ()) -> Injected:
+    def in_prompt(self, tokens_1T: Tensor, *, meta_id: MetaIds, seed: int, index: int, after_ids: Ids = ()) -> Injected:
         """Return a prompt, which may be shorter than any block, with the meta-tokens it gets; it grows by them.
 
         A placement of given slots puts none: a prompt has no such slots.
@@ -177,7 +178,7 @@ class InjectionRule:
         tokens_BS: Tensor,
         *,
         block_length: int,
-        meta_id: int,
+        meta_id: MetaIds,
         seed: int,
         index: int | Ids,
         after_ids: Ids = (),

@@ -25,6 +25,7 @@ from lightning_metatok.data.batch import Batch, next_token_targets
 from lightning_metatok.data.blocks import Blocks
 from lightning_metatok.data.counter import permutation
 from lightning_metatok.data.injection import InjectionRule
+from lightning_metatok.data.kinds import MetaIds
 from lightning_metatok.data.masking import Masking
 from lightning_metatok.errors import UserError
 
@@ -40,7 +41,7 @@ class BatchBuilder:
         blocks: blocks of `rule.source_length(block_length)` source tokens.
         rule: where meta-tokens go.
         block_length: nominal block length; the batch has T = `rule.total_length(block_length)` positions.
-        meta_id: id of `<|meta|>`.
+        meta_id: id of `<|meta|>`, or of all kinds of meta-tokens.
         after_ids: ids that the placement `punctuation` puts meta-tokens behind.
         seed: chooses the order of blocks and the slots of meta-tokens.
         batch_size: rows a rank.
@@ -56,7 +57,7 @@ class BatchBuilder:
     blocks: Blocks
     rule: InjectionRule
     block_length: int
-    meta_id: int
+    meta_id: MetaIds
     seed: int
     batch_size: int
     after_ids: Sequence[int] = ()

@@ -1,5 +1,5 @@
 """A byte-level tokenizer that owns the ids of `<|meta|>` and `<|endoftext|>`, around Hugging Face `tokenizers`; also
-that of `<|mask|>`, where tokens are hidden (`with_mask`).
+that of `<|mask|>`, where tokens are hidden (`with_mask`), and those of further kinds of meta-tokens (`with_kinds`).
 
 Two ways in: `encode` treats its text as plain text, even where it spells `<|meta|>` (a corpus must not be
 able to write meta-tokens); `encode_prompt` reads such spellings as the tokens they name.
@@ -25,10 +25,11 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from lightning_metatok.data import tokenizer_settings as settings
+from lightning_metatok.data.kinds import KEY, check_kinds
 from lightning_metatok.data.tokenizer_training import Model, trained
 from lightning_metatok.errors import UserError
+from lightning_metatok.meta_tokens import META, known_kinds, token_of
 
-META = "<|meta|>"
 END_OF_TEXT = "<|endoftext|>"
 MASK = "<|mask|>"
 SPECIALS = (END_OF_TEXT, META)
@@ -75,7 +76,10 @@ class MetaTokenizer:
         self.source, self._family = source, settings.family(content)
         self.added: tuple[str, ...] = ()
         """Special tokens that got an id when the tokenizer was read."""
-        self.meta_id: int = known[META]
+        self.kinds: tuple[str, ...] = tuple(known_kinds(known))
+        """Meta-tokens as they are spelled, `<|meta|>` first."""
+        self.meta_ids: tuple[int, ...] = tuple(known[token] for token in self.kinds)
+        self.meta_id: int = self.meta_ids[0]
         self.eos_id: int = known[END_OF_TEXT]
         self.mask_id: int | None = known.get(MASK)
         self.vocab_size: int = max(known.values()) + 1
@@ -199,13 +203,21 @@ class MetaTokenizer:
 
     def with_mask(self) -> "MetaTokenizer":
         """Return this tokenizer with `<|mask|>`: where it has none, the next free id; all others keep theirs."""
-        if self.mask_id is not None:
-            return self
+        return self if self.mask_id is not None else self._with([MASK])
+
+    def with_kinds(self, n: int) -> "MetaTokenizer":
+        """Return this one with `n` kinds of meta-tokens, new ones with the next free ids; UserError if it has more."""
+        check_kinds(n)
+        if (known := len(self.kinds)) > n:
+            raise UserError(f"{KEY}={n}: {self.source} has {known} kinds of meta-tokens; expected {known}")
+        return self if known == n else self._with([token_of(kind) for kind in range(known, n)])
+
+    def _with(self, new: list[str]) -> "MetaTokenizer":
         tokenizer = Tokenizer.from_str(self.to_json())
-        tokenizer.add_special_tokens([MASK])
-        masking = MetaTokenizer(tokenizer, self.source, check=False)
-        masking.added = (*self.added, MASK)
-        return masking
+        tokenizer.add_special_tokens(list[str | AddedToken](new))
+        more = MetaTokenizer(tokenizer, self.source, check=False)
+        more.added = (*self.added, *new)
+        return more
 
     def to_json(self) -> str:
         """Return the whole tokenizer as the text of a `tokenizer.json`."""
@@ -216,7 +228,7 @@ class MetaTokenizer:
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, read as plain text: never `meta_id`, `eos_id` or `mask_id`."""
+        """Return the ids of `text`, read as plain text: never a meta-token's, `eos_id` or `mask_id`."""
         return self._ids([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -248,7 +260,7 @@ class MetaTokenizer:
 
     def decode(self, ids: Iterable[int], skip_meta: bool = True) -> str:
         """Return the text of `ids`; meta-tokens are left out unless `skip_meta` is False."""
-        kept = [int(id) for id in ids if not (skip_meta and int(id) == self.meta_id)]
+        kept = [int(id) for id in ids if not (skip_meta and int(id) in self.meta_ids)]
         if self._family is None:  # words, with blanks between them
             return str(self._plain.decode(kept, skip_special_tokens=False))
         specials = {id: token.encode() for token, id in self._specials.items()}
@@ -279,7 +291,7 @@ class MetaTokenizer:
     def _specials(self) -> dict[str, int]:
         """Special tokens that stand for no text, and their ids."""
         masks = {} if self.mask_id is None else {MASK: self.mask_id}
-        return {META: self.meta_id, END_OF_TEXT: self.eos_id, **masks}
+        return {**dict(zip(self.kinds, self.meta_ids, strict=True)), END_OF_TEXT: self.eos_id, **masks}
 
     def _joined(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for."""
@@ -332,6 +344,7 @@ class MetaTokenizer:
 def _special(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer with special tokens that no text spells."""
     known = [special for special in (*SPECIALS, MASK) if tokenizer.token_to_id(special) is not None]
+    known += list(known_kinds(tokenizer.get_vocab(with_added_tokens=True)))[1:]
     tokenizer.add_special_tokens([AddedToken(special, special=True, normalized=False) for special in known])
     tokenizer.encode_special_tokens = True
     return tokenizer

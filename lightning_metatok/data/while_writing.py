@@ -18,7 +18,7 @@ WHILE_WRITING = 0x3A7C
 
 
 class WhileWriting:
-    """Says after each token whether an extra one comes next."""
+    """Says after each token how many extra ones come next."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class WhileWriting:
         self._seed, self._index = seed ^ WHILE_WRITING, index
         self._after_ids = frozenset(map(int, after_ids))
 
-    def take(self, id: int) -> bool:
-        """Take up the next source token; return whether an extra token stands behind it."""
+    def take(self, id: int) -> int:
+        """Take up the next source token; return how many extra tokens stand behind it."""
         self.n_source += 1
         draw = float(random_bits(self._seed, self._index, self.n_source)[0] >> 11) / 2**53
         text = Written(self.n_source, self.n_extra, id, self.rule.fraction, draw, self._after_ids)
-        comes = self.rule.where.comes_next(text)
-        self.n_extra += comes
-        return comes
+        come = int(self.rule.where.comes_next(text))
+        self.n_extra += come
+        return come

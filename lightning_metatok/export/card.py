@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_metatok import __version__
-from lightning_metatok.data.tokenizer import META
 from lightning_metatok.lit.checkpoints.marks import NONE
+from lightning_metatok.meta_tokens import META
 
 if TYPE_CHECKING:
     from lightning_metatok.export.write import Trained, Written
@@ -86,9 +86,14 @@ def _marks(trained: "Trained") -> str:
         return "There were none in training."
     return (
         f"In training {META} (id {trained.tokenizer.meta_id}) was {found.fraction:.0%} of a block, placed by the rule "
-        f"`{found.placement}`. A prompt without it is text that the model has not been trained on: "
+        f"`{found.placement}`{_kinds(trained)}. A prompt without it is text that the model has not been trained on: "
         f"`lightning_metatok.export.insert_meta` puts it in by that rule. The model never writes it."
     )
+
+
+def _kinds(trained: "Trained") -> str:
+    ids = trained.tokenizer.meta_ids
+    return f"; it has {len(ids)} kinds, ids {', '.join(map(str, ids))}, in turn" if len(ids) > 1 else ""
 
 
 def _measured(run: Path) -> str:

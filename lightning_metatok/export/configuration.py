@@ -1,11 +1,11 @@
 """The config.json of a model that only this package can build: a `TransformerConfig` under the key `transformer`.
 
-Beside it stand the names under which tools of Hugging Face look for sizes, the id of <|meta|>, and where meta-tokens
-stood in training.
+Beside it stand the names under which tools of Hugging Face look for sizes, the ids of meta-tokens, and where they stood
+in training.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -26,6 +26,7 @@ class MetaTokConfig(PreTrainedConfig):
     Args:
         transformer: the fields of `TransformerConfig`.
         meta_token_id: id of <|meta|>; None: the vocabulary has none.
+        meta_token_ids: ids of all kinds of meta-tokens, in turn, where there are several.
         marks: where meta-tokens stood in training, ``{"fraction": 0.1, "placement": "random"}``; None: nobody says.
         trust_classes: build a model that names classes of other packages; never saved.
     """
@@ -39,10 +40,13 @@ class MetaTokConfig(PreTrainedConfig):
         meta_token_id: int | None = None,
         marks: Mapping[str, Any] | None = None,
         trust_classes: bool = False,
+        meta_token_ids: Sequence[int] | None = None,
         **others: Any,
     ) -> None:
         self.transformer = dict(transformer or {})
         self.meta_token_id = meta_token_id
+        if meta_token_ids is not None:  # else config.json stays as it was
+            self.meta_token_ids = list(meta_token_ids)
         self.marks = None if marks is None else dict(marks)
         self.trust_classes = trust_classes
         sizes = {
@@ -57,6 +61,12 @@ class MetaTokConfig(PreTrainedConfig):
             setattr(self, theirs, self.transformer.get(ours))
         # The model itself uses its embedding as a head; there is no second module to be tied.
         super().__init__(**{**others, "tie_word_embeddings": False})
+
+    @property
+    def meta_ids(self) -> tuple[int, ...]:
+        """Ids of all kinds of meta-tokens; none where the vocabulary has none."""
+        only = () if self.meta_token_id is None else (self.meta_token_id,)
+        return tuple(getattr(self, "meta_token_ids", only))
 
     @classmethod
     def of(cls, config: TransformerConfig, **others: Any) -> "MetaTokConfig":

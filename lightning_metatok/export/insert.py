@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lightning_metatok.data import InjectionRule
+from lightning_metatok.data.kinds import MetaIds, ids_of
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoints.marks import FREE, Marks, rule_for
 
@@ -14,7 +15,7 @@ from lightning_metatok.lit.checkpoints.marks import FREE, Marks, rule_for
 def insert_meta(
     ids: Sequence[int],
     *,
-    meta_id: int,
+    meta_id: MetaIds,
     marks: Mapping[str, Any] | None,
     fraction: float | None = None,
     placement: str | None = None,
@@ -26,7 +27,7 @@ def insert_meta(
 
     Args:
         ids: of the prompt; where it holds meta-tokens already, it stays as it is.
-        meta_id: `model.config.meta_token_id`. marks: `model.config.marks`: where they stood in training.
+        meta_id: `model.config.meta_ids`, of all kinds. marks: `model.config.marks`: where they stood in training.
         fraction, placement: other ones than in training; placement is one of `FREE`.
         seed, index: choose the places where the rule draws them. punctuation_ids: for the rule `punctuation`.
 
@@ -46,13 +47,13 @@ def insert_by(
     rule: InjectionRule | None,
     ids: Sequence[int],
     *,
-    meta_id: int,
+    meta_id: MetaIds,
     seed: int = 0,
     index: int = 0,
     punctuation_ids: Sequence[int] = (),
 ) -> list[int]:
     """Return the ids of a prompt with meta-tokens by `rule`, None for none; a prompt that has some stays as it is."""
-    if rule is None or not ids or meta_id in ids:
+    if rule is None or not ids or not set(ids_of(meta_id)).isdisjoint(ids):
         return list(ids)
     injected = replace(rule, length="grow").apply(
         torch.tensor([list(ids)]),

@@ -4,7 +4,7 @@
     model = AutoModelForCausalLM.from_pretrained(DIR)
     model.generate(**tokenizer(prompts, return_tensors="pt", padding=True))
 
-Tokens with the id of <|meta|> are meta-tokens, wherever they stand. Padding is told by the attention mask, on either
+Tokens with an id of <|meta|> or of a further kind are meta-tokens. Padding is told by the attention mask, on either
 side: padded tokens are a document of their own, which no other token sees.
 """
 
@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from lightning_metatok.data.kinds import is_meta
 from lightning_metatok.errors import UserError
 from lightning_metatok.export.cache import CacheOfTransformers
 from lightning_metatok.export.configuration import MODEL_TYPE, MetaTokConfig
@@ -90,7 +91,7 @@ class MetaTokForCausalLM(PreTrainedModel, GenerationMixin):
         T = input_ids.shape[1]
         if past_key_values is None and use_cache and self.can_cache and not self.training:
             past_key_values = DynamicCache(config=self.config)
-        extra_BT = input_ids == self.config.meta_token_id if self.config.meta_token_id is not None else None
+        extra_BT = is_meta(input_ids, self.config.meta_ids) if self.config.meta_ids else None
         keep_BK = None
         if attention_mask is not None and not bool(attention_mask.all()):
             keep_BK = attention_mask.bool()
@@ -116,8 +117,8 @@ class MetaTokForCausalLM(PreTrainedModel, GenerationMixin):
         )
 
     def _loss(self, logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
-        if self.config.meta_token_id is not None:
-            labels_BT = labels_BT.masked_fill(labels_BT == self.config.meta_token_id, NOT_SCORED)
+        if self.config.meta_ids:
+            labels_BT = labels_BT.masked_fill(is_meta(labels_BT, self.config.meta_ids), NOT_SCORED)
         logits, labels = logits_BTV[:, :-1].float().flatten(0, 1), labels_BT[:, 1:].flatten()
         return F.cross_entropy(logits, labels.to(logits.device), ignore_index=NOT_SCORED)
 

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lightning_metatok import hub
 from lightning_metatok.data import MetaTokenizer
+from lightning_metatok.data.kinds import is_meta
 from lightning_metatok.errors import UserError
 from lightning_metatok.export.configuration import MODEL_TYPE
 from lightning_metatok.export.families import FAMILIES
@@ -54,12 +55,13 @@ class Start:
     difference: float
 
 
-def read(name: str, added: Mapping[str, Any] | None = None, *, trust: bool = False) -> Start:
+def read(name: str, added: Mapping[str, Any] | None = None, *, kinds: int | None = None, trust: bool = False) -> Start:
     """Read a model.
 
     Args:
         name: a folder, or a name on the hub.
         added: fields of `TransformerConfig` that are other than there: mechanism, pattern and their options.
+        kinds: of meta-tokens; None: those that its tokenizer has. New ones begin as the mean of all rows.
         trust: import classes of other packages that a model of ours names.
 
     Raises:
@@ -79,6 +81,7 @@ def read(name: str, added: Mapping[str, Any] | None = None, *, trust: bool = Fal
         options = family.our_options(config.to_dict())
         options.setdefault("mechanism", "none")
     tokenizer, n_before = _tokenizer(name, options["vocab_size"], own=config.model_type == MODEL_TYPE)
+    tokenizer = tokenizer if kinds is None else tokenizer.with_kinds(kinds)
     theirs = hub.model_of(name, KEY, config)
     plain = TransformerConfig(**options)
     if family is None:
@@ -90,7 +93,7 @@ def read(name: str, added: Mapping[str, Any] | None = None, *, trust: bool = Fal
     model = _filled(shape, weights, n_before, tokenizer, old_end)
     if shape.mechanism != plain.mechanism or shape.mechanism_options != plain.mechanism_options:
         start_unchanged(model)
-    found = _difference(model, theirs, n_before, tokenizer.meta_id)
+    found = _difference(model, theirs, n_before, tokenizer.meta_ids)
     return Start(model.eval(), tokenizer, getattr(config, "marks", None), config.model_type, found)
 
 
@@ -149,11 +152,12 @@ def _grown(rows_VD: Tensor, n: int, n_before: int, tokenizer: MetaTokenizer, old
 
 
 @torch.no_grad()
-def _difference(model: MetaTransformer, theirs: Any, n_before: int, meta_id: int) -> float:
+def _difference(model: MetaTransformer, theirs: Any, n_before: int, meta_ids: Sequence[int]) -> float:
     """The largest difference of logits at ids that both have; refuse one that is no rounding."""
     tokens_BT = torch.randint(n_before, (2, 16), generator=torch.Generator().manual_seed(0))
     model.eval()
-    ours, expected = model(tokens_BT, tokens_BT == meta_id)[..., :n_before], theirs(tokens_BT).logits[..., :n_before]
+    logits = model(tokens_BT, is_meta(tokens_BT, meta_ids)), theirs(tokens_BT).logits
+    ours, expected = (found[..., :n_before] for found in logits)
     found = float((ours - expected).abs().max())
     if not found <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise UserError(
@@ -175,10 +179,10 @@ def write_start(start: Start, to: Path) -> None:
         "global_step": 0,
         **({marks.KEY: dict(start.marks)} if start.marks is not None else {}),
     }
-    place = to.resolve()
+    place, n_kinds = to.resolve(), len(start.tokenizer.kinds)
     run = {
         "model": {**config, "init_from": str(place / CHECKPOINT)},
-        "data": {"tokenizer": str(place / "tokenizer.json")},
+        "data": {"tokenizer": str(place / "tokenizer.json"), **({"meta_kinds": n_kinds} if n_kinds > 1 else {})},
     }
     head = (
         f"# A start from a model of Hugging Face ({start.family}): lay it over an experiment, such as conf/base.yaml.\n"

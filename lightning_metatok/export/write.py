@@ -21,7 +21,7 @@ import transformers
 from transformers import GenerationConfig
 
 from lightning_metatok.data import MetaTokenizer
-from lightning_metatok.data.tokenizer import END_OF_TEXT, META
+from lightning_metatok.data.tokenizer import END_OF_TEXT
 from lightning_metatok.errors import UserError
 from lightning_metatok.export.card import model_card
 from lightning_metatok.export.configuration import MetaTokConfig
@@ -169,9 +169,10 @@ def stock_model(trained: Trained, family: Family) -> Any:
 def own_model(trained: Trained) -> MetaTokForCausalLM:
     """Return the model as this package's class of transformers."""
     stood = None if trained.marks is None else trained.marks.as_dict()
-    meta_id = trained.tokenizer.meta_id
+    first, *further = trained.tokenizer.meta_ids
+    kinds = {"meta_token_ids": [first, *further]} if further else {}
     config = MetaTokConfig.of(
-        trained.model.config, meta_token_id=meta_id, marks=stood, trust_classes=True, **special_ids(trained)
+        trained.model.config, meta_token_id=first, **kinds, marks=stood, trust_classes=True, **special_ids(trained)
     )
     model = MetaTokForCausalLM(config)
     model.model.load_state_dict(trained.model.state_dict())
@@ -184,9 +185,9 @@ def special_ids(trained: Trained) -> dict[str, int]:
 
 
 def generation_config(trained: Trained) -> GenerationConfig:
-    """Return what `generate` obeys: no <|meta|>, and no id that the tokenizer does not have."""
+    """Return what `generate` obeys: no meta-token, and no id that the tokenizer does not have."""
     unused = range(trained.tokenizer.vocab_size, trained.model.config.vocab_size)
-    never = [trained.tokenizer.meta_id, *unused]
+    never = [*trained.tokenizer.meta_ids, *unused]
     return GenerationConfig(**special_ids(trained), suppress_tokens=never)
 
 
@@ -196,7 +197,7 @@ def write_tokenizer(folder: Path, trained: Trained) -> None:
     content = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT),
-        "additional_special_tokens": [META],
+        "additional_special_tokens": list(trained.tokenizer.kinds),
         "clean_up_tokenization_spaces": False,
         "padding_side": "left",
         "model_max_length": trained.model.config.max_positions,

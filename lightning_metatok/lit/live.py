@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.data import InjectionRule, MetaTokenizer
+from lightning_metatok.data.kinds import is_meta
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.sampling import complete_all
 from lightning_metatok.model import MetaTransformer
@@ -134,11 +135,11 @@ class LiveModel(TemplateLM):
         return [*self._with_extra(kept, rule), *continuation]
 
     def _with_extra(self, ids: list[int], rule: InjectionRule | None) -> list[int]:
-        if rule is None or self.own_tokenizer.meta_id in ids:
+        if rule is None or not set(self.own_tokenizer.meta_ids).isdisjoint(ids):
             return ids
         injected = rule.in_prompt(
             torch.tensor([ids]),
-            meta_id=self.own_tokenizer.meta_id,
+            meta_id=self.own_tokenizer.meta_ids,
             seed=self.seed,
             index=0,
             after_ids=self.own_tokenizer.punctuation_ids,
@@ -176,7 +177,7 @@ class LiveModel(TemplateLM):
         device = self.model.head_weight.device
         longest = max(map(len, batch))
         tokens_BT = torch.tensor([[*row, *[self.eot_token_id] * (longest - len(row))] for row in batch], device=device)
-        extra_BT = tokens_BT == self.own_tokenizer.meta_id
+        extra_BT = is_meta(tokens_BT, self.own_tokenizer.meta_ids)
         hidden_BTD: Tensor = self.model(tokens_BT, extra_BT if bool(extra_BT.any()) else None, return_hidden=True)
         return hidden_BTD
 

@@ -125,7 +125,7 @@ def batch_of(tokens_BS: Tensor, tokenizer: MetaTokenizer, rule: InjectionRule | 
     tokens_BT, document_ids_BT = tokens_BS, torch.zeros_like(tokens_BS)
     position_ids_BT = torch.arange(tokens_BS.shape[1]).expand_as(tokens_BS)
     if rule is not None:
-        options: dict[str, Any] = {"meta_id": tokenizer.meta_id, "seed": seed, "after_ids": tokenizer.punctuation_ids}
+        options: dict[str, Any] = {"meta_id": tokenizer.meta_ids, "seed": seed, "after_ids": tokenizer.punctuation_ids}
         injected = [rule.in_prompt(row_S[None], index=index + i, **options) for i, row_S in enumerate(tokens_BS)]
         tokens_BT = torch.cat([one.tokens_BT for one in injected])
         mask_BT = torch.cat([one.meta_mask_BT for one in injected])

@@ -122,8 +122,9 @@ class MetaTokenLM(LightningModule):
         self.tokenizer, self.separate_documents = data.tokenizer, data.separate_documents
         self.scores_answers_only, self.masked = data.scores_answers_only, data.config.masked
         with torch.no_grad():
-            for name, row_D in self._meta_rows.items():
-                self.model.get_parameter(name)[data.tokenizer.meta_id] = row_D
+            for name, rows_KD in self._meta_rows.items():
+                ids = data.tokenizer.meta_ids[: len(rows_KD)]
+                self.model.get_parameter(name)[list(ids)] = rows_KD[: len(ids)]
         self._meta_rows = {}  # once: what follows is training
         self.bytes_V[: data.tokenizer.vocab_size] = data.tokenizer.bytes_V.to(self.bytes_V.device)
 
@@ -179,9 +180,9 @@ class MetaTokenLM(LightningModule):
         checkpoint = read_state(path, key="model.init_from")
         self.tokenizer = check_matches(checkpoint, self.model, self.tokenizer, new)
         carried = checkpoint.get(TOKENIZER_KEY)
-        meta_id = MetaTokenizer.from_json(carried).meta_id if carried and "tokens" in new else None
+        meta_ids = MetaTokenizer.from_json(carried).meta_ids if carried and "tokens" in new else ()
         source, weights = str(path), weights_of(checkpoint)
-        self._meta_rows = load_weights(self.model, weights, new, source=source, meta_id=meta_id)
+        self._meta_rows = load_weights(self.model, weights, new, source=source, meta_ids=meta_ids)
 
     # -- the loss
 

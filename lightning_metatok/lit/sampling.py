@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_metatok.data import InjectionRule, MetaTokenizer
+from lightning_metatok.data.kinds import is_meta, next_ids
 from lightning_metatok.data.while_writing import WhileWriting
 from lightning_metatok.lit.writing import Writing
 from lightning_metatok.model import MetaTransformer
@@ -137,12 +138,14 @@ def _write(
     marks: WhileWriting | None,
 ) -> End:
     device = next(model.parameters()).device
-    comes = False
+    extra: list[int] = []
 
-    def next_is_extra(next_1: Tensor) -> bool:
-        nonlocal comes
-        comes = marks is not None and marks.take(int(next_1))
-        return comes
+    def extra_next(next_1: Tensor) -> list[int]:
+        nonlocal extra
+        if marks is not None:
+            before = marks.n_extra
+            extra = next_ids(tokenizer.meta_ids, before, marks.take(int(next_1)))
+        return extra
 
     steps = stream(
         model,
@@ -150,12 +153,11 @@ def _write(
         meta_mask_1T.to(device),
         max_new_tokens=max_new_tokens,
         sampling=sampling,
-        forbidden_ids=(tokenizer.meta_id, *range(tokenizer.vocab_size, model.config.vocab_size)),
+        forbidden_ids=(*tokenizer.meta_ids, *range(tokenizer.vocab_size, model.config.vocab_size)),
         stop_id=tokenizer.eos_id,
         memory=memory,
         samples=[place],
-        extra_id=tokenizer.meta_id,
-        extra_next=None if marks is None else next_is_extra,
+        extra_next=None if marks is None else extra_next,
     )
     for next_1 in steps:
         if (id := int(next_1)) == tokenizer.eos_id:
@@ -163,8 +165,8 @@ def _write(
         send(writing.take(id))
         if writing.stopped:
             return "stop"
-        if comes:
-            send(writing.take(tokenizer.meta_id))
+        for id in extra:
+            send(writing.take(id))
     return "length"
 
 
@@ -173,10 +175,10 @@ def _read(
 ) -> tuple[Tensor, Tensor]:
     """Ids and meta mask [1, T] of a prompt."""
     tokens_1T = torch.tensor([tokenizer.encode_prompt(prompt) or [tokenizer.eos_id]])
-    meta_mask_1T = tokens_1T == tokenizer.meta_id
+    meta_mask_1T = is_meta(tokens_1T, tokenizer.meta_ids)
     if rule is None or meta_mask_1T.any():
         return tokens_1T, meta_mask_1T
     injected = rule.in_prompt(
-        tokens_1T, meta_id=tokenizer.meta_id, seed=seed, index=place, after_ids=tokenizer.punctuation_ids
+        tokens_1T, meta_id=tokenizer.meta_ids, seed=seed, index=place, after_ids=tokenizer.punctuation_ids
     )
     return injected.tokens_BT, injected.meta_mask_BT

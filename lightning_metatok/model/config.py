@@ -48,6 +48,11 @@ class TransformerConfig:
     vocab_size: int
     """Number of token ids, the meta-token's included."""
 
+    kinds_from: int | None = None
+    """The first of the ids that further kinds of meta-tokens have (`data.meta_kinds`), up to the last of `vocab_size`:
+    their rows are drawn apart, so that all others begin as they do with one kind. Follows data.meta_kinds where
+    vocab_size follows data.vocab_size; null: there are none, or the vocabulary has room for them."""
+
     max_positions: int = 1024
     """Longest sequence trained on, meta-tokens included; also the size of a learned position table. Arms that are
     compared need the same: ${with_marks:${data.block_size}} has room for the blocks of all of them."""
@@ -171,6 +176,9 @@ class TransformerConfig:
             value = getattr(self, key)
             optional = key == "d_ff" and value is None
             expect(optional or (isinstance(value, int) and value > 0), key, value, "a positive integer")
+        first = self.kinds_from
+        within = first is None or (isinstance(first, int) and 0 < first < self.vocab_size)
+        expect(within, "kinds_from", first, f"an id below vocab_size={self.vocab_size}")
         positions.AXIS.check(self.position, self.position_options)
         patterns.AXIS.check(self.pattern, self.pattern_options)
         mechanisms.AXIS.check(self.mechanism, self.mechanism_options)
@@ -300,12 +308,13 @@ class TransformerConfig:
         """Raise `UserError` when what stands on an axis says that it cannot do `feature`.
 
         Args:
-            feature: a key of `FEATURES`; what a class has in `cannot`, it cannot do.
+            feature: a key of `FEATURES`; what a class has in `cannot`, or an object for its options, it cannot do.
         """
         axes: tuple[Axis[Any], ...] = (positions.AXIS, patterns.AXIS, mechanisms.AXIS, recurrences.AXIS)
         for axis in axes:
             name = getattr(self, axis.key)
-            if feature in (cannot := axis.find(name).cannot):
+            kind = getattr(self, f"built_{axis.key}", axis.find(name))
+            if feature in (cannot := kind.cannot):
                 others = [other for other, kind in axis.known.items() if feature not in kind.cannot]
                 raise UserError(
                     f"model.{axis.key}={name!r} cannot {FEATURES[feature]}: {cannot[feature]}; "

@@ -1,7 +1,7 @@
 """Continuing sequences, token by token, with a key-value cache.
 
-The prompt is read in one pass; then each new token is one pass, of itself and of the extra token that may come behind
-it. The model never chooses one: the caller forbids its id and says where they come.
+The prompt is read in one pass; then each new token is one pass, of itself and of extra tokens that may come behind it.
+The model never chooses one: the caller forbids their ids and says where they come.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -81,8 +81,7 @@ def stream(
     memory: Memory | None = None,
     padding_B: Tensor | None = None,
     samples: Sequence[int] | None = None,
-    extra_id: int | None = None,
-    extra_next: Callable[[Tensor], bool] | None = None,
+    extra_next: Callable[[Tensor], Sequence[int]] | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token of every sample of a batch, [B], `max_new_tokens` times or until all have stopped.
 
@@ -99,8 +98,8 @@ def stream(
         memory: what is kept of earlier tokens; None: all that the model's pattern needs.
         padding_B: tokens of padding before each prompt, which nobody sees; positions begin behind it. None: none.
         samples: numbers of the samples, which say what random numbers each gets; None: 0, 1, 2, ...
-        extra_id, extra_next: an extra token with this id comes behind new tokens, [B], that this says True of; it is
-            read, and not yielded. None: none come. Not where the model predicts positions.
+        extra_next: says of new tokens, [B], which extra tokens come behind them, by their ids; these are read, and not
+            yielded. None: none come. Not where the model predicts positions.
 
     Raises:
         UserError: an option is out of range, the position table is too short for the whole sequence, or the model needs
@@ -145,10 +144,10 @@ def stream(
                     next_B = torch.where(finished_B, stop_id, next_B)
                     finished_B = finished_B | (next_B == stop_id)
                 chunk_BT, mask_BT = next_B.unsqueeze(-1), None
-                if extra_next is not None and extra_next(next_B):
-                    assert extra_id is not None, "say which id an extra token has"
-                    mask_BT = torch.tensor([[False, True]], device=device).expand(len(next_B), -1)
-                    chunk_BT = torch.where(mask_BT, extra_id, chunk_BT)
+                if extra_next is not None and (extra := extra_next(next_B)):
+                    extra_BM = torch.tensor([list(extra)], device=device).expand(len(next_B), -1)
+                    chunk_BT = torch.cat((chunk_BT, extra_BM), dim=1)
+                    mask_BT = (torch.arange(chunk_BT.shape[1], device=device) > 0).expand(len(next_B), -1)
                 if ids_BT is not None and not predicts:
                     ids_BT = ids_BT[:, -1:] + 1 + torch.arange(chunk_BT.shape[1], device=device)
                 if present_BV is not None:

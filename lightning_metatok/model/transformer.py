@@ -55,6 +55,8 @@ class MetaTransformer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_blocks))
         self.between = self.mechanism.between(config)
+        if (longest := self.mechanism.longest(config)) is not None:
+            self.positions.max_positions = min(longest, self.positions.max_positions or longest)
         self.register_buffer("separators_V", separators_of(config))
         self.dropping = None if config.drop_from is None else Dropping(config.drop_from)
         # After post-norm blocks the stream is normed already.
@@ -62,7 +64,18 @@ class MetaTransformer(nn.Module):
         self.norm = norm_of(config) if pre_norm else nn.Identity()
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
         initialise(self, config.n_layers, start, config.init_std)
-        self.positions.initialise_tokens(self.embedding.weight, start)
+        if config.kinds_from is None:
+            self.positions.initialise_tokens(self.embedding.weight, start)
+        else:
+            self._draw_tokens(start, config.kinds_from)
+
+    def _draw_tokens(self, start: Start, first: int) -> None:
+        """Draw the rows below id `first` as a vocabulary of so many has them, and those from there on apart."""
+        tables = {name: table for name in ("embedding", "head") if (table := getattr(self, name)) is not None}
+        for rows, begins in ((slice(first), start), (slice(first, None), start.under("kinds"))):
+            for name, table in tables.items():
+                begins.under(name)("weight", table.weight[rows], nn.init.normal_, std=self.config.init_std)
+            self.positions.initialise_tokens(self.embedding.weight[rows], begins)
 
     def forward(
         self,
@@ -210,6 +223,11 @@ class MetaTransformer(nn.Module):
     def check_length(self, n_positions: int) -> None:
         """Raise `UserError` when the positional encoding has no place for so long a sequence."""
         limit = self.positions.max_positions
+        if limit is not None and n_positions > limit and self.mechanism.longest(self.config) is not None:
+            raise UserError(
+                f"T={n_positions} is larger than model.max_positions={limit}: model.mechanism="
+                f"{self.config.mechanism!r} has weights for so many positions alone; train with a larger one"
+            )
         if limit is not None and n_positions > limit:
             start = self.config.max_positions - limit
             less = f"{limit}" if not start else f"{limit + start}, less position_options.start={start}"

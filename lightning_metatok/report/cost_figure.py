@@ -5,6 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lightning_metatok.palette import BLUE, GREEN, ORANGE
+from lightning_metatok.pictures import as_png
 from lightning_metatok.report.cost_model import HALF, MODES, Job, speed
 from lightning_metatok.report.hardware import Network
 
@@ -58,4 +59,4 @@ def draw(
                 fontsize=8,
                 color="0.4",
             )
-    figure.savefig(path, format="png")
+    path.write_bytes(as_png(figure))

@@ -4,7 +4,6 @@ Where there are several axes or many conditions, the panels are small and share 
 the other axes, and in each the conditions that are compared.
 """
 
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from lightning_metatok.palette import BLUE, GREY, ORANGE, line_style
+from lightning_metatok.pictures import as_png
 from lightning_metatok.report.budgets import band
 from lightning_metatok.report.contrasts import Contrast, contrast_axis, within
 from lightning_metatok.report.estimates import CONFIDENCE, Difference, Estimate, is_accuracy
@@ -34,9 +34,8 @@ Means = Mapping[tuple[Condition, str, float | None], Estimate]
 
 def png(figure: Figure) -> bytes:
     """Return the figure as a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI)
-    return file.getvalue()
+    figure.set_dpi(DPI)
+    return as_png(figure)
 
 
 def panels(study: Study) -> list[tuple[str, list[Condition]]]:

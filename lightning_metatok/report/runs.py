@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_metatok.errors import UserError, nearest
+from lightning_metatok.meta_tokens import without_kinds
 from lightning_metatok.old_keys import renamed_in, translated
 from lightning_metatok.yaml_files import followed, read_text
 
@@ -45,10 +46,13 @@ OF_THE_ARM = {
 NO_MATTER = {
     *("data.seed", "data.num_workers", "data.cache_dir", "data.tokenizer", "data.vocab_size"),
     *("model.compile", "model.attention_backend", "model.activation_checkpointing"),
-    *("model.init_from", "model.distill_from"),
+    *("model.init_from", "model.distill_from", "model.kinds_from"),
 }
 """Settings that change nothing, or that are compared by what they stand for: the tokenizer by its file."""
-OF_THE_TRAINING = {"data.batch_size", "data.train_examples", "data.meta_length", "data.meta_placement_options"}
+OF_THE_TRAINING = {
+    *("data.batch_size", "data.train_examples"),
+    *("data.meta_length", "data.meta_placement_options", "data.meta_kinds"),
+}
 """Settings under `data` that may differ between conditions; all others say what is learned, and must not."""
 OF_THE_TRAINER = {
     f"trainer.{key}"
@@ -204,7 +208,7 @@ def read_run(folder: Path) -> Run:
         _numbers(folder / METRICS, line, number) for number, line in enumerate(_text(folder / METRICS).splitlines(), 1)
     )
     tokenizer = folder / TOKENIZER
-    digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()[:12] if tokenizer.is_file() else ""
+    digest = hashlib.sha256(without_kinds(tokenizer.read_bytes())).hexdigest()[:12] if tokenizer.is_file() else ""
     made_with = folder / ENVIRONMENT
     environment = _json(made_with, _text(made_with)) if made_with.is_file() else {}
     return Run(folder, arm, flat, digest, tuple(line for line in lines if line.get("step") is not None), environment)

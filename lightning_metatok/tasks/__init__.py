@@ -72,7 +72,7 @@ def build(name: str, *, tokenizer: MetaTokenizer | None = None, haystack: Any = 
 
     Args:
         name: a key of `TASKS`, or the dotted path of a class that derives from `Task`.
-        tokenizer: for rendering text; symbols bring their own.
+        tokenizer: for rendering text; symbols bring their own, with as many kinds of meta-tokens.
         haystack: a `TokenStore` of real text, for tasks that hide something in it.
         options: `rendering` (symbols, the default, or text), `symbols` (how many numbers, names and items there are in
             that rendering: a list of three) and the fields of the task's class.
@@ -97,7 +97,7 @@ def build(name: str, *, tokenizer: MetaTokenizer | None = None, haystack: Any = 
         )
     symbols = read_symbols(options.pop("symbols", None))
     if rendering == "symbols":
-        tokenizer = symbol_tokenizer(*symbols)
+        tokenizer = symbol_tokenizer(*symbols).with_kinds(1 if tokenizer is None else len(tokenizer.kinds))
     assert tokenizer is not None, "text needs a tokenizer"
     return kind(Lexicon(rendering, tokenizer, kind.phrases, symbols), haystack, **options)
 

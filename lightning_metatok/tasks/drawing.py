@@ -115,7 +115,7 @@ class Drawing(Options):
             bare,
             self.placement,
             fraction=self.mark_fraction,
-            meta_id=self.lexicon.tokenizer.meta_id,
+            meta_id=self.lexicon.tokenizer.meta_ids,
             seed=seed,
             index_n=draws.index_n,
             question=question,

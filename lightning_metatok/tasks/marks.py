@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lightning_metatok.arrays import IntArray
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.data.examples import ANSWER, BODY, CLOSES, CLOSES_TARGET, META, OPENS, OPENS_TARGET, Examples
+from lightning_metatok.data.kinds import MetaIds, ids_in_rows
 
 MarkPlacement = Literal["hint", "every", "after", "random", "none"]
 QuestionMark = Literal["none", "before_answer", "after_key"]
@@ -32,7 +33,7 @@ MARKS = 0x6D61726B73
 """Keeps the places of marks apart from other choices that draw from the same seed."""
 
 
-def put_marks(examples: Examples, before: IntArray, meta_id: int) -> Examples:
+def put_marks(examples: Examples, before: IntArray, meta_id: MetaIds) -> Examples:
     """Return `examples` with `before[j]` meta-tokens in front of token j, and no others.
 
     Where examples have position ids, a mark has that of the token it belongs to: the last of a segment that it closes,
@@ -40,15 +41,16 @@ def put_marks(examples: Examples, before: IntArray, meta_id: int) -> Examples:
 
     Args:
         examples: prompts WITHOUT meta-tokens, see `remove_marks`.
-        before: int64, one number a token. meta_id: id of `<|meta|>`.
+        before: int64, one number a token. meta_id: id of `<|meta|>`, or of all kinds of meta-tokens.
     """
     counts = before + 1
     last = np.cumsum(counts) - 1  # where each token comes to stand: behind its marks
-    tokens = np.full(counts.sum(), meta_id, dtype=np.int32)
     flags = np.full(counts.sum(), META, dtype=np.uint8)
-    tokens[last], flags[last] = examples.tokens, examples.flags
+    flags[last] = examples.flags
     total = np.concatenate([[0], np.cumsum(counts)])
     offsets = total[examples.offsets]
+    tokens = ids_in_rows((flags & META) > 0, offsets, meta_id).astype(np.int32)
+    tokens[last] = examples.tokens
     ids = None
     if examples.position_ids is not None:
         ids = np.repeat(examples.position_ids, counts)
@@ -163,7 +165,7 @@ def place(
     placement: MarkPlacement,
     *,
     fraction: float,
-    meta_id: int,
+    meta_id: MetaIds,
     seed: int,
     index_n: IntArray,
     question: IntArray | None = None,

@@ -174,9 +174,9 @@ def test_extra_tokens_that_come_while_writing_are_read_as_those_of_a_prompt(padd
     padding_B = torch.tensor(padding or [0, 0, 0])
     mask_BT = mask_BT & (torch.arange(LENGTH) >= padding_B.unsqueeze(1))
 
-    def extra_next(next_B: Tensor) -> bool:
+    def extra_next(next_B: Tensor) -> list[int]:
         asked.append(next_B)
-        return len(asked) % 2 == 0
+        return [9] if len(asked) % 2 == 0 else []
 
     steps = stream(
         model,
@@ -186,7 +186,6 @@ def test_extra_tokens_that_come_while_writing_are_read_as_those_of_a_prompt(padd
         sampling=Sampling(temperature=0),
         forbidden_ids=[9],
         padding_B=None if padding is None else padding_B,
-        extra_id=9,
         extra_next=extra_next,
     )
     for number, next_B in enumerate(steps, 1):

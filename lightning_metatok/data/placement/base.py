@@ -101,9 +101,9 @@ class Placement:
         """Return bool [B, T], True at the M places of each row where an extra token stands."""
         raise NotImplementedError
 
-    def comes_next(self, text: Written) -> bool:
-        """Return whether an extra token stands behind the last token of a text that is being written; here never."""
-        return False
+    def comes_next(self, text: Written) -> int:
+        """Return how many extra tokens stand behind the last token of a text that is being written; here none."""
+        return 0
 
     def position_ids(self, document_ids_BT: Tensor, meta_mask_BT: Tensor) -> Tensor:
         """Return int64 [B, T]: 0, 1, 2, ... in each document; here extra tokens are counted as all others are."""

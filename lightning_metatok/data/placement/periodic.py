@@ -16,6 +16,6 @@ class PeriodicPlaces(Placement):
         slots_M = (2 * np.arange(blocks.M) + 1) * blocks.T // (2 * max(blocks.M, 1))
         return slots_to_mask(slots_M, len(blocks.source_BS), blocks.T)
 
-    def comes_next(self, text: Written) -> bool:
+    def comes_next(self, text: Written) -> int:
         """Where the share asks for one more, by half a period."""
         return text.n_extra + 0.5 <= text.n_source * text.a_source_token

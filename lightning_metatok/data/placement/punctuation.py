@@ -21,6 +21,6 @@ class BehindPunctuation(Placement):
         keys_BS = keys_BS | np.where(np.isin(blocks.source_BS, blocks.after_ids), np.uint64(0), LAST_BIT)
         return behind(smallest(keys_BS, blocks.M), blocks.T)
 
-    def comes_next(self, text: Written) -> bool:
+    def comes_next(self, text: Written) -> int:
         """Behind punctuation, where there are fewer so far than the share asks for."""
         return text.last_id in text.after_ids and text.n_extra < text.n_source * text.a_source_token

@@ -15,6 +15,6 @@ class RandomPlaces(Placement):
     def mask(self, blocks: Sources) -> NDArray[np.bool_]:
         return smallest(blocks.bits(blocks.T), blocks.M)
 
-    def comes_next(self, text: Written) -> bool:
+    def comes_next(self, text: Written) -> int:
         """Behind each token with the probability that gives as many."""
         return text.draw < text.a_source_token

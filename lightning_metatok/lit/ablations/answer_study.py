@@ -41,7 +41,7 @@ from lightning_metatok.lit.answers.report import (
 )
 from lightning_metatok.lit.callbacks.progress import progress_of
 from lightning_metatok.lit.data.protocol import data_of, task_of
-from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
+from lightning_metatok.lit.run.loggers import log_folder, show_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
 from lightning_metatok.model import TransformerConfig
 
@@ -169,7 +169,7 @@ class AnswerStudy(Callback):
         move: Callable[[float, str], None],
     ) -> None:
         multiple = part.multiple
-        changed = condition.change(examples, task_of(trainer).tokenizer.meta_id)
+        changed = condition.change(examples, task_of(trainer).tokenizer.meta_ids)
         where = f"{condition.label} at {multiple:g}x"
         if condition.marks is not None and np.array_equal(changed.tokens, examples.tokens):
             self._leave_out(trainer, f"{where}: these prompts stay as they are")
@@ -223,9 +223,8 @@ class AnswerStudy(Callback):
         folder = log_folder(trainer)
         for name, figure in figures.items():
             if figure is not None:
-                log_figure(trainer, name.replace("_", "/", 1), figure)
-                if folder is not None:
-                    save_figure(figure, folder / f"{name}.png")
+                path = None if folder is None else folder / f"{name}.png"
+                show_figure(trainer, name.replace("_", "/", 1), figure, path)
         if folder is not None:
             write_atomically(folder / "answers.csv", to_csv(self.cells, AnswerCell))
             write_atomically(folder / "slices.csv", to_csv(self.slices, Slice))

@@ -21,7 +21,7 @@ from lightning_metatok.lit.ablations.readings import DEFAULT, READINGS, Reading,
 from lightning_metatok.lit.callbacks.offers import Layout, Panel, points
 from lightning_metatok.lit.data.protocol import text_of
 from lightning_metatok.lit.metrics import SourceTokenLoss
-from lightning_metatok.lit.run.loggers import log_figure, log_folder, save_figure
+from lightning_metatok.lit.run.loggers import log_folder, show_figure
 from lightning_metatok.lit.run.stopping import LOST_IN_VALIDATION, heed
 from lightning_metatok.model import TransformerConfig
 
@@ -93,9 +93,9 @@ class PositionAblation(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         figure = readings_figure(self.readings, self.losses)
-        log_figure(trainer, "ablation/positions_at_meta", figure)
-        if (folder := log_folder(trainer)) is not None:
-            save_figure(figure, folder / "ablation.png")
+        folder = log_folder(trainer)
+        path = None if folder is None else folder / "ablation.png"
+        show_figure(trainer, "ablation/positions_at_meta", figure, path)
 
     # -- what it offers
 

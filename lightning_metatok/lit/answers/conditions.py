@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_metatok.data.examples import Examples
+from lightning_metatok.data.kinds import MetaIds
 from lightning_metatok.tasks.marks import (
     at_random,
     at_wrong_segments,
@@ -52,7 +53,7 @@ class MarkCondition:
     marks: Marks | None = None
     """Where the marks go instead."""
 
-    def change(self, examples: Examples, meta_id: int) -> Examples:
+    def change(self, examples: Examples, meta_id: MetaIds) -> Examples:
         """Return `examples` with their marks where this condition wants them; always the same."""
         if self.marks is None:
             return examples

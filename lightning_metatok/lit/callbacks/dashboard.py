@@ -17,7 +17,7 @@ from lightning_metatok.lit.callbacks.bigram_baseline import BigramBaseline
 from lightning_metatok.lit.callbacks.figures import run_figure
 from lightning_metatok.lit.callbacks.offers import Charts, Layout, Panels, chart, offered, points
 from lightning_metatok.lit.data.protocol import data_of, task_of
-from lightning_metatok.lit.run.loggers import JsonlLogger, log_figure, log_folder, log_text, save_figure
+from lightning_metatok.lit.run.loggers import JsonlLogger, log_folder, log_text, show_figure
 
 SPEED = {"tokens per second": chart(["throughput/tokens_per_s"])}
 FIRST = ("arm", "seed")
@@ -83,8 +83,7 @@ class Dashboard(Callback):
         has_losses = any(tag in line for line in lines for tag in ("loss/train", "loss/val"))
         if has_losses and folder is not None and trainer.is_global_zero and not answers:
             figure = run_figure(lines, [panel for callback in offered(trainer, Panels) for panel in callback.panels()])
-            log_figure(trainer, "run", figure)
-            save_figure(figure, folder / "run.png")
+            show_figure(trainer, "run", figure, folder / "run.png")
 
 
 def _text_layout(trainer: Trainer) -> Layout:

@@ -69,15 +69,15 @@ def load_weights(
     parts: Sequence[str],
     *,
     source: str,
-    meta_id: int | None,
+    meta_ids: Sequence[int],
 ) -> dict[str, Tensor]:
     """Load `weights` of the checkpoint `source` into `model`, but for the parts that start fresh.
 
     Args:
-        meta_id: id of <|meta|> in the checkpoint, for `tokens`.
+        meta_ids: ids of meta-tokens in the checkpoint, for `tokens`; none: nobody knows.
 
     Returns:
-        Rows of <|meta|> [D], by the name of their table, to be put where the new tokenizer has it.
+        Rows of meta-tokens [kinds, D], by the name of their table, to be put where the new tokenizer has them.
 
     Raises:
         UserError: weights are missing, or left over, or of another shape.
@@ -92,8 +92,8 @@ def load_weights(
             if name not in mine:
                 continue
             weights[name] = mine[name]
-            if theirs is not None and meta_id is not None and meta_id < len(theirs):
-                rows[name] = theirs[meta_id].clone()
+            if theirs is not None and meta_ids and max(meta_ids) < len(theirs):
+                rows[name] = theirs[list(meta_ids)].clone()
         kept = " (<|meta|> keeps its row)" if rows else ""
         fresh.append(f"the embedding of {len(mine[TOKEN_TABLES[0]])} ids{kept}")
     if "positions" in parts and POSITION_TABLE in mine and POSITION_TABLE in weights:

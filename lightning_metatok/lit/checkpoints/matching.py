@@ -6,9 +6,11 @@ from typing import Any
 
 from lightning_metatok import old_keys
 from lightning_metatok.data import MetaTokenizer
+from lightning_metatok.data.kinds import KEY
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit.checkpoints.contents import AXES, TOKENIZER_KEY
 from lightning_metatok.lit.checkpoints.init_from import FREE_WITH, PARTS, free_keys, free_options
+from lightning_metatok.meta_tokens import without_kinds
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 from lightning_metatok.model.axis import Axis
 
@@ -20,6 +22,7 @@ FREE_AFTER_TRAINING = {
     "drop_at",
     "attention_backend",
     "activation_checkpointing",
+    "kinds_from",
 }
 """Choices that weights do not depend on, so that a checkpoint may be read with others (but a table has its size).
 Which options of an axis are such choices, its class says."""
@@ -81,6 +84,10 @@ def _check_options(axis: Axis[Any], saved: dict[str, Any], mine: dict[str, Any],
 
 def check_tokenizer(checkpoint: MetaTokenizer, data: MetaTokenizer) -> None:
     """Raise UserError unless both read text as the same ids."""
+    theirs, mine = (without_kinds(one.to_json().encode()) for one in (checkpoint, data))
+    if len(checkpoint.kinds) != len(data.kinds) and theirs == mine:
+        n = len(checkpoint.kinds)
+        raise UserError(f"{KEY}={len(data.kinds)}: the checkpoint has {n} kinds of meta-tokens; expected {n}")
     if checkpoint.fingerprint() != data.fingerprint():
         raise UserError(
             f"data.tokenizer: the checkpoint's tokenizer ({checkpoint.vocab_size} ids) is not that of the data "

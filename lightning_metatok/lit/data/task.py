@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from lightning_metatok.data import DataConfig, MetaTokenizer, TokenStore
 from lightning_metatok.data.cache import cache_folder
 from lightning_metatok.data.examples import ANSWER, META, Examples
+from lightning_metatok.data.kinds import check_kinds, check_used
 from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_examples
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.lit.data.held_out import APART, HeldOut, counting_bar
@@ -48,6 +49,7 @@ class TaskDataModule(LightningDataModule):
         task_options: dict[str, Any] | None = None,
         meta_placement: str = "hint",
         meta_fraction: float = 0.1,
+        meta_kinds: int = 1,
         batch_size: int = 64,
         train_examples: int | None = 90_000,
         test_examples: int = 10_000,
@@ -67,6 +69,7 @@ class TaskDataModule(LightningDataModule):
                 after (behind each), random or none.
             meta_fraction: Share of meta-tokens in the body of a prompt, for meta_placement=random; 0 means no
                 meta-tokens, whatever the placement.
+            meta_kinds: Kinds of meta-tokens, each with an embedding of its own: the i-th of a prompt has kind i mod n.
             batch_size: Prompts in a micro-batch on one device.
             train_examples: Prompts to train on, split evenly over the phases; null: new ones without end.
             test_examples: Held-out prompts for the verb test.
@@ -93,6 +96,7 @@ class TaskDataModule(LightningDataModule):
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
         if not 0 <= meta_fraction <= 0.5:
             raise UserError(f"data.meta_fraction={meta_fraction}: expected a share between 0 and 0.5")
+        check_kinds(meta_kinds)
         placements = TASKS.resolve(task).placements
         if meta_placement not in placements:
             raise UserError(
@@ -100,6 +104,7 @@ class TaskDataModule(LightningDataModule):
                 f"{nearest(meta_placement, placements)}"
             )
         self.task_name, self.options = task, dict(task_options or {})
+        self.meta_kinds = meta_kinds
         self.meta_placement, self.meta_fraction = meta_placement, meta_fraction
         self.batch_size, self.train_examples = batch_size, train_examples
         self.test_examples, self.validation_examples = test_examples, validation_examples
@@ -133,6 +138,7 @@ class TaskDataModule(LightningDataModule):
             self.tokenizer, self._store = read_text(self.config, self.carried, needs_text=needs_text)
         else:
             self.tokenizer = symbol_tokenizer(*read_symbols(self.options.get("symbols")))
+        self.tokenizer = self.tokenizer.with_kinds(self.meta_kinds)
         self.tasks = tuple(
             task_of_phase(
                 phase,
@@ -155,6 +161,7 @@ class TaskDataModule(LightningDataModule):
         """
         self.prepare_data()
         self._measure(self._validation())
+        check_used(self.meta_kinds, int(count(self._validation(), META).max()), "a prompt")
         if stage == "fit" and not self._sources:
             self._sources = [self._source(phase) for phase in range(len(self.tasks))]
         if stage == "test":

@@ -62,6 +62,7 @@ class MetaTokenDataModule(LightningDataModule):
         meta_placement: str = "random",
         meta_placement_options: dict[str, Any] = {},  # noqa: B006  (never changed; the CLI reads the default)
         meta_length: Length = "grow",
+        meta_kinds: int = 1,
         retarget: bool = False,
         mask_fraction: float | None = None,
         separate_documents: bool = False,
@@ -83,6 +84,7 @@ class MetaTokenDataModule(LightningDataModule):
             meta_placement_options: Options of the placement, such as the slots of fixed; its file lists them.
             meta_length: grow lengthens the block by M, so that every arm reads and is scored on the same text; within
                 keeps the block at block_size and crops the source, so that arms are not comparable.
+            meta_kinds: Kinds of meta-tokens, each with an embedding of its own: the i-th of a block has kind i mod n.
             retarget: Score a source token before a meta-token on the next SOURCE token, instead of not at all.
             mask_fraction: Share of source tokens that are hidden with data.objective=masked, above 0 and below 1; 0.15
                 when not given.
@@ -98,17 +100,14 @@ class MetaTokenDataModule(LightningDataModule):
         """
         super().__init__()
         self.config = DataConfig(**corpus)
-        self.rule = InjectionRule(
-            fraction=meta_fraction,
-            placement=meta_placement,
-            length=meta_length,
-            options=meta_placement_options,
+        self.rule = InjectionRule(meta_fraction, meta_placement, meta_length, meta_placement_options)
+        check_text_options(
+            self.config, self.rule, block_size, batch_size, num_workers, mask_fraction, retarget, meta_kinds
         )
-        check_text_options(self.config, self.rule, block_size, batch_size, num_workers, mask_fraction, retarget)
         check_streamed(self.config, shuffle_buffer, held_out_documents)
         self.block_size, self.batch_size = block_size, batch_size
         self.mask_fraction = MASK_FRACTION if mask_fraction is None else mask_fraction
-        self.retarget, self.separate_documents = retarget, separate_documents
+        self.meta_kinds, self.retarget, self.separate_documents = meta_kinds, retarget, separate_documents
         self.seed, self.num_workers, self.validation_blocks = seed, num_workers, validation_blocks
         self.shuffle_buffer, self.held_out_documents = shuffle_buffer, held_out_documents
         self.tokenizer: MetaTokenizer
@@ -195,6 +194,7 @@ class MetaTokenDataModule(LightningDataModule):
                 self.config, self.held_out_documents, say_of_data, self.num_workers
             )
             self._streamed = StreamedBlocks(text, self._source_length, self.shuffle_buffer, self.seed)
+        self.tokenizer = self.tokenizer.with_kinds(self.meta_kinds)
         self._ready = True
         if self.config.masked:
             say_of_data(MASKED)
@@ -319,7 +319,7 @@ class MetaTokenDataModule(LightningDataModule):
             blocks,
             self.rule,
             block_length=multiple * self.block_size,
-            meta_id=self.tokenizer.meta_id,
+            meta_id=self.tokenizer.meta_ids,
             after_ids=self.tokenizer.punctuation_ids,
             seed=self.seed,
             batch_size=max(1, self.batch_size // multiple),

@@ -1,6 +1,7 @@
 """Options of text that cannot work, named before anything is read."""
 
 from lightning_metatok.data import DataConfig, InjectionRule
+from lightning_metatok.data.kinds import check_kinds, check_used
 from lightning_metatok.errors import UserError
 
 
@@ -12,6 +13,7 @@ def check_text_options(
     num_workers: int,
     mask_fraction: float | None,
     retarget: bool,
+    meta_kinds: int,
 ) -> None:
     """Raise UserError for a value of `MetaTokenDataModule` that is out of its bounds."""
     for name, value in (("block_size", block_size), ("batch_size", batch_size)):
@@ -26,5 +28,7 @@ def check_text_options(
         )
     if num_workers < 0:
         raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
+    check_kinds(meta_kinds)
+    check_used(meta_kinds, rule.n_meta(block_size), "a block")
     if rule.source_length(block_size) < 2:
         raise UserError(f"data.block_size={block_size}: too small to hold two source tokens beside its meta-tokens")

@@ -14,9 +14,11 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from lightning_metatok.lit.checkpoints.log_state import METRICS, row_of
 from lightning_metatok.lit.run.event_file import EventWriter
+from lightning_metatok.pictures import as_png
 
 
 class JsonlLogger(Logger):
@@ -104,17 +106,31 @@ def log_folder(trainer: Trainer) -> Path | None:
 
 
 @rank_zero_only
-def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
-    """Show a figure in TensorBoard's Images tab."""
+def show_figure(trainer: Trainer, tag: str, figure: Figure, path: Path | None) -> None:
+    """Show a figure in TensorBoard's Images tab, and write it to `path`, where there is one, as a PNG.
+
+    `add_figure` would draw it a second time.
+    """
+    picture = as_png(figure)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(tag, figure, global_step=trainer.global_step)
+            writer = logger.experiment._get_file_writer()
+            writer.add_summary(image_summary(tag, figure, picture), trainer.global_step)
+    if path is not None:
+        save_picture(picture, path)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def image_summary(tag: str, figure: Figure, picture: bytes) -> Summary:
+    """What TensorBoard's Images tab shows, as it is written to an event file."""
+    width, height = figure.canvas.get_width_height()
+    image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=picture)
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
+
+
+def save_picture(picture: bytes, path: Path) -> None:
     """Write a PNG, replacing an older one in a single move."""
     temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png")
+    temporary.write_bytes(picture)
     temporary.replace(path)
 
 

@@ -67,6 +67,8 @@ class AdaptedTransformer(MetaTransformer):
         self.blocks = nn.ModuleList(AdapterBlock(config, layer) for layer in range(config.n_layers))
         self.between, self.head = None, None
         self.extra_D = nn.Parameter(found.embedding.weight.detach().mean(dim=0).clone())
+        further = 0 if config.kinds_from is None else config.vocab_size - config.kinds_from
+        self.kinds_KD = nn.Parameter(self.extra_D.detach().repeat(further, 1)) if further else None
         for name in ("blocks", "positions"):
             initialise(getattr(self, name), config.n_layers, start.under(name), config.init_std)
         start_unchanged(self)
@@ -98,8 +100,8 @@ class AdaptedTransformer(MetaTransformer):
         ids_BT = tokens_BT if extra_BT is None else tokens_BT.masked_fill(extra_BT, 0)
         x_BTD = base.embedding(ids_BT)
         if extra_BT is not None:
-            own_D = torch.zeros_like(self.extra_D) if zero_meta_embedding else self.extra_D
-            x_BTD = torch.where(extra_BT.unsqueeze(-1), own_D, x_BTD)
+            own = torch.zeros_like(self.extra_D) if zero_meta_embedding else self._of_kinds(tokens_BT)
+            x_BTD = torch.where(extra_BT.unsqueeze(-1), own, x_BTD)
         if (kept_BT := forward.kept_BT(SELF_ATTENTION.name)) is not None:
             if base.table is not None:  # which the decoder is about to add
                 x_BTD = x_BTD - base.table(position_ids_BT).masked_fill(kept_BT.unsqueeze(-1), 0)
@@ -134,6 +136,13 @@ class AdaptedTransformer(MetaTransformer):
             self._passing = None
         hidden_BTD: Tensor = found.last_hidden_state
         return hidden_BTD
+
+    def _of_kinds(self, tokens_BT: Tensor) -> Tensor:
+        """The embedding of each meta-token, [B, T, D], or [D] where there is one kind; elsewhere any."""
+        if self.kinds_KD is None or self.config.kinds_from is None:
+            return self.extra_D
+        kind_BT = (tokens_BT - self.config.kinds_from + 1).clamp(min=0)
+        return nn.functional.embedding(kind_BT, torch.cat((self.extra_D[None], self.kinds_KD)))
 
     def _behind(self, layer: int, _: Any, __: Any, output: Any) -> Any:
         """What a block of the base returns, with what the mechanism adds."""

@@ -116,6 +116,10 @@ class Mechanism:
         """Return what it does to the scores of self-attention, which have their positions in them but no mask."""
         return None
 
+    def longest(self, config: "TransformerConfig") -> int | None:
+        """Positions of the longest row that its weights have room for; None: of any."""
+        return None
+
     def between(self, config: "TransformerConfig") -> Between | None:
         """Return the module that acts between blocks, or None."""
         return None

@@ -8,11 +8,13 @@ every  P: blocks of a partition; those left over at the end have none, and fewer
 query  all: every state asks, and `pool` makes one of P answers; top: the last block's states ask, as in the official
        code's query_type
 pool   max over the states of a token, or last
+attend what the attention is: dense; kernel or low_rank, whose cost grows with the text and not with its square
+rank   random features of a kernel, or keys of low rank
 
 Tay et al., ICML 2021, arXiv 2103.01075. Under a causal pattern, whichever it is, this is the form for language models:
 a state of a later token is never seen, of whatever block. Under the pattern `bidirectional` it is the paper's encoder,
-in which every state sees all. Positions are those of self-attention. It costs P x P the scores of one attention, dense
-here (the paper also has kernels in place of the softmax). Extra tokens are tokens.
+in which every state sees all. Positions are those of self-attention. Dense, it costs P x P the scores of one attention;
+the paper's Performer is `kernel`, its Linformer `low_rank`, for encoders alone. Extra tokens are tokens.
 """
 
 from collections.abc import Sequence
@@ -30,7 +32,8 @@ from lightning_metatok.model.attention.patterns import Bidirectional, Causal, Pa
 from lightning_metatok.model.attention.plan import Forward, Plans
 from lightning_metatok.model.branch import SELF_ATTENTION, Branch
 from lightning_metatok.model.cache import Memories
-from lightning_metatok.model.mechanisms.base import Between, Mechanism
+from lightning_metatok.model.mechanisms.base import Between, Mechanism, refuse
+from lightning_metatok.model.mechanisms.cheaper import Kernel, LowRank
 from lightning_metatok.options import at_least
 
 if TYPE_CHECKING:
@@ -43,9 +46,12 @@ OMNI = Branch("omninet", "between", "norm", "omnidirectional attention")
 class OmniAttention(nn.Module):
     """The attention of one partition."""
 
-    def __init__(self, config: "TransformerConfig", norm: nn.Module, query: str, pool: str) -> None:
+    def __init__(
+        self, config: "TransformerConfig", norm: nn.Module, query: str, pool: str, inner: Kernel | LowRank | None = None
+    ) -> None:
         super().__init__()
         self.norm, self.projections, self.query, self.pool = norm, Projections(config), query, pool
+        self.inner = inner
 
     def forward(self, states: Sequence[Tensor], plan: AttentionPlan, memories: Memories | None) -> Tensor:
         """What is added to the last of P states, [B, T, D]."""
@@ -59,12 +65,20 @@ class OmniAttention(nn.Module):
         T = states[0].shape[1]
         if memories is not None and (memory := memories.of(OMNI)) is not None:
             k_BNKH, v_BNKH = memory.append(k_BNKH, v_BNKH)
-        seen = plan.mask
-        if seen is None:
-            K = k_BNKH.shape[2] // P
-            seen = masks.causal(T, K, device=q_BNQH.device)[None, None]
-        seen = seen.repeat_interleave(len(asking), dim=-2).repeat_interleave(P, dim=-1)
-        out_BNQH = scaled_dot_product_attention(q_BNQH, k_BNKH, v_BNKH, attn_mask=seen)
+        if isinstance(self.inner, LowRank):
+            out_BNQH = self.inner(q_BNQH, k_BNKH, v_BNKH)
+        elif isinstance(self.inner, Kernel):
+            sight, sizes = plan.sight, {"asking": len(asking), "looked_at": P}
+            document_BK = None if sight is None else sight.facts.document_BK
+            causal = sight is None or sight.rule.causal
+            out_BNQH = self.inner(q_BNQH, k_BNKH, v_BNKH, document_BK, **sizes, causal=causal)
+        else:
+            seen = plan.mask
+            if seen is None:
+                K = k_BNKH.shape[2] // P
+                seen = masks.causal(T, K, device=q_BNQH.device)[None, None]
+            seen = seen.repeat_interleave(len(asking), dim=-2).repeat_interleave(P, dim=-1)
+            out_BNQH = scaled_dot_product_attention(q_BNQH, k_BNKH, v_BNKH, attn_mask=seen)
         out_BQD = self.projections.finish(out_BNQH.transpose(1, 2).flatten(-2))
         of_token_BTPD = out_BQD.unflatten(1, (T, len(asking)))
         return of_token_BTPD.amax(dim=2) if self.pool == "max" else of_token_BTPD[:, :, -1]
@@ -73,13 +87,14 @@ class OmniAttention(nn.Module):
 class OmniNetBetween(Between):
     """One attention behind each partition."""
 
-    def __init__(self, config: "TransformerConfig", every: int, query: str, pool: str) -> None:
+    def __init__(self, config: "TransformerConfig", every: int, rule: "OmniNet") -> None:
         super().__init__()
         from lightning_metatok.model.block import norm_of  # blocks know mechanisms
 
         self.every = every
         self.partitions = nn.ModuleList(
-            OmniAttention(config, norm_of(config), query, pool) for _ in range(config.n_layers // every)
+            OmniAttention(config, norm_of(config), rule.query, rule.pool, rule.inner(config))
+            for _ in range(config.n_layers // every)
         )
 
     def forward(self, states: Sequence[Tensor], layer: int, plans: Plans, memories: Memories | None = None) -> Tensor:
@@ -111,8 +126,15 @@ class OmniNet(Mechanism):
         every: Annotated[int, at_least(1)] = 2,
         query: Literal["all", "top"] = "all",
         pool: Literal["max", "last"] = "max",
+        attend: Literal["dense", "kernel", "low_rank"] = "dense",
+        rank: Annotated[int, at_least(1)] | None = None,
     ) -> None:
-        self.every, self.query, self.pool = every, query, pool
+        self.every, self.query, self.pool, self.attend = every, query, pool, attend
+        self.rank = 64 if rank is None else rank
+        self._rank_given = rank is not None
+        if attend == "low_rank":
+            why = "with attend='low_rank' each of its keys is a mixture of all rows"
+            self.cannot = {"documents": why}  # type: ignore[misc]  # these options' alone
 
     @property
     def idle(self) -> bool:
@@ -123,6 +145,7 @@ class OmniNet(Mechanism):
             f"every {self.every}",
             *([] if self.query == "all" else ["top"]),
             *([] if self.pool == "max" else ["last"]),
+            *([] if self.attend == "dense" else [f"{self.attend} {self.rank}"]),
         ]
 
     def check(self, config: "TransformerConfig") -> None:
@@ -131,6 +154,11 @@ class OmniNet(Mechanism):
                 f"model.position={config.position!r}: expected one that does not transform scores with "
                 "model.mechanism='omninet', whose scores are between states of several blocks"
             )
+        if self.attend == "low_rank" and config.built_pattern.causal:
+            expected = f"dense or kernel with model.pattern={config.pattern!r}: each key of low rank mixes all tokens"
+            raise refuse("attend", self.attend, f"{expected}, later ones among them")
+        if self.attend == "dense" and self._rank_given:
+            raise refuse("rank", self.rank, "no value with attend='dense', which has no rank")
 
     def rules(self, layer: int, pattern: Pattern) -> tuple[Pattern, ...]:
         return () if (layer + 1) % self.every else (seen_beside(pattern),)
@@ -140,17 +168,29 @@ class OmniNet(Mechanism):
         return {OMNI.name: forward.over_all(SELF_ATTENTION.name, sight)}
 
     def between(self, config: "TransformerConfig") -> Between:
-        return OmniNetBetween(config, self._every(config), self.query, self.pool)
+        return OmniNetBetween(config, self._every(config), self)
+
+    def inner(self, config: "TransformerConfig") -> Kernel | LowRank | None:
+        """The attention of one partition where it is not dense."""
+        if self.attend == "kernel":
+            return Kernel(self.rank, config.head_dim)
+        return LowRank(self.rank, config.max_positions * self._every(config)) if self.attend == "low_rank" else None
+
+    def longest(self, config: "TransformerConfig") -> int | None:
+        return config.max_positions if self.attend == "low_rank" else None
 
     def share(self, extra_share: float) -> float:
         return 1.0
 
     def flops_per_token(self, config: "TransformerConfig", n: int, extra_share: float) -> float:
         """F (6 P A + 12 D P Q K): F partitions of P blocks, A weights of an attention, Q states that ask of a token, K
-        tokens that they see."""
+        tokens that they see; not dense, F (6 P A + 12 D R (P + Q)), R the rank."""
         every = self._every(config)
         seen = seen_beside(config.built_pattern).mean_keys(n, extra_share)
-        scores = 12 * config.d_model * every * (every if self.query == "all" else 1) * seen
+        asking = every if self.query == "all" else 1
+        scores = 12 * config.d_model * every * asking * seen
+        if self.attend != "dense":
+            scores = 12 * config.d_model * self.rank * (every + asking)
         return config.n_layers // every * (6 * every * config.n_attention_weights + scores)
 
     def _every(self, config: "TransformerConfig") -> int:
