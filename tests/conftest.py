@@ -22,6 +22,7 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+gc.disable()  # until all tests are collected: what is loaded and collected stays
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -38,6 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="lightning-metatok-tests-")
     os.environ["LIGHTNING_METATOK_CACHE"] = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """From here on there is garbage."""
+    gc.enable()
 
 
 def leave_libraries_alone() -> None:
