@@ -1,6 +1,7 @@
 """Small models and batches that the model's tests share."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,6 +49,26 @@ def check_nothing_leaks(model: MetaTransformer) -> None:
     (gradient,) = torch.autograd.grad(out[:, 10].square().sum(), embedded)
     assert not gradient[:, 11:].any()
     assert gradient[:, :11].any(dim=-1).all()
+
+
+def check_every_output_depends_on_every_input(model: MetaTransformer) -> None:
+    """By what stands between the blocks alone: their attention is silenced."""
+    for block in model.blocks:
+        block.attention.register_forward_hook(lambda _, __, out: torch.zeros_like(out))
+    embedded: list[Tensor] = []
+    model.dropout.register_forward_hook(lambda _, __, out: embedded.append(out))
+    out = model(*batch())
+    for t in (0, 20):
+        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), embedded, retain_graph=True)
+        assert gradient.any(dim=-1).all()
+
+
+def check_equal(found: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Hold two outputs to the same values and the same gradients by `inputs`."""
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(out.sin().sum(), inputs) for out in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def meta_to_meta(is_meta_T: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from lightning_metatok.model.generate import generate
 from lightning_metatok.model.mechanisms import cheaper
 from lightning_metatok.model.mechanisms.cheaper import Kernel
 from lightning_metatok.model.mechanisms.omninet import OmniAttention
-from tests.model.helpers import batch, check_nothing_leaks, tiny
+from tests.model.helpers import batch, check_equal, check_every_output_depends_on_every_input, check_nothing_leaks, tiny
 from tests.model.test_omninet import naive as dense
 
 KERNEL: dict[str, Any] = {"attend": "kernel", "rank": 6}
@@ -96,10 +96,7 @@ def test_it_is_the_sum_over_all_states(
     sight = Sight(rule, Facts.of(T, None, ids_1T), slice(0, T)) if packed or not causal else None
     found = module(states, AttentionPlan(model.positions, None, None, sight), None)
     expected = naive(module, states, documents, causal=causal)
-    torch.testing.assert_close(found, expected)
-    gradients = [torch.autograd.grad(out.sin().sum(), [*states, *module.parameters()]) for out in (found, expected)]
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_equal(found, expected, [*states, *module.parameters()])
 
 
 @torch.no_grad()
@@ -133,16 +130,7 @@ def test_nothing_leaks_from_later_tokens_with_kernels(
 
 @pytest.mark.parametrize("attend", [KERNEL, LOW], ids=str)
 def test_in_an_encoder_every_output_depends_on_every_input(attend: dict[str, Any]) -> None:
-    """By omnidirectional attention alone: that of the blocks is silenced."""
-    model, (tokens_BT, extra_BT) = omni(attend, pattern="bidirectional"), batch()
-    for part in model.blocks:
-        part.attention.register_forward_hook(lambda _, __, out: torch.zeros_like(out))
-    embedded: list[Tensor] = []
-    model.dropout.register_forward_hook(lambda _, __, out: embedded.append(out))
-    out = model(tokens_BT, extra_BT)
-    for t in (0, 20):
-        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), embedded, retain_graph=True)
-        assert gradient.any(dim=-1).all()
+    check_every_output_depends_on_every_input(omni(attend, pattern="bidirectional"))
 
 
 @pytest.mark.parametrize("others", OTHERS, ids=str)

@@ -15,7 +15,7 @@ from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.branch import Place
 from lightning_metatok.model.interventions import Intervention, Patch, intervened
 from lightning_metatok.model.recording import recorded
-from tests.model.helpers import batch, check_nothing_leaks, tiny
+from tests.model.helpers import batch, check_equal, check_nothing_leaks, tiny
 
 LOCATION = {"mechanism": "location", "position": "none"}
 OPTIONS = [
@@ -80,10 +80,7 @@ def test_it_is_what_loops_over_rows_and_keys_say(options: dict[str, object]) -> 
     plan = LocationPlan(model.positions, None, sight=sight, place_BK=facts.in_document_BK)
     found = module(x_BTD, plan)
     expected = naive(module, x_BTD, DOCUMENTS_T, str(options["step"]), str(options.get("past", "centre")))
-    torch.testing.assert_close(found, expected)
-    gradients = [torch.autograd.grad(out.sin().sum(), [x_BTD, *module.parameters()]) for out in (found, expected)]
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_equal(found, expected, [x_BTD, *module.parameters()])
 
 
 def test_centres_are_found_at_once_as_one_after_the_other() -> None:

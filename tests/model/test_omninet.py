@@ -13,7 +13,7 @@ from lightning_metatok.model.attention.patterns import Bidirectional
 from lightning_metatok.model.attention.plan import AttentionPlan
 from lightning_metatok.model.attention.sight import Sight
 from lightning_metatok.model.mechanisms.omninet import OmniAttention, position_major
-from tests.model.helpers import batch, check_nothing_leaks, tiny
+from tests.model.helpers import batch, check_equal, check_every_output_depends_on_every_input, check_nothing_leaks, tiny
 
 OMNI = {"mechanism": "omninet", "position": "none"}
 OPTIONS = [{}, {"query": "top"}, {"pool": "last"}, {"every": 1}, {"query": "top", "pool": "last"}]
@@ -60,10 +60,7 @@ def test_it_is_the_sum_over_all_states(options: dict[str, str], causal: bool) ->
     sight = None if causal else Sight(Bidirectional(), Facts.of(5), slice(0, 5))
     plan = AttentionPlan(model.positions, None, None, sight)
     found, expected = module(states, plan, None), naive(module, states, causal=causal)
-    torch.testing.assert_close(found, expected)
-    gradients = [torch.autograd.grad(out.sin().sum(), [*states, *module.parameters()]) for out in (found, expected)]
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    check_equal(found, expected, [*states, *module.parameters()])
 
 
 @pytest.mark.parametrize("position", ["none", "rotary", "learned"])
@@ -75,20 +72,9 @@ def test_nothing_leaks_from_later_tokens(options: dict[str, str], position: str)
 @pytest.mark.parametrize("position", ["none", "rotary", "learned"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_in_an_encoder_every_output_depends_on_every_input(options: dict[str, str], position: str) -> None:
-    """By omnidirectional attention alone: that of the blocks is silenced."""
-    model, (tokens_BT, extra_BT) = (
-        tiny(mechanism="omninet", mechanism_options=options, position=position, pattern="bidirectional"),
-        batch(),
-    )
+    model = tiny(mechanism="omninet", mechanism_options=options, position=position, pattern="bidirectional")
     assert [rules[1:] for rules in model.rules()][-1][0].mean_keys(21, 0.0) == 21
-    for block in model.blocks:
-        block.attention.register_forward_hook(lambda _, __, out: torch.zeros_like(out))
-    embedded: list[Tensor] = []
-    model.dropout.register_forward_hook(lambda _, __, out: embedded.append(out))
-    out = model(tokens_BT, extra_BT)
-    for t in (0, 20):
-        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), embedded, retain_graph=True)
-        assert gradient.any(dim=-1).all()
+    check_every_output_depends_on_every_input(model)
 
 
 @pytest.mark.parametrize("position", ["none", "rotary", "learned"])
