@@ -22,7 +22,7 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit import optimizers, targets
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
 from lightning_metatok.lit.budget import Budget
-from lightning_metatok.lit.callbacks.carried_memory import CarriedMemory
+from lightning_metatok.lit.carried_memory import CarriedMemory
 from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, weights_of
 from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weights

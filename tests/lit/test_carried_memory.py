@@ -14,7 +14,7 @@ from lightning_metatok.cli.replay import _read
 from lightning_metatok.errors import NonFiniteError, UserError
 from lightning_metatok.lit import MetaTokenDataModule, MetaTokenLM, Trainer
 from lightning_metatok.lit.callbacks import NonFinite
-from lightning_metatok.lit.callbacks.carried_memory import CarriedMemory
+from lightning_metatok.lit.carried_memory import CarriedMemory
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 MODEL = {"recurrence": "rmt", "recurrence_options": {"segment": 10, "memory": 2, "carry": True}, "mechanism": "none"}
