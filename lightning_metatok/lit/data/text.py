@@ -95,7 +95,7 @@ class MetaTokenDataModule(LightningDataModule):
             shuffle_buffer: Train on text while it is read, tokenised on the fly by num_workers processes and not kept;
                 so many blocks at a time are drawn in random order. Needs a tokenizer. null: all is tokenised ahead.
             held_out_documents: With shuffle_buffer, how many documents validate and test (null: 2000): the first ones
-                of the text to validate on, or else of the corpus, which trains from behind them on.
+                of the text to validate on, or else of each corpus, which trains from behind them on.
             corpus: The fields of DataConfig.
         """
         super().__init__()
