@@ -1,5 +1,6 @@
 """The project's own files agree with each other: pins, extras, Makefile targets, rules on imports."""
 
+import os
 import re
 import subprocess
 import sys
