@@ -8,7 +8,7 @@ positions of a prompt, accuracy is logged beside the loss.
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -28,7 +28,7 @@ from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weight
 from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer, separator_ids
 from lightning_metatok.lit.data.objective import check_objective
-from lightning_metatok.lit.data.protocol import Data, data_of
+from lightning_metatok.lit.data.protocol import Data, TaskData, data_of
 from lightning_metatok.lit.distillation import DIGEST, Teacher
 from lightning_metatok.lit.metrics import SourceTokenLoss
 from lightning_metatok.lit.micro_steps import micro_step
@@ -134,9 +134,11 @@ class MetaTokenLM(LightningModule):
         Raises:
             UserError: more token ids than `model.vocab_size`, another tokenizer than the weights', blocks longer than
                 the table of positions, documents that cannot be kept apart, rows that are no whole segments, ids of
-                0, 1, 2, ... where these must come from a task, or an objective that the pattern gives away.
+                0, 1, 2, ... where these must come from a task, or an objective or answers that the pattern gives away.
         """
-        check_objective(self.config, data.config)
+        check_objective(self.config, data.config, answers_only=data.scores_answers_only)
+        if self.config.built_pattern.prompts:
+            cast(TaskData, data).check_prompts(self.config.pattern)
         n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
             check_tokenizer(self.tokenizer, data.tokenizer)

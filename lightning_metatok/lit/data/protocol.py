@@ -137,6 +137,9 @@ class TaskData(Data, Protocol):
     test_examples: int
     validation_examples: int
 
+    def check_prompts(self, pattern: str) -> None:
+        """UserError where an answer stands before the first meta-token, so that `pattern` gives it away."""
+
     def evaluation_task(self, multiple: float = 1.0) -> Task:
         """The target at `multiple` times the largest trained length. UserError where it cannot be so long."""
 

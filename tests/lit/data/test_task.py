@@ -12,6 +12,7 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.examples import ANSWER, META, Examples
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import TaskDataModule
+from lightning_metatok.lit.data import task as task_module
 from lightning_metatok.lit.data.loaders import OnceEach, StepLoader
 from lightning_metatok.tasks.stream import STEPS, FiniteSource, Windows, count
 
@@ -51,6 +52,19 @@ def assert_same(one: list[Batch], other: list[Batch]) -> None:
         assert torch.equal(a.tokens_BT, b.tokens_BT)
         assert torch.equal(a.targets_BT, b.targets_BT)
         assert torch.equal(a.meta_mask_BT, b.meta_mask_BT)
+
+
+@pytest.mark.parametrize("placement", ["after", "every"])
+def test_answers_behind_a_mark_are_given_away_to_nobody_and_others_refused(
+    placement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(meta_placement=placement)
+    data.check_prompts("prefix_lm")
+    monkeypatch.setattr(task_module, "answers_before_marks", lambda examples: np.arange(len(examples)) == 3)
+    with pytest.raises(
+        UserError, match=r"^data.task=list_recall: an answer stands before the prompt's first meta-token, "
+    ):
+        data.check_prompts("prefix_lm")
 
 
 # -- training batches
