@@ -6,6 +6,9 @@ The next document is always of the corpus that is furthest behind its share: not
 holds the shares to within one document of each corpus, and a run that goes on after a stop gets the same batches. The
 mixture ends with the corpus that ends first, so that no text is read twice in a pass; with `all` the others are read
 again until each has ended once.
+
+A place in a mixture is, of each corpus, [bytes before, how often it was read to its end, place of the next document, a
+hash of it].
 """
 
 import dataclasses
@@ -13,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lightning_metatok.data.sources import Source
+import xxhash
+
+from lightning_metatok.data.sources import Source, documents_from
 from lightning_metatok.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -94,6 +99,47 @@ class Side:
         return [self.corpus.fingerprint(), self.trains]
 
 
+class Reading:
+    """One source of a mixture while it is read: the document that is next, and what was read before it.
+
+    Attributes:
+        text: of the next document, `n_bytes` long in UTF-8; None where the source has ended.
+        read: bytes that were taken. rounds: how often the source was read to its end.
+    """
+
+    ENDED = "ended"
+
+    def __init__(self, source: Source, state: list[Any] | None) -> None:
+        self._source = source
+        self.read: int
+        self.rounds: int
+        self.read, self.rounds, place, _ = state or (0, 0, None, 0)
+        self._documents: Iterator[tuple[Any, str]] = iter(()) if place == self.ENDED else documents_from(source, place)
+        self._advance()
+
+    @property
+    def state(self) -> list[Any]:
+        """What a reading goes on from, as JSON."""
+        return [self.read, self.rounds, self._place, self._digest]
+
+    def take(self) -> None:
+        """Count the next document, and go on behind it."""
+        self.read += self.n_bytes
+        self._advance()
+
+    def begin_again(self) -> None:
+        """Read the source from its start."""
+        self._documents = documents_from(self._source, None)
+        self._advance()
+
+    def _advance(self) -> None:
+        self._place: Any
+        self.text: str | None
+        self._place, self.text = next(self._documents, (self.ENDED, None))
+        encoded = (self.text or "").encode()
+        self.n_bytes, self._digest = len(encoded), xxhash.xxh3_64_intdigest(encoded)
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Documents of several sources, each with its share of the UTF-8 bytes.
@@ -108,24 +154,31 @@ class Mixture:
     read: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict, compare=False)
 
     def documents(self) -> Iterator[str]:
-        open_ones = [source.documents() for source in self.sources]
-        places = range(len(open_ones))
-        n_bytes, rounds = [0] * len(open_ones), [0] * len(open_ones)
+        return (text for _, text in self.documents_from(None))
+
+    def documents_from(self, place: list[Any] | None) -> Iterator[tuple[list[Any], str]]:
+        """Yield (place, text) of each document from `place` on; None: from the first one.
+
+        Where a source does not hold at `place` what it did, the first place that is yielded is another.
+        """
+        states = place or [None] * len(self.sources)
+        parts = [Reading(source, state) for source, state in zip(self.sources, states, strict=True)]
         try:
             while True:
                 # Ties go to the one named first.
-                place = min(places, key=lambda i: (n_bytes[i] / self.weights[i], i))
-                document = next(open_ones[place], None)
-                if document is not None:
-                    n_bytes[place] += len(document.encode())
-                    yield document
+                behind = min(range(len(parts)), key=lambda i: (parts[i].read / self.weights[i], i))
+                part = parts[behind]
+                if part.text is not None:
+                    found = [one.state for one in parts], part.text
+                    part.take()
+                    yield found
                     continue
-                rounds[place] += 1
-                if self.ends == "first" or all(rounds) or n_bytes[place] == 0:
+                part.rounds += 1
+                if self.ends == "first" or all(one.rounds for one in parts) or part.read == 0:
                     break
-                open_ones[place] = self.sources[place].documents()
+                part.begin_again()
         finally:  # also where `max_documents` ends it
-            self.read.update(zip(self.names, zip(n_bytes, rounds, strict=True), strict=True))
+            self.read.update({name: (part.read, part.rounds) for name, part in zip(self.names, parts, strict=True)})
 
     def fingerprint(self) -> list[Any]:
         return ["mixture", self.ends, list(self.weights), [source.fingerprint() for source in self.sources]]

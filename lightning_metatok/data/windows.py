@@ -70,8 +70,7 @@ class StreamedText:
     Args:
         source: what is read.
         marks: where what stands in it.
-        skipped: documents with text at its start that are left out.
-        most: documents with text that are read behind them, at most; None: all.
+        most: documents with text that are read, at most; None: all.
         workers: processes that tokenise; 0: this one does, when the next window is asked for.
     """
 
@@ -81,12 +80,11 @@ class StreamedText:
         tokenizer: MetaTokenizer,
         marks: Marks,
         *,
-        skipped: int = 0,
         most: int | None = None,
         workers: int = 0,
     ) -> None:
         self.source, self.tokenizer, self.marks = source, tokenizer, marks
-        self.skipped, self.most, self.workers = skipped, most, workers
+        self.most, self.workers = most, workers
         self._open = contextlib.ExitStack()
         self._encode: Encode | None = None
 
@@ -127,11 +125,11 @@ class StreamedText:
         return np.empty(size, dtype=self.tokenizer.dtype)
 
     def _checked(self, mark: Mark) -> Mark:
-        """Return `mark` if the document there is what it was, else the start of the text, and say so."""
+        """Return `mark` if what is there is what it was, else the start of the text, and say so."""
         if mark.place is None:
             return mark
-        found = next((digest_of(text) for _, text in documents_from(self.source, mark.place)), None)
-        if found == mark.digest:
+        found = next(((place, digest_of(text)) for place, text in documents_from(self.source, mark.place)), None)
+        if found == (mark.place, mark.digest):  # the place of a mixture says what all of its sources have there
             return mark
         self.marks.forget()
         warn(f"document {mark.documents:,} of the text is not where it was; all before it is read again")
@@ -157,13 +155,12 @@ class StreamedText:
         for place, document in documents_from(self.source, mark.place):
             if not document or document.isspace():
                 continue
-            if self.most is not None and number - self.skipped >= self.most:
+            if self.most is not None and number >= self.most:
                 return
-            if number >= self.skipped:
-                begun.append((n_pieces, Mark(0, number, place, digest_of(document))))
-                for piece in hashed_pieces([document]):
-                    n_pieces += 1
-                    yield piece
+            begun.append((n_pieces, Mark(0, number, place, digest_of(document))))
+            for piece in hashed_pieces([document]):
+                n_pieces += 1
+                yield piece
             number += 1
 
     def _encoder(self, size: int) -> Encode:

@@ -13,29 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_metatok.data import (
-    BatchBuilder,
-    InjectionRule,
-    MetaTokenizer,
-    PackedBlocks,
-    TokenStore,
-    pieces,
-    tokenising,
-)
-from lightning_metatok.data.batch import Batch
-from lightning_metatok.data.counter import permutation
+from lightning_metatok.data import MetaTokenizer, PackedBlocks, TokenStore, pieces, tokenising
+from lightning_metatok.data.first_documents import Behind
 from lightning_metatok.data.marks import Mark, Marks
 from lightning_metatok.data.preparation import DataConfig
 from lightning_metatok.data.sources import Files, HubSplit, Source, documents_from
-from lightning_metatok.data.stream import PERMUTATION
-from lightning_metatok.data.streamed import StreamedBatches, StreamedBlocks
+from lightning_metatok.data.streamed import StreamedBlocks
 from lightning_metatok.data.streaming import prepare_streamed
 from lightning_metatok.data.texts import Texts
 from lightning_metatok.data.windows import StreamedText
 from lightning_metatok.data.writing import prepare_tokens
 from lightning_metatok.errors import UserError
+from tests.data.streams import SEED, S, builder, equal, naive, read
 
-S, SEED = 16, 5
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "so", "it", "goes,", "then", "rain", "falls.", ""]
 
 
@@ -88,41 +78,6 @@ def make(files: Files, tokenizer: MetaTokenizer, tmp_path: Path) -> Iterator[Any
     yield blocks
     for one in made:
         one.close()
-
-
-def builder(blocks: Any, tokenizer: MetaTokenizer, batch_size: int = 4) -> BatchBuilder:
-    kind = StreamedBatches if isinstance(blocks, StreamedBlocks) else BatchBuilder
-    rule = InjectionRule(fraction=0.25)
-    return kind(
-        blocks, rule, block_length=S, meta_id=tokenizer.meta_id, seed=SEED, batch_size=batch_size,
-        separate_documents=True,
-    )  # fmt: skip
-
-
-def equal(first: Batch, second: Batch) -> bool:
-    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first) if name[0] != "_")
-
-
-def naive(ids: list[list[int]], buffer: int, epochs: int) -> list[tuple[list[int], list[int]]]:
-    """(tokens, documents) of every sample: everything is read, cut and shuffled, one thing after another."""
-    stream = [(token, number) for number, document in enumerate(ids) for token in document]
-    blocks = [stream[start : start + S] for start in range(0, len(stream) - S + 1, S)]
-    samples = []
-    for epoch in range(epochs):
-        for window in range(-(-len(blocks) // buffer)):
-            held = blocks[window * buffer : (window + 1) * buffer]
-            for number in permutation(len(held), SEED ^ PERMUTATION, epoch + (window << 32)):
-                tokens, documents = zip(*held[number], strict=True)
-                samples.append((list(tokens), [document - documents[0] for document in documents]))
-    return samples
-
-
-def read(blocks: StreamedBlocks, samples: range) -> list[tuple[list[int], list[int]]]:
-    found = []
-    for start in range(samples.start, samples.stop, 5):  # batches that lie on borders, too
-        here = np.arange(start, min(start + 5, samples.stop))
-        found += list(zip(blocks.tokens(here).tolist(), blocks.document_ids(here).tolist(), strict=True))
-    return found
 
 
 @pytest.mark.parametrize(("buffer", "workers"), [(1, 0), (24, 0), (24, 2), (3, 1)])
@@ -196,13 +151,16 @@ def test_what_is_before_a_mark_is_not_read(make: Any, files: Files, monkeypatch:
     assert any(text.startswith(shown[0]) for text in list(files.documents())[10:]), "not from the first documents on"
 
 
-def test_documents_are_counted(make: Any, ids: list[list[int]]) -> None:
+def test_documents_are_counted(make: Any, files: Files, ids: list[list[int]]) -> None:
     """Some are skipped, some are too many, and those without text count nowhere."""
-    blocks = make(4, skipped=5, most=9)
+    behind = Behind(files, 5, "files")
+    blocks = make(4, source=behind, most=9)
     wanted = naive(ids[5:14], 4, epochs=1)
     assert read(blocks, range(2 * len(wanted)))[: len(wanted)] == wanted
     assert blocks.n_blocks == len(wanted)
-    assert read(make(4, skipped=5, most=9), range(len(wanted))) == wanted, "from the first mark, which is behind five"
+    assert read(make(4, source=behind, most=9), range(len(wanted))) == wanted, (
+        "from the first mark, which is behind five"
+    )
 
 
 def test_a_place_that_is_another_is_noticed(
@@ -243,7 +201,7 @@ def test_the_first_documents_are_held_out(files: Files, tokenizer: MetaTokenizer
     assert store.stream("validation").tolist() == [*itertools.chain.from_iterable(ids[:4])]
     assert next(text.windows(50)).ids.tolist() == [*itertools.chain.from_iterable(ids[9:])][:50]
     nothing = StreamedBlocks(prepare_streamed(config, 10**4)[2], S, 4, SEED)
-    with pytest.raises(UserError, match="has 0 tokens, less than one block"):
+    with pytest.raises(UserError, match="no document with text behind its first 10,000, which are held out"):
         nothing.tokens(np.array([0]))
 
 

@@ -162,6 +162,7 @@ def test_it_can_be_looked_into() -> None:
     torch.testing.assert_close(update_BTD, record.update_BTD, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("pattern", ["causal", "prefix_lm"])
 def test_all_weights_learn(options: dict[str, object], pattern: str) -> None:

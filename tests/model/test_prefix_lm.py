@@ -52,6 +52,7 @@ def test_it_is_what_loops_over_pairs_say() -> None:
                 assert bool(behind[b, q, k]) == (k in own and bool(marks) and k < close <= q), (b, q, k)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize("options", MODELS, ids=str)
 def test_a_prompt_depends_on_all_of_it_and_what_follows_on_nothing_later(
@@ -81,6 +82,7 @@ def read(model: MetaTransformer, tokens_BT: Tensor, extra_BT: Tensor, *cuts: int
     return torch.cat(pieces, dim=1)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("options", MODELS, ids=str)
 @torch.no_grad()
 def test_behind_its_prompt_a_row_in_any_pieces_is_the_full_pass(options: dict[str, Any]) -> None:

@@ -29,7 +29,6 @@ from lightning_metatok.lit.data.wording import read_text
 from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks import TASKS, Task, read_symbols, symbol_tokenizer
 from lightning_metatok.tasks.curriculum import Schedule, read_phases
-from lightning_metatok.tasks.marks import answers_before_marks
 from lightning_metatok.tasks.sets import prepared_examples
 from lightning_metatok.tasks.stream import Counts, EndlessSource, ExampleSource, FiniteSource, Windows, count
 
@@ -40,7 +39,7 @@ SAMPLE = 512
 class TaskDataModule(LightningDataModule):
     """A recall task becomes prompts with marks; only their answers are scored."""
 
-    scores_answers_only = True
+    scores_answers_only, contiguous = True, False
     separate_documents = False
     usual_placement = "hint"
 
@@ -278,15 +277,9 @@ class TaskDataModule(LightningDataModule):
         some = self._sample.take(np.arange(min(windows, len(self._sample))))
         return scored_text(windows_of_examples(some), self.tokenizer.bytes_V)
 
-    def check_prompts(self, pattern: str) -> None:
-        """Raise `UserError` where an answer stands before the first mark: a pattern that sees all before that gives it
-        away. Asked of the validation prompts and of some of each phase."""
-        phases = (source.samples(np.arange(SAMPLE)) for source in self._sources)
-        if any(answers_before_marks(examples).any() for examples in (self._validation(), *phases)):
-            raise UserError(
-                f"data.task={self.task_name}: an answer stands before the prompt's first meta-token, and "
-                f"model.pattern={pattern!r} sees all before that; expected a causal pattern"
-            )
+    def begins_anew(self, micro_step: int) -> bool:
+        """Every prompt does."""
+        return True
 
     def too_long(self, limit: int) -> str:
         """What to say of prompts longer than a table of `limit` positions."""
