@@ -4,9 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_metatok.errors import UserError, nearest
 from lightning_metatok.model.attention import backends
+from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
 
 if TYPE_CHECKING:
     from lightning_metatok.model.config import TransformerConfig
+
+DROP_NOWHERE = "none"
 
 
 def expect(right: bool, key: str, value: Any, expected: str) -> None:
@@ -35,3 +38,19 @@ def check_backend(config: "TransformerConfig") -> None:
     ):
         expected = f"one of auto, {', '.join(able)}, because {why}"
         expect(not needs or name in ("auto", *able), "attention_backend", name, expected)
+
+
+def check_drop_positions(config: "TransformerConfig", choice: str) -> None:
+    """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""
+    added = dict.fromkeys(name for layer in range(config.n_layers) for name in config.added(layer))
+    # Models are compared on one choice, so the branch of the mechanism by default may be named without it, too.
+    known = dict.fromkeys((DROP_NOWHERE, SELF_ATTENTION.name, "meta_attention", *added, EVERYWHERE))
+    one_of("drop_positions", choice, tuple(known))
+    family = config.family
+    only_embeds = family.embeds and not (family.rotates or family.transforms(config.position_options))
+    expect(
+        not (only_embeds and choice not in (DROP_NOWHERE, EVERYWHERE)),
+        "drop_positions",
+        choice,
+        f"{DROP_NOWHERE!r} or {EVERYWHERE!r}, because position={config.position!r} is added before all branches",
+    )

@@ -14,15 +14,13 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.model import mechanisms, positions, recurrences
 from lightning_metatok.model.attention import backends, patterns
 from lightning_metatok.model.axis import Axis
-from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
-from lightning_metatok.model.checks import check_backend, expect, one_of
+from lightning_metatok.model.checks import DROP_NOWHERE, check_backend, check_drop_positions, expect, one_of
 from lightning_metatok.model.extra_position import ExtraPosition
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
 Denominator = Literal["sum", "one", "sink"]
 Gate = Literal["none", "head", "element"]
 DropAt = Literal["extra", "text", "all"]
-DROP_NOWHERE = "none"
 FEATURES = {"cache": "generate with a key-value cache", "compile": "be compiled", "documents": "pack documents"}
 FEATURES |= {"ahead": "see later tokens", "probes": "be recorded or changed inside"}
 """What not every class of an axis can do."""
@@ -243,7 +241,7 @@ class TransformerConfig:
         expect(looked_at or not self.separators, "separators", self.separators, expected)
         self.built_mechanism.check(self)
         self.built_recurrence.check(self)
-        self.check_drop_positions(self.drop_positions)
+        check_drop_positions(self, self.drop_positions)
 
     @property
     def head_dim(self) -> int:
@@ -337,21 +335,3 @@ class TransformerConfig:
                 f"{key}model.pattern={self.pattern!r} cannot predict the next token: a token sees what stands behind "
                 "it; expected a causal pattern"
             )
-
-    def check_drop_positions(self, choice: str) -> None:
-        """Raise `UserError` when `choice` is no way to drop positions, or would silently drop nothing."""
-        added = dict.fromkeys(name for layer in range(self.n_layers) for name in self.added(layer))
-        # Models are compared on one choice, so the branch of the mechanism by default may be named without it, too.
-        one_of(
-            "drop_positions",
-            choice,
-            tuple(dict.fromkeys((DROP_NOWHERE, SELF_ATTENTION.name, "meta_attention", *added, EVERYWHERE))),
-        )
-        family = self.family
-        only_embeds = family.embeds and not (family.rotates or family.transforms(self.position_options))
-        expect(
-            not (only_embeds and choice not in (DROP_NOWHERE, EVERYWHERE)),
-            "drop_positions",
-            choice,
-            f"{DROP_NOWHERE!r} or {EVERYWHERE!r}, because position={self.position!r} is added before all branches",
-        )

@@ -24,7 +24,8 @@ from lightning_metatok.model.attention.reach import Reach, reach
 from lightning_metatok.model.block import Block, initialise, norm_of
 from lightning_metatok.model.branch import EMBEDDING, SELF_ATTENTION
 from lightning_metatok.model.cache import KVCache
-from lightning_metatok.model.config import DROP_NOWHERE, TransformerConfig
+from lightning_metatok.model.checks import DROP_NOWHERE, check_drop_positions
+from lightning_metatok.model.config import TransformerConfig
 from lightning_metatok.model.dropping import Dropping
 from lightning_metatok.model.extra_position import places_of
 from lightning_metatok.model.start import Start
@@ -123,7 +124,7 @@ class MetaTransformer(nn.Module):
             kept = self.dropping is not None and not self.dropping.now
             drop_positions = DROP_NOWHERE if kept else config.drop_positions
         else:
-            config.check_drop_positions(drop_positions)
+            check_drop_positions(config, drop_positions)
         if not self.positions.needs_task_ids or position_ids_BT is None:
             self.check_length(past + tokens_BT.shape[1])
         if position_ids_BT is None:

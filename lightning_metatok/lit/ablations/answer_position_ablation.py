@@ -5,7 +5,7 @@ from lightning_metatok.lit.ablations.answer_ablation import AnswerAblation
 from lightning_metatok.lit.answers.conditions import MarkCondition
 from lightning_metatok.model import TransformerConfig, positions
 from lightning_metatok.model.branch import EVERYWHERE, SELF_ATTENTION
-from lightning_metatok.model.config import DROP_NOWHERE
+from lightning_metatok.model.checks import DROP_NOWHERE, check_drop_positions
 from lightning_metatok.tasks.marks import MarkPlacement
 
 LABELS = {
@@ -64,7 +64,7 @@ def can_drop(config: TransformerConfig, choice: str) -> bool:
     if not (family.embeds or family.rotates or family.transforms_scores):
         return False
     try:
-        config.check_drop_positions(choice)
+        check_drop_positions(config, choice)
     except UserError:
         return False
     return True

@@ -24,6 +24,7 @@ from lightning_metatok.lit.answers.conditions import FULL
 from lightning_metatok.lit.answers.report import error_kinds
 from lightning_metatok.lit.run.loggers import run_loggers
 from lightning_metatok.model import TransformerConfig
+from lightning_metatok.model.checks import check_drop_positions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice about toy runs
 
@@ -220,7 +221,7 @@ def test_positions_are_dropped_where_the_model_has_any(shape: dict[str, Any], ex
     assert [condition.drop_positions for condition in found] == expected
     assert len({condition.name for condition in (FULL, *found)}) == 1 + len(found)
     for condition in found:
-        config.check_drop_positions(str(condition.drop_positions))
+        check_drop_positions(config, str(condition.drop_positions))
     both = [c for c in EmbeddingAblation().conditions(config, "hint") if c.drop_positions]
     assert len(both) == (0 if config.position == "none" or config.drop_positions == "both" else 1)
 
