@@ -1,5 +1,6 @@
 """The project's own files agree with each other: pins, extras, Makefile targets, rules on imports."""
 
+import os
 import re
 import subprocess
 import sys
@@ -107,3 +108,27 @@ def test_every_benchmark_can_be_imported(repository: Path) -> None:
     code = f"import importlib; [importlib.import_module(name) for name in {modules}]"
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+CASES = """
+import pytest
+
+@pytest.mark.one_in(3)
+@pytest.mark.parametrize("i", range(7))
+def test_many(i): pass
+
+def test_one(): pass
+"""
+
+
+def test_of_many_cases_one_in_n_is_quick_and_none_is_lost(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_cases.py").write_text(CASES)
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_collection_modifyitems\n")
+    found = {}
+    for mark in ("slow", "not slow"):
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", mark, str(tmp_path)]
+        options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(repository)}}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+        found[mark] = [line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line]
+    assert found["not slow"] == ["test_many[0]", "test_many[3]", "test_many[6]", "test_one"]
+    assert found["slow"] == [f"test_many[{i}]" for i in (1, 2, 4, 5)]

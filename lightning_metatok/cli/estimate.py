@@ -190,7 +190,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     check_objective(model.config, data.config)
     if data.separate_documents:
         model.config.check_can("documents")
-    model.config.built_recurrence.check_rows(data.block_length, even=True)
+    model.config.built_recurrence.check_rows(data.block_length, even=True, contiguous=data.contiguous)
     limit = model.positions.max_positions
     if limit is not None and data.n_positions > limit:
         raise UserError(data.too_long(limit))

@@ -93,10 +93,13 @@ def _replay(path: Path, trust: bool) -> bool:
     set_random_state(record["random"])
     half = torch.autocast(device, torch.bfloat16, enabled=record["precision"] == "bf16-mixed")
     losses, scored = [], sum(int((batch.targets_BT >= 0).sum()) for batch in batches)
-    for on_host, seed in zip(batches, record["seeds"], strict=True):
+    memories = record.get("memories", [None] * len(batches))  # older records have none
+    for on_host, seed, memory_BMD in zip(batches, record["seeds"], memories, strict=True):
         if seed is not None:
             torch.manual_seed(seed)
         batch = on_host.to(device)
+        if memory_BMD is not None:
+            module.model.carried_BMD = memory_BMD.to(device)
         with half:
             loss = summed(module.model, module.rows(batch)).sum
         (loss / scored).backward()

@@ -12,7 +12,7 @@ from lightning_metatok.data.corpora import Corpus, CorpusConfig, open_corpus
 from lightning_metatok.data.injection import Injected, InjectionRule, inject, remove_meta
 from lightning_metatok.data.masking import Masking
 from lightning_metatok.data.preparation import DataConfig, prepare
-from lightning_metatok.data.stream import BatchBuilder, StepDataset, StepSampler
+from lightning_metatok.data.stream import BatchBuilder, ContiguousBatches, StepDataset, StepSampler
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.data.writing import prepare_tokens
 
@@ -20,6 +20,7 @@ __all__ = [
     "NOT_SCORED",
     "Batch",
     "BatchBuilder",
+    "ContiguousBatches",
     "Corpus",
     "CorpusConfig",
     "DataConfig",

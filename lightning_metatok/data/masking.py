@@ -24,9 +24,12 @@ from torch import Tensor
 from lightning_metatok.data.batch import NOT_SCORED
 from lightning_metatok.data.counter import random_bits
 from lightning_metatok.data.injection import floor_of_fraction
+from lightning_metatok.data.tokenizer import MetaTokenizer
 
 MASKING = 0x68696464656E
 """Keeps the places of hidden tokens apart from those of meta-tokens, which draw from the same seed."""
+FRACTION = 0.15
+"""That of BERT."""
 PLACE, FATE, TOKEN = range(3)
 """What a number is drawn for."""
 
@@ -64,6 +67,12 @@ class Masking:
     mask_id: int
     text_ids: NDArray[np.int64]
     seed: int
+
+    @classmethod
+    def of(cls, tokenizer: MetaTokenizer, fraction: float, seed: int) -> "Masking":
+        """Return how tokens of a text are hidden; the tokenizer has a `<|mask|>`."""
+        assert tokenizer.mask_id is not None, "`load_tokenizer` added it"
+        return cls(fraction, tokenizer.mask_id, tokenizer.bytes_V.nonzero().flatten().numpy(), seed)
 
     def apply(self, tokens_BS: Tensor, index_B: NDArray[np.int64]) -> Masked:
         """Return the blocks `tokens_BS` with tokens hidden; `index_B`: global sample indices."""

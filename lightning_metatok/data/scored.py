@@ -9,7 +9,7 @@ Meta-tokens are left out, so that every arm of the same windows has the same fin
 however many there are. What is scored twice (`data.retarget`) counts twice.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_metatok.data.batch import NOT_SCORED, Batch
+from lightning_metatok.data.blocks import Blocks
 from lightning_metatok.data.examples import META, Examples
 
 Ids = NDArray[np.integer]
@@ -60,3 +61,15 @@ def windows_of_examples(examples: Examples) -> Iterable[tuple[Ids, Ids]]:
     for i in range(len(examples)):
         example = examples[i]
         yield example.tokens[(example.flags & META) == 0], example.answer
+
+
+def pairs_of_blocks(
+    blocks: Blocks, *, separate_documents: bool
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield of each block the tokens before those that are scored, and these; `separate_documents`: in one document."""
+    for index in range(len(blocks)):
+        here = np.array([index])
+        source_S, scored_S = blocks.tokens(here)[0].numpy(), np.ones(blocks.length - 1, dtype=np.bool_)
+        if separate_documents:
+            scored_S &= np.diff(blocks.document_ids(here)[0].numpy()) == 0
+        yield source_S[:-1][scored_S], source_S[1:][scored_S]

@@ -7,7 +7,7 @@
     metas   inject(block, rule, seed, index=g)                                 new slots in each epoch
 
 Blocks are windows of source text. Where meta-tokens lengthen them (`InjectionRule.length` grow), all arms have the same
-windows in the same rows of the same steps.
+windows in the same rows of the same steps. `ContiguousBatches` leaves the text in its order instead.
 Two ranks with batch 4 therefore see, together, what one rank with batch 8 sees, and a DataLoader yields the
 same batches with any number of workers and from any step on.
 """
@@ -138,6 +138,38 @@ class BatchBuilder:
             here_B = epochs_B == epoch
             blocks_B[here_B] = self._order[1][places_B[here_B]]
         return blocks_B
+
+
+@dataclass
+class ContiguousBatches(BatchBuilder):
+    """Batches in the order of the text: each row goes on where the same row of the step before ended.
+
+        blocks  0 1 2 3 4 5 6        step      0   1   2 | 3 ...
+                                     row 0     0   1   2 | 0        a row of all ranks together has its own stretch
+                                     row 1     3   4   5 | 3        of `stretch` blocks, and begins it again at its end
+
+    What is left over, fewer blocks than there are rows, is not trained on. Source: Transformer-XL (arXiv 1901.02860)
+    and RMT (arXiv 2207.06881).
+
+    Attributes:
+        rows: rows of a step, on all ranks together.
+    """
+
+    rows: int = 1
+
+    @property
+    def stretch(self) -> int:
+        """Steps until all rows begin anew.
+
+        Raises:
+            UserError: there are fewer blocks than rows.
+        """
+        return self.n_steps(self.rows // self.batch_size)
+
+    def shuffled(self, samples_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of the blocks, those of each row in their order."""
+        steps_B, rows_B = np.divmod(samples_B, self.rows)
+        return rows_B * self.stretch + steps_B % self.stretch
 
 
 def documents_of_slots(document_ids_BS: Tensor, meta_mask_BT: Tensor) -> Tensor:

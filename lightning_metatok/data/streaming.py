@@ -56,13 +56,17 @@ class HeldOut(Corpus):
         return [], []
 
 
-def check_streamed(config: DataConfig, shuffle_buffer: int | None, held_out_documents: int | None) -> None:
+def check_streamed(
+    config: DataConfig, shuffle_buffer: int | None, held_out_documents: int | None, *, contiguous: bool = False
+) -> None:
     """Raise UserError for options that do not go with text that is tokenised as it is read, if it is."""
     if shuffle_buffer is None:
         if held_out_documents is not None:
             raise UserError(f"data.held_out_documents={held_out_documents}: goes with data.shuffle_buffer alone")
         return
     option = f"data.shuffle_buffer={shuffle_buffer}"
+    if contiguous:
+        raise UserError(f"{option}: expected null with data.contiguous=true, where each row reads a stretch of its own")
     if shuffle_buffer < 1:
         raise UserError(f"{option}: expected 1 block or more, or null to tokenise all text ahead")
     if held_out_documents is not None and held_out_documents < 1:

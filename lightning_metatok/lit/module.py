@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -22,12 +22,13 @@ from lightning_metatok.errors import UserError
 from lightning_metatok.lit import optimizers, targets
 from lightning_metatok.lit.answers.accuracy import AnswerAccuracy
 from lightning_metatok.lit.budget import Budget
+from lightning_metatok.lit.carried_memory import CarriedMemory
 from lightning_metatok.lit.checkpoints import marks
 from lightning_metatok.lit.checkpoints.contents import TOKENIZER_KEY, weights_of
 from lightning_metatok.lit.checkpoints.init_from import check_parts, load_weights
 from lightning_metatok.lit.checkpoints.io import read_state
 from lightning_metatok.lit.checkpoints.matching import check_matches, check_tokenizer, separator_ids
-from lightning_metatok.lit.data.objective import check_objective
+from lightning_metatok.lit.data.fits import check_fits
 from lightning_metatok.lit.data.protocol import Data, data_of
 from lightning_metatok.lit.distillation import DIGEST, Teacher
 from lightning_metatok.lit.metrics import SourceTokenLoss
@@ -37,6 +38,7 @@ from lightning_metatok.lit.sharded import ShardedStrategy, whole
 from lightning_metatok.lit.spending import follow_budget
 from lightning_metatok.lit.step_mean import StepMean
 from lightning_metatok.model import TransformerConfig, build
+from lightning_metatok.model.recurrent import RecurrentTransformer
 
 DROPOUT = 0x64726F706F7574
 """Keeps dropout masks apart from the places of meta-tokens, which draw from the same seed."""
@@ -132,30 +134,17 @@ class MetaTokenLM(LightningModule):
         """Refuse data that the model cannot read.
 
         Raises:
-            UserError: more token ids than `model.vocab_size`, another tokenizer than the weights', blocks longer than
-                the table of positions, documents that cannot be kept apart, rows that are no whole segments, ids of
-                0, 1, 2, ... where these must come from a task, or an objective that the pattern gives away.
+            UserError: another tokenizer than that of the weights or of the teacher, or as `check_fits`.
         """
-        check_objective(self.config, data.config)
-        n_ids, limit = data.tokenizer.vocab_size, self.model.positions.max_positions
         if self.tokenizer is not None:
             check_tokenizer(self.tokenizer, data.tokenizer)
         if self.teacher is not None:
             self.teacher.check(data.tokenizer)
-        if n_ids > self.config.vocab_size:
-            raise UserError(
-                f"model.vocab_size={self.config.vocab_size}: expected at least {n_ids}, the ids of the tokenizer"
-            )
-        if data.separate_documents:
-            self.config.check_can("documents")
-        if self.model.positions.needs_task_ids and not data.coupled:
-            raise UserError(
-                f"model.position={self.config.position!r}: expected data.task with data.task_options.coupled=true, "
-                "because its position ids come from a task"
-            )
-        if limit is not None and data.n_positions > limit:
-            raise UserError(data.too_long(limit))
-        self.config.built_recurrence.check_rows(data.block_length, even=data.mean_length == data.block_length)
+        check_fits(self.model, data)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Those that training would be wrong without, under any Trainer."""
+        return [CarriedMemory()] if isinstance(self.model, RecurrentTransformer) and self.model.rule.carries else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint carries its tokenizer and where marks stood, so that one file is enough to generate from."""

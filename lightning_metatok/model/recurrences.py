@@ -28,6 +28,9 @@ class Recurrence:
     keeps: ClassVar[str | None] = None
     """What generation keeps, where that does not follow from the pattern."""
 
+    carries = False
+    """Whether, in training, a row goes on where the same row of the batch before ended."""
+
     def kind(self) -> "type[MetaTransformer]":
         """Return the transformer that reads so."""
         from lightning_metatok.model.transformer import MetaTransformer
@@ -37,12 +40,20 @@ class Recurrence:
     def check(self, config: "TransformerConfig") -> None:
         """Raise `UserError` when it cannot work in such a model; the message names both sides."""
 
-    def check_rows(self, longest: int, *, even: bool) -> None:
-        """Raise `UserError` when it cannot work on rows of up to `longest` positions; `even`: all are as long."""
+    def check_rows(self, longest: int, *, even: bool, contiguous: bool) -> None:
+        """Raise `UserError` when it cannot work on the rows of these data.
+
+        Args:
+            longest: positions of the longest row. even: whether all are as long. contiguous: whether, in training, a
+                row goes on where the same row of the batch before ended.
+        """
 
 
 class RMT(Recurrence):
-    """Segments, each between `memory` tokens that it reads and writes; gradients go `bptt` segments back."""
+    """Segments, each between `memory` tokens that it reads and writes; gradients go `bptt` segments back.
+
+    With `carry`, in training, what a row has written is what the same row of the next batch reads, without a gradient.
+    """
 
     cannot: ClassVar[Mapping[str, str]] = {
         "ahead": "what a segment reads of the others was written before it",
@@ -57,8 +68,9 @@ class RMT(Recurrence):
         segment: Annotated[int, at_least(1)] = 64,
         memory: Annotated[int, at_least(1)] = 4,
         bptt: Annotated[int, at_least(1)] = 3,
+        carry: bool = False,
     ) -> None:
-        self.segment, self.memory, self.bptt = segment, memory, bptt
+        self.segment, self.memory, self.bptt, self.carries = segment, memory, bptt, carry
 
     def kind(self) -> "type[MetaTransformer]":
         from lightning_metatok.model.recurrent import RecurrentTransformer
@@ -88,7 +100,13 @@ class RMT(Recurrence):
                     f"model.{key}={value!r}: expected {expected} with model.recurrence={config.recurrence!r}"
                 )
 
-    def check_rows(self, longest: int, *, even: bool) -> None:
+    def check_rows(self, longest: int, *, even: bool, contiguous: bool) -> None:
+        if self.carries and not contiguous:
+            expected = (
+                "false, or text with data.contiguous=true: memory goes on from block to block, and shuffled blocks or "
+                "prompts do not"
+            )
+            AXIS.refuse("carry", self.carries, expected)
         if self.segment > longest:
             AXIS.refuse("segment", self.segment, f"no more than the {longest} positions of the longest row")
         if even and longest % self.segment:

@@ -9,6 +9,9 @@ memory that is read, as in the paper's equation; nothing is learned but the firs
 Positions are counted anew in each pass, memory's first. Memory begins anew with each row, so that rows may come in any
 order. What a row's last segment would write is not computed: nobody reads it.
 
+With `carry` memory goes on in training, from a row of a batch to the same row of the next one, which must go on in the
+text, too; whoever trains says where rows begin anew (`carried_BMD = None`). Evaluation begins with each row as ever.
+
 Gradients go back through `bptt` segments: passes form groups of `bptt + 1`, and what the first of a group reads is
 detached. A loss reaches as far back as its group does.
 
@@ -55,6 +58,8 @@ class RecurrentTransformer(MetaTransformer):
                 "expected as many at least, or positions that have no table (model.position)"
             )
         self._around: tuple[Tensor, int, int] | None = None
+        self.carried_BMD: Tensor | None = None
+        """What the rows read last have written, without a gradient; None: rows begin anew."""
 
     def forward(
         self,
@@ -80,7 +85,10 @@ class RecurrentTransformer(MetaTransformer):
         past = 0 if cache is None else cache.length
         if position_ids_BT is None:
             position_ids_BT = torch.arange(past, past + T, device=tokens_BT.device)[None]
+        carries = self.rule.carries and self.training and cache is None
         memory_BMD, inner = self.memory_MD.expand(B, -1, -1), None
+        if carries and self.carried_BMD is not None:
+            memory_BMD = self.carried_BMD + 0 * self.memory_MD  # DDP waits for a gradient of every parameter
         if cache is not None:
             _check_cache(cache, self.config)
             nothing_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
@@ -90,7 +98,7 @@ class RecurrentTransformer(MetaTransformer):
         borders = [0, *range(S - past % S, T, S), T]
         for first, stop in pairwise(borders):
             number, opened = divmod(past + first, S)
-            opens, closes = opened == 0, (past + stop) % S == 0 and (stop < T or cache is not None)
+            opens, closes = opened == 0, (past + stop) % S == 0 and (stop < T or cache is not None or carries)
             if opens:
                 inner = None if cache is None else KVCache(self.config.n_layers, page=cache.page)
                 if number and number % (self.rule.bptt + 1) == 0:
@@ -116,6 +124,8 @@ class RecurrentTransformer(MetaTransformer):
                 memory_BMD = hidden_BTD[:, -M:]
         if cache is not None:
             cache.beside = memory_BMD, inner
+        if carries:
+            self.carried_BMD = memory_BMD.detach()
         whole_BTD = torch.cat(found, dim=1)
         return whole_BTD if return_hidden else self.logits(whole_BTD)
 

@@ -41,6 +41,7 @@ def remote() -> tuple[RateDistortion, Floats]:
     return curve, variances
 
 
+@pytest.mark.slow
 def test_gaussian_curve_is_reverse_water_filling(remote: tuple[RateDistortion, Floats]) -> None:
     """With squared error / 2 as distortion in nats the price is the water level: every point of the curve is known.
 

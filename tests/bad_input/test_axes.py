@@ -174,6 +174,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize(("path", "expected"), PATHS)
 def test_a_path_to_no_such_class_is_named(
@@ -184,6 +185,7 @@ def test_a_path_to_no_such_class_is_named(
     assert expected in line
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("options", "expected"), MORE)
 def test_what_does_not_go_together_is_named(
     options: str, expected: str, lab: str, fit: list[str], refused: Refused

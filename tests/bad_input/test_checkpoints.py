@@ -78,6 +78,7 @@ CHANGES: dict[str, tuple[Change, int, str]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_checkpoint_is_refused(
     name: str, checkpoint: Path, fit: list[str], debug: list[str], refused: Refused, tmp_path: Path
@@ -93,6 +94,7 @@ def test_a_changed_checkpoint_is_refused(
         assert "changed.ckpt" in line
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
 @pytest.mark.parametrize(
     ("option", "expected"),

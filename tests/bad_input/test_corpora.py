@@ -65,6 +65,7 @@ FILES = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", FILES)
 def test_text_that_cannot_be_read_is_named_with_its_line(
     name: str, fit: list[str], refused: Refused, tmp_path: Path
@@ -257,6 +258,7 @@ def test_an_empty_file_among_others_is_no_mistake(tmp_path: Path) -> None:
 NUMBERS = ["1e5", "2024", "1e-3", "1_000", "007", ".5", "1.5", "0x1F", "-3", "+1e+5", "true", "~"]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("text", NUMBERS)
 def test_text_that_looks_like_a_number_stays_text(
     text: str, debug: list[str], capsys: pytest.CaptureFixture[str]

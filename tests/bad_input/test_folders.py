@@ -69,6 +69,7 @@ def test_a_folder_where_a_checkpoint_belongs_is_named(fit: list[str], refused: R
     assert "step-99.json is missing" in refused(*fit, f"--run_dir={tmp_path / 'there'}", "--ckpt_path=auto")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "option",
     [

@@ -220,6 +220,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("option", "expected"), OPTIONS)
 def test_an_option_out_of_bounds_is_named(option: str, expected: str, fit: list[str], refused: Refused) -> None:
     assert expected in refused(*fit, option)

@@ -30,6 +30,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("option", "expected"), OPTIONS)
 def test_an_option_of_a_task_that_cannot_work_is_named(
     option: str, expected: str, repository: Path, refused: Refused, tmp_path: Path

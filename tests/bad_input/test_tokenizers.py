@@ -76,6 +76,7 @@ def test_a_tokenizer_without_meta_tokens_is_refused(fit: list[str], refused: Ref
     assert "--data.add_special_tokens=true" in line
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "name", ["no-alphabet", "lowercase", "rare-pattern", "bomb", "backtracking", "whitespace", "word-level"]
 )
@@ -87,6 +88,7 @@ def test_a_tokenizer_that_loses_text_is_refused(name: str, fit: list[str], refus
     assert expected in line
 
 
+@pytest.mark.slow
 def test_patterns_that_do_not_end_on_the_corpus_are_refused(fit: list[str], refused: Refused, tmp_path: Path) -> None:
     cut = foreign.cut(pre_tokenizers.Split(Regex("(z+)+$"), "isolated"))
     (tmp_path / "mine.json").write_text(foreign.written(foreign.byte_level(), cut), encoding="utf-8")

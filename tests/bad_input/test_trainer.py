@@ -9,6 +9,7 @@ from tests.bad_input.conftest import Refused
 from tests.system.helpers import run
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("option", "expected"),
     [

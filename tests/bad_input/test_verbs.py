@@ -79,6 +79,7 @@ VERBS += [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("command", "expected"), VERBS)
 def test_a_command_that_cannot_work_is_refused(
     command: str, expected: str, fitted: Path, checkpoint: Path, repository: Path, refused: Refused

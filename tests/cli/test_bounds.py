@@ -74,6 +74,7 @@ def numbers() -> Iterator[tuple[str, str, bool, bool]]:
                 yield first, action.dest, takes_list and int not in get_args(hint), float in kinds(hint)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("first", "option", "takes_list", "takes_fraction"), list(numbers()))
 def test_no_number_is_endless(first: str, option: str, takes_list: bool, takes_fraction: bool) -> None:
     values = ["1" + "0" * 39, *(["1e40", "-.inf", ".nan"] if takes_fraction else ["-1" + "0" * 39])]

@@ -23,6 +23,7 @@ ASKED = [[], *([verb] for verb in VERBS if verb != "sweep")]
 """What is asked for help."""
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("words", ASKED, ids=lambda words: " ".join(words) or "no verb")
 def test_help_imports_nothing_heavy_and_takes_at_most_half_a_cpu_second(words: list[str]) -> None:
     script = (

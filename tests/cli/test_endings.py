@@ -69,6 +69,7 @@ ENDINGS = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("error", "code", "line"), ENDINGS, ids=lambda value: repr(value)[:50])
 def test_what_is_no_bug_is_one_line(error: BaseException, code: int, line: str) -> None:
     end = ending(error)

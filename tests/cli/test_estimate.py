@@ -109,6 +109,7 @@ def test_a_figure_is_drawn(tmp_path: Path) -> None:
     assert 10_000 < len(content) < 150_000
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

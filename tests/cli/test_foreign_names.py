@@ -181,6 +181,7 @@ STRANGE = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.parametrize("verb", ["validate", "probe", "fit"])
 def test_a_strangers_configuration_imports_no_class_of_an_axis(

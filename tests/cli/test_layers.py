@@ -56,6 +56,7 @@ SECOND = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("second", SECOND)
 @pytest.mark.parametrize("first", FIRST)
 def test_a_second_mapping_leaves_what_the_first_one_said(first: str, second: str, parse: Parse) -> None:
@@ -113,6 +114,7 @@ def test_mappings_among_the_arguments_of_a_class_merge(parse: Parse) -> None:
 ALIBI = ["model: {position: alibi}", "--model.position=alibi", '--model={"position": "alibi"}']
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("changed", ALIBI)
 @pytest.mark.parametrize("first", [*FIRST, "--model.position_options.base=20000"])
 def test_another_name_drops_the_options_of_the_old_one(

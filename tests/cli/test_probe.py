@@ -102,6 +102,7 @@ def test_interventions_of_a_yaml_are_asked(meta: Path, repository: Path, tmp_pat
     assert list(table.trial) == ["intact", *(trial["name"] for trial in said)]
 
 
+@pytest.mark.slow
 def test_findings_go_beside_the_run_and_all_that_cannot_be_asked_is_said(plain: Path) -> None:
     out = succeed("probe", "--ckpt_path", plain, "--examples=150", *QUICK)
     assert "probe: left out cosine: the data of this checkpoint have no meta-tokens" in out
@@ -159,6 +160,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("option", "expected"), REFUSED)
 def test_a_mistake_is_one_line_and_writes_nothing(
     option: str,

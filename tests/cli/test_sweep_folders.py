@@ -48,6 +48,7 @@ ODD = ['{"runs": [', "", "[]", "null", "5", '{"runs": 5}', b"\xff\xfe", "[" * 10
 TRAVERSAL = {"id": "x", "label": "../../../a", "axes": {}, "configs": [], "options": {}}
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("content", [*ODD, json.dumps({"runs": [TRAVERSAL], "code": "c", "finished": []})])
 @pytest.mark.parametrize("verb", [*ASKING, "retry"])
 def test_a_damaged_plan_is_a_line(
@@ -86,6 +87,7 @@ def test_run_writes_a_damaged_plan_anew(started: Sweep, capsys: pytest.CaptureFi
     assert [run.name for run in started.folder.read_plan()[0]] == [run.name for run in started.runs]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("verb", ["run", "status", "cancel", "collect", "retry"])
 @pytest.mark.parametrize("what", ["file", "empty", "missing", "below a file"])
 def test_a_folder_where_no_sweep_lives_is_a_line(
@@ -146,6 +148,7 @@ def run_as_nobody(started: Sweep, tmp_path: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("content", [*ODD[:7], '{"state": "dancing"}', '{"state": "done", "attempt": "x"}', None])
 @pytest.mark.parametrize("verb", ASKING)
 def test_a_damaged_record_is_named_and_stops_nothing(
@@ -159,6 +162,7 @@ def test_a_damaged_record_is_named_and_stops_nothing(
         assert "4 runs: 3 done, 1 damaged" in out
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("content", ["{", "", "[]", '{"job": "7"}', '{"job": "7", "names": [5]}', b"\xff", None])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_damaged_note_of_a_job_is_a_line(

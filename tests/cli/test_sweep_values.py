@@ -53,6 +53,7 @@ def test_a_label_says_which_key_a_number_is_of(tmp_path: Path, repository: Path)
     assert [run.label for run in runs] == ["lr=0.001-rotary-s1337", "lr=3e_3-rotary-s1337"]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("text", "message"),
     [

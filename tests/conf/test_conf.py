@@ -204,6 +204,7 @@ def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
         assert marks_a_prompt == (0 if arm.stem in PLAIN else 2)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("overlay", [pytest.param(path, id=path.stem) for path in OVERLAYS])
 @pytest.mark.parametrize("base", [pytest.param(CONF / "debug.yaml", id="text"), pytest.param(NANO, id="task")])
 def test_a_debug_overlay_does_what_it_says(overlay: Path, base: Path, corpus: Path, tmp_path: Path) -> None:
@@ -235,6 +236,7 @@ def test_an_arm_for_tasks_is_refused_with_text_in_one_line(tmp_path: Path) -> No
         assert "data.meta_placement" in outcome.err
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("task", [pytest.param(path, id=path.stem) for path in TASKS])
 def test_arms_that_set_data_or_layers_can_be_laid_over_every_task(task: Path) -> None:
     alone = parse(task)
@@ -249,6 +251,7 @@ def test_arms_that_set_data_or_layers_can_be_laid_over_every_task(task: Path) ->
             transformer(arm)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("paths", CASES)
 def test_a_config_parses_and_its_parts_agree(paths: list[Path]) -> None:
     config = parse(*paths)

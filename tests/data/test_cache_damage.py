@@ -136,6 +136,7 @@ def make(kind: str, corpus_file: Path, root: Path) -> Path:
     return store.folder if kind == "tokens" else next(root.glob("tokenizer-????????????????????????????????"))
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("kind", LARGEST)
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_noticed_said_and_mended_bit_for_bit(

@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tokenizers")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", KEPT)
 @given(text=TEXTS)
 def test_ids_keep_the_text_and_are_the_same_each_time(name: str, folder: Path, text: str) -> None:
@@ -46,6 +47,7 @@ def test_ids_keep_the_text_and_are_the_same_each_time(name: str, folder: Path, t
     assert not {tokenizer.meta_id, tokenizer.eos_id} & set(ids)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_stored_reads_the_same_ids(name: str, folder: Path) -> None:
     tokenizer = kept(name, folder)
@@ -63,6 +65,7 @@ def test_settings_of_somebody_elses_batches_change_no_id(name: str, folder: Path
     assert kept(name, folder).encode(SAMPLE) == plain.encode(SAMPLE)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_file_that_does_not_keep_text_is_refused(name: str, tmp_path: Path) -> None:
     text, expected = REFUSED[name]

@@ -191,6 +191,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_small_table_that_unpacks_to_a_gigabyte_is_refused_in_bounded_memory(name: str, tmp_path: Path) -> None:
     column, options = BOMBS[name]
@@ -261,6 +262,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
 
 
+@pytest.mark.slow
 def test_a_document_takes_a_few_times_its_size(tmp_path: Path) -> None:
     text = "".join(f"the river {i} carries stone {i * i}\n" for i in range(150_000))
     (tmp_path / "big.txt").write_text(text)

@@ -31,6 +31,7 @@ def share(corpus: Corpus) -> float:
 # -- by size
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 10, 20, 40])
 def test_few_files_give_the_share_that_was_asked_for(n: int, fraction: float, tmp_path: Path) -> None:

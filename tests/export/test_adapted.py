@@ -52,6 +52,7 @@ def trained(model: AdaptedTransformer) -> AdaptedTransformer:
     return model
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("weights", ["frozen", "lora", "all"])
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()

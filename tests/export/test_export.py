@@ -57,6 +57,7 @@ def greedy(model: Any, tokens_BT: torch.Tensor, **options: Any) -> torch.Tensor:
     return model.generate(tokens_BT, max_new_tokens=5, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", CASES)
 def test_an_arm_survives_the_way_to_transformers(case: str, make: Make, tmp_path: Path) -> None:
     trained = make(**CASES[case])
@@ -84,6 +85,7 @@ def test_plain_arms_need_no_class_of_ours(make: Make, tmp_path: Path) -> None:
         assert json.loads((tmp_path / case / "config.json").read_text())["model_type"] == kind
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", [name for name in positions.FAMILIES if name not in ("coupled", "rotary")])
 def test_every_encoding_loads_with_its_own_weights(name: str, make: Make, tmp_path: Path) -> None:
     trained = make(position=name)

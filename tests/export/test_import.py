@@ -29,6 +29,7 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("added", ADDED)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_are_theirs_before_the_first_step(name: str, added: str, hub_models: Path) -> None:
@@ -59,6 +60,7 @@ def test_what_is_read_can_be_written_again(name: str, hub_models: Path, tmp_path
     torch.testing.assert_close(theirs(tokens_BT).logits, start.model(tokens_BT), **EXACT)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", CASES)
 def test_an_arm_comes_back_as_it_went(case: str, make: Make, tmp_path: Path) -> None:
     trained = make(**CASES[case])

@@ -37,6 +37,7 @@ def loss_of(model: MetaTransformer, one: Batch, documents: bool) -> torch.Tensor
     return targets.summed(model, rows).sum
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("documents", [True, False])
 @pytest.mark.parametrize("mechanism", ["none", "meta", "own_qkv", "matched"])

@@ -39,6 +39,7 @@ def test_the_choices_are_four_models(position: str) -> None:
         assert all(not torch.allclose(one, other) for other in outs[:i])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("at", ["extra", "text", "all"])
 @pytest.mark.parametrize("position", ["rotary", "alibi", "t5"])
 @pytest.mark.parametrize("mechanism", ["none", "meta", "matched"])

@@ -91,6 +91,7 @@ def test_a_gate_multiplies_what_a_head_gives(gate: str) -> None:
                 torch.testing.assert_close(found[b, t, 8 * n : 8 * n + 8], heads[b, t, n] * open_)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: "-".join(next(iter(end.items()))))
 @pytest.mark.parametrize("mechanism", ["none", "meta", "own_qkv", "matched", "landmark"])
 @pytest.mark.parametrize("pattern", ["causal", "window_meta"])

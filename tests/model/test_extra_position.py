@@ -33,6 +33,7 @@ def test_ids_are_those_of_a_count_token_by_token(choice: str) -> None:
     assert torch.equal(places_of(choice, counted_BT, extra_BT, documents_BT), expected_BT)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("position", ["rotary", "alibi", "learned"])
 @pytest.mark.parametrize("mechanism", ["none", "meta"])

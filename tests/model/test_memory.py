@@ -44,6 +44,7 @@ def at_once(model: MetaTransformer, memory: Memory, inputs: tuple[Tensor, Tensor
     return model(*inputs, cache=cache_of(model, memory))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("memory", MEMORIES, ids=lambda memory: memory.name)
 @pytest.mark.parametrize("mechanism", FREE)
 @pytest.mark.parametrize("pattern", [{}, {"pattern": "window_meta", "pattern_options": {"w": 3}}], ids=str)
@@ -81,6 +82,7 @@ def test_meta_attention_forgets_what_self_attention_forgets() -> None:
         assert torch.equal(before[:, far], after[:, far]) == same, name
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("position", [name for name, kind in positions.FAMILIES.items() if not kind.needs_task_ids])
 @torch.no_grad()
 def test_every_encoding_works_with_forgotten_keys(position: str) -> None:
@@ -123,6 +125,7 @@ def test_memory_of_window_meta_is_bounded_but_for_extra_tokens() -> None:
     assert window.layers[0]["self_attention"].rows <= W + 2 * page
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("memory", MEMORIES, ids=lambda memory: memory.name)
 @pytest.mark.parametrize("position", ["rotary", "learned", "t5"])
 def test_prompts_of_different_lengths_go_on_as_each_alone(memory: Memory, position: str) -> None:

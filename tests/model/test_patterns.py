@@ -102,6 +102,7 @@ def test_each_rule_draws_itself_as_its_docstring_does(rule: Pattern) -> None:
     assert [[cell == "#" for cell in row] for row in rows] == mask_TT.tolist()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @given(facts=facts(), data=st.data())
 @settings(deadline=None, max_examples=60)
@@ -118,6 +119,7 @@ def test_key_ranges_of_any_block_of_rows_cover_its_mask(rule: Pattern, facts: Fa
     assert rule.needed(facts, rows).dim() == 2, "never a table of queries and keys"
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @given(facts=facts(), data=st.data())
 @settings(deadline=None, max_examples=30)
@@ -127,6 +129,7 @@ def test_a_row_alone_is_the_row_among_all(rule: Pattern, facts: Facts, data: st.
     assert torch.equal(rule.mask(facts, slice(row, row + 1)), whole[:, row : row + 1])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.causal], ids=repr)
 @given(facts=facts(), data=st.data())
 @settings(deadline=None, max_examples=30)
@@ -139,6 +142,7 @@ def test_rows_of_generation_are_those_of_the_full_pass(rule: Pattern, facts: Fac
     assert torch.equal(rule.mask(cut, slice(row, row + 1))[:, 0], whole[:, row, : row + 1])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.causal], ids=repr)
 @given(facts=facts(), data=st.data())
 @settings(deadline=None, max_examples=30)
@@ -205,6 +209,7 @@ EXACT = [
 EXACT += [Dilated(chunk=chunk).at(layer, 9) for chunk in (2, 3, 99) for layer in (0, 1, 3, 8)]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("rule", EXACT, ids=repr)
 @pytest.mark.parametrize("n", [1, 4, 37])
 def test_the_mean_number_of_keys_is_that_of_the_mask(rule: Pattern, n: int) -> None:
@@ -213,6 +218,7 @@ def test_the_mean_number_of_keys_is_that_of_the_mask(rule: Pattern, n: int) -> N
     assert Pattern.mean_keys(rule, n, 0.1) == pytest.approx(counted)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("rule", [WindowMeta(w=8), WindowMeta(w=500), ChunkMeta(), *CHUNKS], ids=repr)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
 def test_keys_of_rules_with_extra_tokens_are_about_as_many_as_of_their_mask(rule: Pattern, share: float) -> None:

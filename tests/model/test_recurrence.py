@@ -24,9 +24,11 @@ SHAPE: dict[str, Any] = {
 }
 
 
-def recurrent(segment: int = 5, memory: int = 3, bptt: int = 8, **changes: Any) -> RecurrentTransformer:
+def recurrent(
+    segment: int = 5, memory: int = 3, bptt: int = 8, *, carry: bool = False, **changes: Any
+) -> RecurrentTransformer:
     """A small one with weights large enough that memory matters."""
-    options = {"segment": segment, "memory": memory, "bptt": bptt}
+    options = {"segment": segment, "memory": memory, "bptt": bptt, "carry": carry}
     torch.manual_seed(0)
     model = build(TransformerConfig(**{**SHAPE, "recurrence": "rmt", "recurrence_options": options, **changes})).eval()
     assert isinstance(model, RecurrentTransformer)
@@ -103,6 +105,27 @@ def test_a_row_of_one_segment_without_memory_is_the_plain_model_bit_for_bit() ->
     assert all(torch.equal(weight, weights[name]) for name, weight in plain.state_dict().items())
     model.memory_MD = torch.nn.Parameter(model.memory_MD[:0])
     assert torch.equal(model(tokens_BT), plain(tokens_BT))
+
+
+def test_rows_that_go_on_are_one_long_row_in_outputs_and_gradients() -> None:
+    """Blocks of two segments, gradients over two segments: a long row's groups begin where its blocks do."""
+    model, tokens_BT = recurrent(segment=3, bptt=1, carry=True, position="none").double().train(), batch(length=18)[0]
+    weights_BTV = torch.randn(3, 18, VOCABULARY, dtype=torch.float64)
+    parameters = list(model.parameters())
+    for _ in range(2):
+        model.carried_BMD = None
+        found = torch.cat([model(tokens_BT[:, at : at + 6]) for at in (0, 6, 12)], dim=1)
+        expected = torch.stack([twin(model, tokens_T, 1) for tokens_T in tokens_BT])
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+        ours, theirs = (torch.autograd.grad((x * weights_BTV).sum(), parameters) for x in (found, expected))
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+    carried_BMD = model.carried_BMD
+    assert carried_BMD is not None
+    assert not carried_BMD.requires_grad
+    model.eval()
+    assert not torch.equal(model(tokens_BT[:, 6:12]), expected[:, 6:12]), "evaluation begins with each row"
+    assert model.carried_BMD is carried_BMD
 
 
 @pytest.mark.parametrize("bptt", [1, 2])
@@ -246,18 +269,22 @@ def test_what_cannot_work_is_refused_in_one_line(changes: dict[str, Any], said: 
 def test_names_options_and_rows_that_are_none_are_refused() -> None:
     for changes, said in (
         ({"recurrence": "rnt"}, "did you mean 'rmt'|rmt"),
-        ({"recurrence": "rmt", "recurrence_options": {"carry": True}}, "carry"),
+        ({"recurrence": "rmt", "recurrence_options": {"carry": 3}}, r"recurrence_options\.carry=3"),
         ({"recurrence_options": {"segment": 8}}, "segment"),
     ):
         with pytest.raises(UserError, match=said):
             TransformerConfig(**SHAPE, **changes)  # type: ignore[arg-type]
     rule, tokens_BT = recurrent(segment=8).rule, batch()[0]
-    rule.check_rows(16, even=True)
-    rule.check_rows(21, even=False)
+    rule.check_rows(16, even=True, contiguous=False)
+    rule.check_rows(21, even=False, contiguous=False)
     with pytest.raises(UserError, match="segment=8: expected a divisor of the 21 positions of a block"):
-        rule.check_rows(21, even=True)
+        rule.check_rows(21, even=True, contiguous=False)
     with pytest.raises(UserError, match="segment=8: expected no more than the 7 positions of the longest row"):
-        rule.check_rows(7, even=False)
+        rule.check_rows(7, even=False, contiguous=False)
+    carries = recurrent(segment=8, carry=True).rule
+    carries.check_rows(16, even=True, contiguous=True)
+    with pytest.raises(UserError, match=r"carry=True: expected false, or text with data\.contiguous=true"):
+        carries.check_rows(16, even=True, contiguous=False)
     with pytest.raises(UserError, match="cannot pack documents: its memory goes on"):
         recurrent()(tokens_BT, document_ids_BT=tokens_BT)
     with pytest.raises(UserError, match="cannot be recorded or changed inside"), recorded(recurrent()):

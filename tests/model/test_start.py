@@ -33,6 +33,7 @@ def shared(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list
     return [name for name in one if name in other and one[name].shape == other[name].shape]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("mechanism", MECHANISMS, ids=str)
 @pytest.mark.parametrize(
     ("position", "options"), [(name, options) for name in FAMILIES for options in OPTIONS.get(name, [{}])], ids=str

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.utils import counters
 
 from lightning_metatok.errors import UserError
 from lightning_metatok.model import MetaTransformer, TransformerConfig, positions
@@ -295,32 +294,6 @@ def test_initial_weights_are_nanogpt_s() -> None:
     assert not block.mlp.up.bias.any()
 
 
-@pytest.mark.parametrize(
-    ("arm", "seconds", "dense"),
-    [
-        ({}, 2, False),
-        ({"mechanism_options": {"layers": [1]}}, 1, False),
-        ({"mechanism": "matched"}, 2, True),
-        ({"mechanism_options": {"fill": -1e4}}, 2, True),
-    ],
-    ids=str,
-)
-def test_flops_count_matrix_products_as_pytorch_does(arm: dict[str, Any], seconds: int, dense: bool) -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = tiny(d_model=32, vocab_size=64, attention_backend="reference", **arm).train()
-    tokens_BT = torch.randint(64, (2, 40))
-    meta_mask_BT = torch.zeros(2, 40, dtype=torch.bool)
-    meta_mask_BT[:, ::10] = True
-    with FlopCounterMode(display=False) as counter:
-        model(tokens_BT, meta_mask_BT).sum().backward()
-    # The reference computes all T keys a query where causal attention needs (T + 1) / 2 on average.
-    layers, d_model, length, n_metas = 2, 32, 40, 4
-    n_rows = length if dense else n_metas  # a dense second attention is over all tokens
-    wasted = 6 * d_model * 2 * (layers * length * (length - 1) + seconds * n_rows * (n_rows - 1))
-    assert counter.get_total_flops() - wasted == pytest.approx(80 * model.flops_per_token(40, 0.1), rel=1e-12)
-
-
 @pytest.mark.parametrize("arm", ARMS, ids=str)
 def test_bfloat16_autocast_stays_near_float32(arm: dict[str, Any]) -> None:
     torch.manual_seed(0)
@@ -333,48 +306,6 @@ def test_bfloat16_autocast_stays_near_float32(arm: dict[str, Any]) -> None:
     assert low.dtype == torch.bfloat16
     # bfloat16 keeps 8 bits; errors of some roundings add up over the layers.
     assert (low - full).abs().max() < 0.04 * full.abs().max()
-
-
-@pytest.mark.slow
-def test_compiled_equals_eager() -> None:
-    model, (tokens_BT, meta_mask_BT) = tiny(n_layers=1), batch()
-    compiled = torch.compile(model, backend="aot_eager")
-    torch.testing.assert_close(compiled(tokens_BT, meta_mask_BT), model(tokens_BT, meta_mask_BT), atol=1e-5, rtol=1e-5)
-
-
-def test_a_run_with_as_many_meta_tokens_in_each_batch_is_compiled_once() -> None:
-    """Wherever they stand. Compiled by the tracer alone: what it guards is what a recompilation would come from."""
-    model = tiny(n_layers=2).train()
-    torch.compiler.reset()
-    compiled = torch.compile(model, backend="eager")
-    generator = torch.Generator().manual_seed(0)
-    graphs = []
-    for _ in range(5):
-        meta_mask_BT = torch.rand(3, 20, generator=generator).argsort(dim=1) < 4
-        tokens_BT = torch.randint(50, (3, 20), generator=generator)
-        torch.testing.assert_close(compiled(tokens_BT, meta_mask_BT), model(tokens_BT, meta_mask_BT))
-        graphs.append(counters["stats"]["unique_graphs"])
-    assert graphs[0] > 0
-    assert graphs[-1] == graphs[0]
-
-
-@pytest.mark.parametrize(
-    "arm", [{}, {"mechanism": "none", "dropout": 0.3}, {"mechanism": "matched", "position": "fire"}], ids=str
-)
-def test_blocks_that_are_computed_again_have_the_same_gradients(arm: dict[str, Any]) -> None:
-    tokens_BT, meta_mask_BT = batch()
-    found, kept = [], []
-    for again in (False, True):
-        model = tiny(activation_checkpointing=again, **arm).train()
-        torch.manual_seed(5)
-        saved: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
-            loss = model(tokens_BT, meta_mask_BT).square().sum()
-        loss.backward()
-        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-        kept.append(sum(saved))
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
-    assert kept[1] < 0.6 * kept[0]
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=str)
@@ -394,55 +325,3 @@ def test_zeroing_the_meta_embedding_equals_a_model_whose_row_is_zero(arm: dict[s
     assert torch.equal(
         model(tokens_BT, nowhere, zero_meta_embedding=True), model(tokens_BT, nowhere, zero_meta_embedding=False)
     )
-
-
-MARKS = [2, 5, 9, 14]
-
-
-def second_update(model: MetaTransformer, seed: int) -> Tensor:
-    """What the second attention of the only block adds at the four marks, [4, D]; the other branches add nothing."""
-    tokens_BT = torch.arange(20)[None]
-    meta_mask_BT = torch.zeros(1, 20, dtype=torch.bool)
-    meta_mask_BT[0, MARKS] = True
-    seen: list[Tensor] = []
-    hook = model.blocks[0].register_forward_hook(lambda _, inputs, out: seen.append(out - model.embedding(tokens_BT)))
-    torch.manual_seed(seed)
-    model(tokens_BT, meta_mask_BT)
-    hook.remove()
-    assert not seen[0][0, ~meta_mask_BT[0]].any() or model.config.mechanism == "matched"
-    return seen[0][0, meta_mask_BT[0]]
-
-
-@pytest.mark.parametrize("mechanism", ["meta", "matched"])
-@torch.no_grad()
-def test_what_the_second_attention_adds_is_dropped_out_in_training(mechanism: str) -> None:
-    model = tiny(n_layers=1, mechanism=mechanism, dropout=0.5)
-    block = model.blocks[0]
-    block.attention.projections.out.weight.zero_()
-    block.mlp.down.weight.zero_()
-    expected = second_update(model, 0)
-    model.train()
-    model.dropout.eval()  # of the embeddings
-    block.meta_attention.dropout = 0.0  # of the weights between marks
-    updates = torch.stack([second_update(model, seed) for seed in range(200)])
-    kept = updates.abs() > 1e-6
-    torch.testing.assert_close(updates, torch.where(kept, 2 * expected, 0), atol=1e-5, rtol=1e-5)
-    assert 0.4 < float(kept.float().mean()) < 0.6  # of 12,800
-
-
-@pytest.mark.parametrize("mechanism", ["meta", "matched"])
-@torch.no_grad()
-def test_weights_of_the_second_attention_are_dropped_out_in_training(mechanism: str) -> None:
-    model = tiny(n_layers=1, mechanism=mechanism, dropout=0.5, attention_backend="reference")
-    block = model.blocks[0]
-    block.attention.projections.out.weight.zero_()
-    block.mlp.down.weight.zero_()
-    expected = second_update(model, 0)
-    model.train()
-    for dropout in (model.dropout, block.dropout):
-        dropout.eval()
-    updates = torch.stack([second_update(model, seed) for seed in range(600)])
-    spread = updates.std(dim=0)
-    assert (spread.amax(dim=-1) > 0.05).all()
-    # The mean of 600 draws, each kept with a half and doubled: six standard errors.
-    assert ((updates.mean(dim=0) - expected).abs() < 6 * spread / 600**0.5 + 1e-5).all()

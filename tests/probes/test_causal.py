@@ -144,6 +144,7 @@ def test_the_answers_of_a_probe_are_those_of_the_module(random_subject: MakeSubj
         assert np.array_equal(outcome.right_n, right_BT.any(dim=1).numpy())  # one token an answer
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("probe", [Eviction(), Paths(), Knockout(), Patching()], ids=lambda probe: probe.name)
 def test_every_arm_can_be_asked(arm: str, probe: Probe, random_subject: MakeSubject) -> None:
@@ -203,6 +204,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_with_segments_can_be_asked(name: str, random_subject: MakeSubject) -> None:
     task = {"task": name, "task_options": {"symbols": [64, 32, 32], **TASKS[name]}}

@@ -112,6 +112,7 @@ FOLLOWS: dict[Truth, dict[str, set[tuple[int, str]]]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("truth", FOLLOWS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_patching(seed: int, truth: Truth, asked: Asked) -> None:
@@ -124,6 +125,7 @@ def test_patching(seed: int, truth: Truth, asked: Asked) -> None:
     assert ((table.gap_change > 1) == (table.follows == 1)).all()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("truth", FOLLOWS)
 def test_layer_entries_alone_tell_nothing_of_marks_that_are_read_where_they_read(truth: Truth, asked: Asked) -> None:
     """The reason for places within a layer: at layer entries both models look alike."""

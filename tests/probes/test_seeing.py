@@ -24,6 +24,7 @@ from tests.probes.conftest import MakeSubject
 QUICK: list[Probe] = [Attention(furthest=6), Updates(), Cosine(furthest=3), Lens(steps=3), Readout(furthest=2)]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("arm", ["meta in one layer", "matched", "plain", "post-norm"])
 @pytest.mark.parametrize("probe", QUICK, ids=lambda probe: probe.name)
 def test_every_arm_can_be_seen(arm: str, probe: Probe, random_subject: MakeSubject) -> None:

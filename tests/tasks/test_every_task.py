@@ -46,6 +46,7 @@ def assert_same(ours: Examples, theirs: Examples) -> None:
 # -- answers: with the levels, at least 1,000 prompts of each task, rendering and placement
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("rendering", RENDERINGS)
 @pytest.mark.parametrize("name", NAMES)
@@ -57,6 +58,7 @@ def test_a_second_reader_finds_the_same_answer(name: str, rendering: str, placem
         assert n >= 375
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_of_a_level_fall_into_its_bin_and_can_be_answered(name: str, level: str, make: Make) -> None:

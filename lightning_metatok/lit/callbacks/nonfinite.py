@@ -36,7 +36,7 @@ class NonFinite(Callback):
             raise UserError(f"nonfinite.action={action}: expected stop or skip")
         self.action = action
         self.skipped = 0
-        self._inputs: list[tuple[Batch, int | None]] = []
+        self._inputs: list[tuple[Batch, int | None, Tensor | None]] = []
         self._losses: list[Tensor] = []
 
     def on_train_batch_start(
@@ -47,7 +47,8 @@ class NonFinite(Callback):
         batch_idx: int,
     ) -> None:
         """Keep what this micro-batch starts from."""
-        self._inputs.append((batch, pl_module.dropout_seed(batch_idx)))  # type: ignore[operator]
+        memory_BMD = getattr(pl_module.model, "carried_BMD", None)
+        self._inputs.append((batch, pl_module.dropout_seed(batch_idx), memory_BMD))  # type: ignore[operator]
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Keep the loss, on its device."""
@@ -91,7 +92,7 @@ class NonFinite(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         step: int,
-        inputs: list[tuple[Batch, int | None]],
+        inputs: list[tuple[Batch, int | None, Tensor | None]],
         losses: list[float],
         norm: float,
     ) -> Path:
@@ -101,8 +102,9 @@ class NonFinite(Callback):
             "step": step,
             "losses": losses,
             "norm": norm,
-            "batches": [asdict(batch) for batch, _ in inputs],
-            "seeds": [seed for _, seed in inputs],
+            "batches": [asdict(batch) for batch, _, _ in inputs],
+            "seeds": [seed for _, seed, _ in inputs],
+            "memories": [memory_BMD for _, _, memory_BMD in inputs],
             "random": random_state(),
             "state_dict": {name: whole(weight) for name, weight in pl_module.state_dict().items()},
             "hyper_parameters": dict(pl_module.hparams),

@@ -31,6 +31,7 @@ class Data(Protocol):
         batch_size: samples in a micro-batch on one device.
         separate_documents: whether documents of one block do not see each other.
         scores_answers_only: whether a few tokens of a sample are scored, the answers, and all else is given.
+        contiguous: whether, in training, a row of a batch goes on where the same row of the batch before ended.
     """
 
     config: DataConfig
@@ -39,6 +40,7 @@ class Data(Protocol):
     batch_size: int
     separate_documents: bool
     scores_answers_only: bool
+    contiguous: bool
 
     @property
     def title(self) -> str:
@@ -82,6 +84,9 @@ class Data(Protocol):
 
     def counts(self, micro_step: int) -> Counts:
         """Return what the batches of a step hold on all ranks together; asked once it was made."""
+
+    def begins_anew(self, micro_step: int) -> bool:
+        """Return whether the rows of this step do not go on where those of the one before ended."""
 
     def too_long(self, limit: int) -> str:
         """Return what to say of samples longer than a table of `limit` positions."""

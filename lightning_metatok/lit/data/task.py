@@ -39,7 +39,7 @@ SAMPLE = 512
 class TaskDataModule(LightningDataModule):
     """A recall task becomes prompts with marks; only their answers are scored."""
 
-    scores_answers_only = True
+    scores_answers_only, contiguous = True, False
     separate_documents = False
     usual_placement = "hint"
 
@@ -276,6 +276,10 @@ class TaskDataModule(LightningDataModule):
         """The first `windows` training prompts of the target, without marks."""
         some = self._sample.take(np.arange(min(windows, len(self._sample))))
         return scored_text(windows_of_examples(some), self.tokenizer.bytes_V)
+
+    def begins_anew(self, micro_step: int) -> bool:
+        """Every prompt does."""
+        return True
 
     def too_long(self, limit: int) -> str:
         """What to say of prompts longer than a table of `limit` positions."""

@@ -4,8 +4,8 @@ A batch is a pure function of (seed, step, rank): there is no stream whose state
 workers gives the same batches.
 """
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from lightning_metatok.data import (
     Batch,
     BatchBuilder,
+    ContiguousBatches,
     DataConfig,
     InjectionRule,
-    Masking,
     MetaTokenizer,
     PackedBlocks,
     StepDataset,
@@ -30,20 +30,17 @@ from lightning_metatok.data import (
 from lightning_metatok.data.blocks import Blocks
 from lightning_metatok.data.corpora import Split
 from lightning_metatok.data.injection import Length
-from lightning_metatok.data.masking import n_hidden
-from lightning_metatok.data.scored import ScoredText, scored_text, windows_of_batches
+from lightning_metatok.data.masking import FRACTION, Masking, n_hidden
+from lightning_metatok.data.scored import ScoredText, pairs_of_blocks, scored_text, windows_of_batches
 from lightning_metatok.data.streamed import StreamedBatches, StreamedBlocks
 from lightning_metatok.data.streaming import check_streamed, prepare_streamed
 from lightning_metatok.lit.data.protocol import TextData
-from lightning_metatok.lit.data.saying import MASKED, NO_TEST, say_of_data
+from lightning_metatok.lit.data.saying import MASKED, NO_TEST, say_of_data, text_in_a_line
 from lightning_metatok.lit.data.stretches import same_stretches, spread_blocks
 from lightning_metatok.lit.data.text_options import check_text_options
 from lightning_metatok.lit.data.workers import make_loader
 from lightning_metatok.lit.micro_steps import next_micro_step
 from lightning_metatok.tasks.stream import Counts
-
-MASK_FRACTION = 0.15
-"""That of BERT (arXiv 1810.04805)."""
 
 
 class MetaTokenDataModule(LightningDataModule):
@@ -69,6 +66,7 @@ class MetaTokenDataModule(LightningDataModule):
         seed: int = 1337,
         num_workers: int = 0,
         validation_blocks: int | None = 256,
+        contiguous: bool = False,
         shuffle_buffer: int | None = None,
         held_out_documents: int | None = None,
         **corpus: Any,
@@ -92,6 +90,8 @@ class MetaTokenDataModule(LightningDataModule):
             seed: Seed of the order of blocks and of the places of meta-tokens.
             num_workers: Processes that build batches; any number gives the same batches.
             validation_blocks: Blocks to validate on, spread evenly over the validation text; null for all.
+            contiguous: Train on blocks in the order of the text, not shuffled: a row of a batch goes on where it ended
+                in the one before, as memory from block to block needs it (model.recurrence_options.carry).
             shuffle_buffer: Train on text while it is read, tokenised on the fly by num_workers processes and not kept;
                 so many blocks at a time are drawn in random order. Needs a tokenizer. null: all is tokenised ahead.
             held_out_documents: With shuffle_buffer, how many documents validate and test (null: 2000): the first ones
@@ -104,12 +104,12 @@ class MetaTokenDataModule(LightningDataModule):
         check_text_options(
             self.config, self.rule, block_size, batch_size, num_workers, mask_fraction, retarget, meta_kinds
         )
-        check_streamed(self.config, shuffle_buffer, held_out_documents)
+        check_streamed(self.config, shuffle_buffer, held_out_documents, contiguous=contiguous)
         self.block_size, self.batch_size = block_size, batch_size
-        self.mask_fraction = MASK_FRACTION if mask_fraction is None else mask_fraction
+        self.mask_fraction = FRACTION if mask_fraction is None else mask_fraction
         self.meta_kinds, self.retarget, self.separate_documents = meta_kinds, retarget, separate_documents
         self.seed, self.num_workers, self.validation_blocks = seed, num_workers, validation_blocks
-        self.shuffle_buffer, self.held_out_documents = shuffle_buffer, held_out_documents
+        self.shuffle_buffer, self.held_out_documents, self.contiguous = shuffle_buffer, held_out_documents, contiguous
         self.tokenizer: MetaTokenizer
         self.store: TokenStore
         self._streamed: StreamedBlocks | None = None
@@ -162,7 +162,7 @@ class MetaTokenDataModule(LightningDataModule):
 
     def counts(self, micro_step: int) -> Counts:
         """Return what the batches of a step hold on all ranks together: the same for each step."""
-        blocks = self.batch_size * (self.trainer.world_size if self.trainer else 1)
+        blocks = self._rows
         scored = round(blocks * self.scored_per_prompt) if self.config.masked else 0
         return Counts(blocks * self.block_length, blocks * self._source_length, scored)
 
@@ -173,13 +173,19 @@ class MetaTokenDataModule(LightningDataModule):
             f"positions, model.max_positions={limit}; expected at most that, or model.position=rotary"
         )
 
+    def begins_anew(self, micro_step: int) -> bool:
+        """Return whether the rows of this step do not go on where those of the one before ended."""
+        return not self.contiguous or micro_step % self._stretch == 0
+
+    @cached_property
+    def _stretch(self) -> int:
+        builder = self._builder(self._training_blocks())
+        assert isinstance(builder, ContiguousBatches), "rows go on"
+        return builder.stretch
+
     def summary(self) -> str:
         """The data in one line."""
-        added = f" ({' and '.join(self.tokenizer.added)} added)" if self.tokenizer.added else ""
-        counts = {split: self.store.n_tokens(split) for split in self.store.splits}
-        shares = [f"{n:,} {split} ({n / sum(counts.values()):.1%})" for split, n in counts.items()]
-        read = "" if self._streamed is None else ", trained on as it is read"
-        return f"{self.config.name}, {', '.join(shares)} tokens, {self.tokenizer.vocab_size:,} ids{added}{read}"
+        return text_in_a_line(self.config.name, self.tokenizer, self.store, streamed=self._streamed is not None)
 
     # -- preparation
 
@@ -250,13 +256,7 @@ class MetaTokenDataModule(LightningDataModule):
 
         For baselines on the same text.
         """
-        blocks = self._evaluation("validation")
-        for index in range(len(blocks)):
-            here = np.array([index])
-            source_S, scored_S = blocks.tokens(here)[0].numpy(), np.ones(blocks.length - 1, dtype=np.bool_)
-            if self.separate_documents:
-                scored_S &= np.diff(blocks.document_ids(here)[0].numpy()) == 0
-            yield source_S[:-1][scored_S], source_S[1:][scored_S]
+        return pairs_of_blocks(self._evaluation("validation"), separate_documents=self.separate_documents)
 
     def scored_text(self) -> ScoredText:
         """What the validation loss is measured on, with all blocks on one rank."""
@@ -301,6 +301,10 @@ class MetaTokenDataModule(LightningDataModule):
         ranks = self.trainer.world_size if self.trainer else 1
         return self.store.n_tokens("test") >= ranks * self._source_length
 
+    @property
+    def _rows(self) -> int:
+        return self.batch_size * (self.trainer.world_size if self.trainer else 1)
+
     def _split(self, wanted: Split) -> Split:
         return wanted if wanted in self.store.splits else "validation"
 
@@ -314,7 +318,9 @@ class MetaTokenDataModule(LightningDataModule):
         return PackedBlocks(self.store, "train", self._source_length)
 
     def _builder(self, blocks: Blocks, *, shuffle: bool = True, multiple: int = 1) -> BatchBuilder:
-        kind = StreamedBatches if isinstance(blocks, StreamedBlocks) else BatchBuilder
+        kind: Callable[..., BatchBuilder] = StreamedBatches if isinstance(blocks, StreamedBlocks) else BatchBuilder
+        if self.contiguous and shuffle:
+            kind = partial(ContiguousBatches, rows=self._rows)
         return kind(
             blocks,
             self.rule,
@@ -326,15 +332,8 @@ class MetaTokenDataModule(LightningDataModule):
             shuffle=shuffle,
             separate_documents=self.separate_documents,
             retarget=self.retarget,
-            masking=self._masking,
+            masking=Masking.of(self.tokenizer, self.mask_fraction, self.seed) if self.config.masked else None,
         )
-
-    @property
-    def _masking(self) -> Masking | None:
-        if self.tokenizer.mask_id is None or not self.config.masked:
-            return None
-        text_ids = self.tokenizer.bytes_V.nonzero().flatten().numpy()
-        return Masking(self.mask_fraction, self.tokenizer.mask_id, text_ids, self.seed)
 
     def _loader(self, dataset: StepDataset, sampler: StepSampler, workers: int) -> DataLoader:
         return make_loader(

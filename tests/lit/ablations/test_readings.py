@@ -99,6 +99,7 @@ def test_every_reading_is_measured_in_its_order_and_as_it_says(tmp_path: Path, m
     assert len({loss.nats for loss in ablation.losses[:3]}) == 3
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("position", [name for name, family in FAMILIES.items() if not family.needs_task_ids])
 def test_every_encoding_reads_shuffled_positions(position: str, make_data: Any, make_model: Any) -> None:
     """Which may stand behind the query that reads them: a distance may be negative."""

@@ -135,6 +135,7 @@ SAME: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("train_examples", [None, 100])
 @pytest.mark.parametrize("name", SAME)
 def test_every_arm_sees_the_same_prompts_at_every_step(name: str, train_examples: int | None) -> None:
@@ -283,6 +284,7 @@ def test_a_needle_hides_in_the_corpus(corpus: Path) -> None:
 # -- what cannot work
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

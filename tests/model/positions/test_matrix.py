@@ -179,6 +179,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_works_with(name: str, check: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,32 @@
+"""Whether a model can read what its data give, asked before anything is written."""
+
+from lightning_metatok.errors import UserError
+from lightning_metatok.lit.data.objective import check_objective
+from lightning_metatok.lit.data.protocol import Data
+from lightning_metatok.model import MetaTransformer
+
+
+def check_fits(model: MetaTransformer, data: Data) -> None:
+    """Refuse data that the model cannot read.
+
+    Raises:
+        UserError: more token ids than `model.vocab_size`, blocks longer than the table of positions, documents that
+            cannot be kept apart, rows that are no whole segments or do not go on, ids of 0, 1, 2, ... where these must
+            come from a task, or an objective that the pattern gives away.
+    """
+    config, n_ids, limit = model.config, data.tokenizer.vocab_size, model.positions.max_positions
+    check_objective(config, data.config)
+    if n_ids > config.vocab_size:
+        raise UserError(f"model.vocab_size={config.vocab_size}: expected at least {n_ids}, the ids of the tokenizer")
+    if data.separate_documents:
+        config.check_can("documents")
+    if model.positions.needs_task_ids and not data.coupled:
+        raise UserError(
+            f"model.position={config.position!r}: expected data.task with data.task_options.coupled=true, "
+            "because its position ids come from a task"
+        )
+    if limit is not None and data.n_positions > limit:
+        raise UserError(data.too_long(limit))
+    config.built_recurrence.check_rows(
+        data.block_length, even=data.mean_length == data.block_length, contiguous=data.contiguous
+    )
