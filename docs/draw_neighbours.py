@@ -22,8 +22,8 @@ EXTRA_N = (torch.arange(N) % CHUNK) == CHUNK - 1
 SMALL = {"w": 5, "back": 1, "n": 2, "block": 5, "chunk": 3}
 """Options that would fill the picture, as small as it is."""
 SHOWN = (
-    "plain", "pause", "meta", "matched", "own-qkv", "omninet", "location", "sink", "streaming", "sepllm", "window-meta",
-    "anllm", "ssa", "unfold", "ksa", "landmark", "hils", "blockwise", "regular-gpt",
+    "plain", "pause", "meta", "matched", "own-qkv", "omninet", "location", "location-prompt", "sink", "streaming",
+    "sepllm", "window-meta", "anllm", "ssa", "unfold", "ksa", "landmark", "hils", "blockwise", "regular-gpt",
 )  # fmt: skip
 COLUMNS = 5
 LEGEND = (

@@ -169,7 +169,7 @@ def probe_options() -> str:
     return "".join(lines)
 
 
-BENCHMARKS = ("step", "trainer", "memory", "window", "generation", "out_of_the_box", "compiled", "neighbours", "cuda")
+BENCHMARKS = ("step", "trainer", "memory", "window", "generation", "out_of_the_box", "compiled", "neighbours", "gpu")
 
 
 def measured() -> str:

@@ -89,6 +89,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     manager = find_tasks(names, arguments.include_path)
     metadata = None if arguments.metadata is None else dict(mapping("--metadata", arguments.metadata))
     model, tokenizer, marks = load_trained(Path(arguments.ckpt_path), trust=arguments.trust)
+    model.config.check_causal(f"--ckpt_path={arguments.ckpt_path}: ")
     rule, said = rule_for(marks, fraction, arguments.placement)
     if said:
         print(f"lightning-metatok: --ckpt_path={arguments.ckpt_path} {said}", file=sys.stderr)

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.ckpt_path)
     checkpoint = read_state(path, key="--ckpt_path")
     model, tokenizer, marks = trained_of(checkpoint, path, trust=arguments.trust)
+    model.config.check_causal(f"--ckpt_path={path}: ")
     rule, said = rule_for(marks, arguments.meta_fraction, arguments.placement)
     if said:
         print(f"lightning-metatok: --ckpt_path={path} {said}", file=sys.stderr)

@@ -111,7 +111,7 @@ class ProbeCLI(TrainingCLI):
 
     def _subject(self) -> Subject:
         data, module = self.datamodule, self.model
-        module.config.check_causal()
+        module.config.check_writes()
         if self.checkpoint:
             module.model.load_state_dict(weights_of(self.checkpoint))
         module.separate_documents = data.separate_documents

@@ -48,6 +48,7 @@ class Teacher:
             raise UserError(f"model.distill_weight={weight:g}: expected more than 0")
         self.path, self.weight = path, weight
         self.model, self.tokenizer, _ = trained_of(read_state(path, key=KEY), path, key=KEY)
+        self.model.config.check_causal(f"{KEY}={path}: ")
         self.model.requires_grad_(False)
         self.sha256 = sha256(path)
         n_ids = self.model.config.vocab_size

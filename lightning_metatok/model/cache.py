@@ -180,6 +180,12 @@ class KVCache:
         """Number of extra tokens taken up so far, forgotten ones among them; None: nothing was taken up yet."""
         return self._extra_B1
 
+    def closes_prompt(self, extra_BT: Tensor) -> bool:
+        """Whether the first extra token of some sample, which has others before, is among those of the next chunk."""
+        if self.facts is None:
+            return False
+        return bool((~self.facts.behind_BK[:, -1:] & extra_BT.any(dim=1, keepdim=True)).any())
+
     def advance(self, extra_BT: Tensor, position_ids_BT: Tensor) -> None:
         """Take up which of a chunk's tokens are extra, and where they stand; forget some earlier ones before."""
         n = extra_BT.shape[1]

@@ -323,7 +323,16 @@ class TransformerConfig:
 
     def check_causal(self, key: str = "") -> None:
         """Raise `UserError`, which begins with `key`, when a token sees what stands behind it and so knows the next."""
-        if not self.built_pattern.causal:
+        self.check_writes(key)
+        if self.built_pattern.prompts:
+            raise UserError(
+                f"{key}model.pattern={self.pattern!r} cannot predict the next token within a prompt, whose tokens see "
+                "all of it; expected a causal pattern, or data.task, whose answers alone are scored"
+            )
+
+    def check_writes(self, key: str = "") -> None:
+        """Raise `UserError`, which begins with `key`, when it cannot predict the next token behind a prompt either."""
+        if not (self.built_pattern.causal or self.built_pattern.prompts):
             raise UserError(
                 f"{key}model.pattern={self.pattern!r} cannot predict the next token: a token sees what stands behind "
                 "it; expected a causal pattern"

@@ -107,14 +107,15 @@ class MetaTransformer(nn.Module):
             logits_BTV.
 
         Raises:
-            UserError: a learned table has too few positions, `drop_positions` is no choice, or the positional encoding
-                cannot work with a cache or with documents.
+            UserError: a learned table has too few positions, `drop_positions` is no choice, the positional encoding
+                cannot work with a cache or with documents, or a prompt comes in pieces that the pattern reads in both
+                directions.
         """
         config, past = self.config, 0 if cache is None else cache.length
         assert cache is None or document_ids_BT is None, "a cache holds one document a sample"
         if cache is not None:
             config.check_can("cache")
-            config.check_causal()
+            config.check_writes()
         if document_ids_BT is not None:
             config.check_can("documents")
         assert meta_mask_BT is None or meta_mask_BT.shape == tokens_BT.shape, "one mask entry a token"
@@ -145,6 +146,11 @@ class MetaTransformer(nn.Module):
                 config.extra_position, position_ids_BT, extra_BT, document_ids_BT, before_B1=before_B1
             )
         if cache is not None:
+            if self.pattern.prompts and cache.closes_prompt(extra_BT):
+                raise UserError(
+                    f"model.pattern={config.pattern!r}: the first meta-token closes a prompt that sees all of itself, "
+                    "and text before it was read already; expected both in one pass"
+                )
             cache.advance(extra_BT, position_ids_BT)
 
         # First, so that torch.compile breaks its graph here, where no activation is alive yet.

@@ -147,6 +147,16 @@ def before_answers(examples: Examples) -> IntArray:
     return (answer & ~follows).astype(np.int64)
 
 
+def answers_before_marks(examples: Examples) -> NDArray[np.bool_]:
+    """Whether some token of an answer stands before the first mark of its prompt, [n]; never where there is none."""
+    rows, end = examples.rows(), len(examples.tokens)
+    first_mark_n, first_answer_n = (np.full(len(examples), end) for _ in range(2))
+    for first_n, flag in ((first_mark_n, META), (first_answer_n, ANSWER)):
+        at = np.flatnonzero(examples.flags & flag)[::-1]  # the first of a row is written last
+        first_n[rows[at]] = at
+    return (first_mark_n < end) & (first_answer_n < first_mark_n)
+
+
 def in_question(examples: Examples) -> NDArray[np.bool_]:
     """Whether a mark before each token is the question's: the token is not of the body and no segment ends there."""
     return (examples.flags & (BODY | OPENS | CLOSES)) == 0

@@ -146,6 +146,10 @@ MORE = [
         "--model.pattern=bidirectional --model.mechanism=none",
         "data.objective='next': model.pattern='bidirectional' cannot predict the next token: a token sees what stands",
     ),
+    (
+        "--model.pattern=prefix_lm --model.mechanism=none",
+        "data.objective='next': model.pattern='prefix_lm' cannot predict the next token within a prompt",
+    ),
     ("--data.objective=masked", "data.objective='masked': expected model.pattern=bidirectional, which sees both"),
     (
         "--model.pattern=bidirectional --model.mechanism=none --data.objective=masked --data.retarget=true",

@@ -121,7 +121,7 @@ OPTIONS = [
     (
         "--model.pattern=casual",
         "model.pattern='casual': expected one of causal, window, window_meta, chunk_meta, chunk_window, gist, "
-        "sinks_window, sinks_window_meta, dilated, blockwise, bidirectional; did you mean 'causal'?",
+        "sinks_window, sinks_window_meta, dilated, blockwise, bidirectional, prefix_lm; did you mean 'causal'?",
     ),
     ("--model.pattern_options.w=8", "model.pattern_options.w=8: expected no options for model.pattern='causal'"),
     ("--model.drop_positions=some", "model.drop_positions='some': expected one of"),

@@ -29,8 +29,8 @@ TASKS = sorted((CONF / "task").glob("*.yaml"))
 NANO = CONF / "task" / "list_recall_nano.yaml"
 ARMS = sorted((CONF / "arm").glob("*.yaml"))
 OVERLAYS = sorted((CONF / "debug").glob("*.yaml"))
-FOR_TASKS_ALONE = {"meta-every"}
-"""Arms that need segments, which text has none of."""
+FOR_TASKS_ALONE = {"meta-every", "location-prompt"}
+"""Arms that need segments, which text has none of, or prompts."""
 COUNTS_ANEW = {"rmt"}
 """Arms that count positions themselves, and refuse ids of a task."""
 CASES = [
@@ -95,6 +95,7 @@ NAMES = {
     "own-qkv": "own_qkv",
     "ksa": "own_qkv (chunk_window 2 own True)",
     "rmt": "plain (rmt 64 4 3)",
+    "location-prompt": "location (after, over prompt, prefix_lm)",
 }
 """Files under conf/arm, and how a run with them is called."""
 PLAIN = {"plain", "wider-plain", "flops-plain", "streaming", "sink", "omninet", "location", "regular-gpt", "blockwise"}
@@ -198,8 +199,8 @@ def test_an_arm_trains_two_steps_on_a_task(arm: Path, tmp_path: Path) -> None:
     assert len(curve(tmp_path / "run", "accuracy/exact/val")) == 1
     tokens, source_tokens = (curve(tmp_path / "run", f"throughput/{n}")[-1][1] for n in ("tokens", "source_tokens"))
     marks_a_prompt = (tokens - source_tokens) / (2 * 2)  # two steps of two prompts
-    if arm.stem == "meta-every":
-        assert marks_a_prompt > 2
+    if arm.stem in FOR_TASKS_ALONE:
+        assert marks_a_prompt > (0 if arm.stem == "location-prompt" else 2)
     else:
         assert marks_a_prompt == (0 if arm.stem in PLAIN else 2)
 

@@ -63,3 +63,17 @@ def test_the_objective_and_what_a_token_sees_must_fit(make_model: Any) -> None:
         check_objective(decoder, masked)
     with pytest.raises(UserError, match=r"^data.objective='masked': expected next with data.task"):
         TaskDataModule("list_recall", objective="masked")
+
+
+def test_what_reads_prompts_in_both_directions_is_scored_on_answers_alone(make_model: Any) -> None:
+    reader = make_model(mechanism="none", pattern="prefix_lm").config
+    masked, following = (MetaTokenDataModule(objective=objective).config for objective in ("masked", "next"))
+    check_objective(reader, following, answers_only=True)
+    with pytest.raises(
+        UserError, match=r"^data.objective='next': model.pattern='prefix_lm' cannot predict the next token within"
+    ):
+        check_objective(reader, following)
+    with pytest.raises(
+        UserError, match=r"^data.objective='masked': expected model.pattern=bidirectional.*'prefix_lm'$"
+    ):
+        check_objective(reader, masked)

@@ -25,6 +25,8 @@ from lightning_metatok.model.attention.patterns import (
     Gist,
     MetaToMeta,
     Pattern,
+    PrefixLM,
+    Prompt,
     SameDocument,
     Sinks,
     SinksWindow,
@@ -47,6 +49,8 @@ DRAWN: list[Pattern] = [
     Dilated(chunk=2).at(1, 2),
     Blockwise(block=2),
     Bidirectional(),
+    PrefixLM(),
+    Prompt(),
     Extra(),
     MetaToMeta(),
     Sinks(n=1),
@@ -170,7 +174,7 @@ def test_facts_that_grow_are_those_of_all_at_once(facts: Facts, cut: int) -> Non
     ]
     grown = parts[0] if len(parts) == 1 else parts[0].then(parts[1])
     whole = Facts.of(n, extra_BK)
-    for name in ("place_BK", "chunk_BK", "in_document_BK"):
+    for name in ("place_BK", "chunk_BK", "in_document_BK", "behind_BK", "prompt_BK"):
         assert torch.equal(getattr(grown, name).expand_as(extra_BK), getattr(whole, name).expand_as(extra_BK)), name
 
 
@@ -233,7 +237,7 @@ def test_extra_keys_are_counted_at_even_distances() -> None:
 
 def test_a_pattern_is_built_by_name_and_an_unknown_one_is_refused() -> None:
     assert repr(patterns.build("window", w=7)) == "Window(w=7)"
-    assert [name for name in patterns.PATTERNS if not patterns.build(name).causal] == ["bidirectional"]
+    assert [name for name in patterns.PATTERNS if not patterns.build(name).causal] == ["bidirectional", "prefix_lm"]
     with pytest.raises(UserError, match=r"model\.pattern='windw': expected one of .*did you mean 'window'"):
         patterns.build("windw")
     with pytest.raises(UserError, match=r"model\.pattern_options\.n=3: expected one of w for model.pattern='window'"):

@@ -14,7 +14,7 @@ from lightning_metatok.data.examples import ANSWER, META, Examples
 from lightning_metatok.data.tokenizer import MetaTokenizer
 from lightning_metatok.errors import UserError
 from lightning_metatok.tasks import RECALL, TASKS, Task, build
-from lightning_metatok.tasks.marks import marks_before, marks_of_question, put_marks, remove_marks
+from lightning_metatok.tasks.marks import answers_before_marks, marks_before, marks_of_question, put_marks, remove_marks
 from lightning_metatok.tasks.pairs import make_pairs
 from tests.tasks.facts import facts
 from tests.tasks.reading import count_disagreements
@@ -165,3 +165,22 @@ def test_where_marks_do_not_count_a_level_has_the_same_prompts_in_every_placemen
         for mark in TASKS[name].question_marks:
             options = {"placement": placement, "question_mark": mark, "level": "medium"}
             assert_same(remove_marks(make(name, rendering, marks_count=False, **options).examples(60, 0)), plain)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_answer_stands_before_the_first_mark(name: str, make: Make) -> None:
+    """So that a pattern which reads all before it in both directions (prefix_lm) gives no answer away."""
+    for placement in TASKS[name].placements:
+        for mark in TASKS[name].question_marks:
+            examples = make(name, placement=placement, question_mark=mark).examples(30, 0)
+            assert not answers_before_marks(examples).any(), (placement, mark)
+
+
+def test_an_answer_before_the_first_mark_is_found() -> None:
+    """Marks: none, before the answer, behind its first token, and before and behind it."""
+    A, M = int(ANSWER), int(META)
+    prompts = ([0, A, A], [0, M, A, A], [0, A, M, A], [M, A, M])
+    flags = np.concatenate([np.array(prompt, dtype=np.uint8) for prompt in prompts])
+    offsets = np.cumsum([0, *map(len, prompts)])
+    examples = Examples(np.zeros(len(flags), dtype=np.int32), flags, offsets)
+    assert answers_before_marks(examples).tolist() == [False, False, True, False]

@@ -39,7 +39,7 @@ def trained_of(
         raise UserError(f"{key}={path}: expected a checkpoint that carries its tokenizer, as `fit` writes them")
     source = f"{key}={path}"
     config, tokenizer = config_of(checkpoint, source, trust=trust), tokenizer_of(checkpoint, source)
-    config.check_causal(f"{source}: ")
+    config.check_writes(f"{source}: ")
     if tokenizer.vocab_size > config.vocab_size:
         n_ids = tokenizer.vocab_size
         raise UserError(

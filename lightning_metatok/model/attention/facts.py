@@ -6,6 +6,8 @@
     chunk        0 0 0 1 1 1       an extra token ends its chunk, and so does the end of a document
     segment      0 0 0 1 1 1       the same with a run of extra tokens, which ends one segment together
     in_document  0 1 2 0 1 2       how many tokens of its document stand before it
+    behind       . . x . . x       whether an extra token of its document stands at its place or before
+    prompt       x x . x x .       whether one stands behind it alone: the first of a document closes its prompt
 
 The facts of a pass are those of its keys; its queries are some rows of them. In generation the cache keeps them, so
 that the row of a token is the same whether it is read alone or with all others, and with all keys or with those alone
@@ -35,6 +37,10 @@ class Facts:
     """`in_document_BK`, likewise."""
     known_segment_BK: Tensor | None = None
     """`segment_BK`, likewise."""
+    known_behind_BK: Tensor | None = None
+    """`behind_BK`, likewise."""
+    known_prompt_BK: Tensor | None = None
+    """`prompt_BK`, likewise."""
 
     @classmethod
     def of(
@@ -66,6 +72,7 @@ class Facts:
             (self.chunk_BK, later.chunk_BK + chunks_B1),
             (self.in_document_BK, later.in_document_BK + self.in_document_BK[:, -1:] + 1),
             (self.segment_BK, later.segment_BK + segments_B1),
+            (self.behind_BK, later.behind_BK | self.behind_BK[:, -1:]),
         )
         place_BK, extra_BK, *counted = (torch.cat(_alike(*pair), dim=1) for pair in pairs)
         document_BK = self.document_BK
@@ -80,8 +87,8 @@ class Facts:
             return x_BK[:, kept] if isinstance(kept, slice) else x_BK.expand(len(kept), -1).gather(1, kept)
 
         extra_BK, document_BK = (None if x is None else of(x) for x in (self.extra_BK, self.document_BK))
-        counted = (of(x) for x in (self.chunk_BK, self.in_document_BK, self.segment_BK))
-        return Facts(of(self.place_BK), extra_BK, document_BK, *counted)
+        counted = (self.chunk_BK, self.in_document_BK, self.segment_BK, self.behind_BK, self.prompt_BK)
+        return Facts(of(self.place_BK), extra_BK, document_BK, *map(of, counted))
 
     def queries(self, rows: slice) -> "Tokens":
         """Some of these tokens as rows of a table, [B, Q, 1]."""
@@ -134,11 +141,38 @@ class Facts:
             return self.known_in_document_BK
         if self.document_BK is None:
             return torch.arange(self.n, device=self.place_BK.device)[None]
-        sorted_BK, order_BK = self.document_BK.sort(dim=1, stable=True)
-        place_1K = torch.arange(self.n, device=sorted_BK.device)[None]
-        begins_BK = sorted_BK.diff(dim=1, prepend=sorted_BK[:, :1] - 1) != 0
-        rank_BK = place_1K - (place_1K * begins_BK).cummax(dim=1).values
-        return torch.zeros_like(rank_BK).scatter(1, order_BK, rank_BK)
+        return counted_before(torch.ones_like(self.document_BK), self.document_BK)
+
+    @cached_property
+    def behind_BK(self) -> Tensor:
+        """Whether a token stands behind its document's prompt, the first extra token among these; documents may be
+        interleaved."""
+        if self.known_behind_BK is not None:
+            return self.known_behind_BK
+        extra_BK = self.is_extra_BK.long()
+        if self.document_BK is None:
+            return extra_BK.cumsum(dim=1) > 0
+        return counted_before(extra_BK, self.document_BK) + extra_BK > 0
+
+    @cached_property
+    def prompt_BK(self) -> Tensor:
+        """Whether a token is of its document's prompt, all before its first extra token; without one there is none."""
+        if self.known_prompt_BK is not None:
+            return self.known_prompt_BK
+        if self.document_BK is None:
+            return ~self.behind_BK & self.behind_BK[:, -1:]
+        from_end = (x.flip(1) for x in (self.behind_BK.long(), self.document_BK))
+        return ~self.behind_BK & (counted_before(*from_end).flip(1) > 0)
+
+
+def counted_before(x_BK: Tensor, document_BK: Tensor) -> Tensor:
+    """The sum of the numbers of a document's tokens before each of its tokens, whole numbers from 0 on, [B, K]."""
+    sorted_BK, order_BK = document_BK.sort(dim=1, stable=True)
+    x_BK = x_BK.expand_as(order_BK).gather(1, order_BK)
+    before_BK = x_BK.cumsum(dim=1) - x_BK
+    begins_BK = sorted_BK.diff(dim=1, prepend=sorted_BK[:, :1] - 1) != 0
+    rank_BK = before_BK - (before_BK * begins_BK).cummax(dim=1).values
+    return torch.zeros_like(rank_BK).scatter(1, order_BK, rank_BK)
 
 
 def evenly(n: int, share: float) -> Tensor:
@@ -181,6 +215,16 @@ class Tokens:
     def in_document(self) -> Tensor:
         """How many tokens of its document stand before it."""
         return self._laid_out(self._facts.in_document_BK)
+
+    @cached_property
+    def behind(self) -> Tensor:
+        """Bool: whether it stands behind its document's prompt."""
+        return self._laid_out(self._facts.behind_BK)
+
+    @cached_property
+    def prompt(self) -> Tensor:
+        """Bool: whether it is of its document's prompt."""
+        return self._laid_out(self._facts.prompt_BK)
 
 
 def _alike(one_BK: Tensor, other_BK: Tensor) -> tuple[Tensor, Tensor]:

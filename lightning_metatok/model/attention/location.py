@@ -1,6 +1,6 @@
 """Attention to a place: where a row looks is a number that moves along the text by learned steps.
 
-    centre_t = past_{t-1} + step(x_t)             in tokens, from the first of the document to the row's own
+    centre_t = past_{t-1} + step(x_t)             in tokens, from the first of the document to the last that t sees
     lambda_tj = softmax_j -(j - centre_t)^2 / (2 width(x_t)^2),   width = relu(.) + 0.27
     weights   = g lambda + (1 - g) softmax(q k),  g = sigmoid(.)       with `mix`; else lambda alone
 
@@ -8,7 +8,8 @@ past  centre: the centre itself. Rows below do not change it, so that all are fo
       mean: sum_j lambda_tj j, as published, which falls into place where the text has tokens. It depends on the
       weights of the row before: one row after the other, T rounds
 
-Each head has its own place; weights are dense, [B, N, T, T]. Sources: Dubois et al. 2020, arXiv 1911.03872; Ray
+Each head has its own place; weights are dense, [B, N, T, T]. A row that sees nothing (one of a prompt that those behind
+it look at) gets nothing, and the next one begins at the first token. Sources: Dubois et al. 2020, arXiv 1911.03872; Ray
 Chowdhury and Caragea 2023, arXiv 2305.20019, whose places are shares of a source's length: no decoder knows that.
 """
 
@@ -51,7 +52,8 @@ class LocationPlan(AttentionPlan):
     """What it may see, and where all of that stands."""
 
     place_BK: Tensor = field(kw_only=True)
-    """How many tokens of its document stand before a key; the queries are the last of them."""
+    """How many tokens of its document stand before a key; the queries are the last of them. What a row sees of its
+    document begins with the first."""
 
 
 class Values(Projections):
@@ -81,7 +83,10 @@ class LocationAttention(Attention):
         weights_BNTK, v_BNKH = self.weigh(x_BTD, plan, memory)
         weights_BNTK = nn.functional.dropout(weights_BNTK, self.dropout, self.training)
         out_BNTH = weights_BNTK.to(v_BNKH.dtype) @ v_BNKH
-        return self.weights.finish(self.weights.gated(out_BNTH.transpose(1, 2), x_BTD))
+        update_BTD = self.weights.finish(self.weights.gated(out_BNTH.transpose(1, 2), x_BTD))
+        assert isinstance(plan, LocationPlan), "the plan does not say where keys stand"
+        seen = seen_by(plan, x_BTD.shape[1])
+        return update_BTD * seen.any(dim=-1).squeeze(1).unsqueeze(-1)  # biases, too, are for rows that see something
 
     def look(self, x: Tensor, plan: AttentionPlan, *, scores: bool = True) -> tuple[Tensor, Tensor | None]:
         """Its scores are the logarithms of its weights."""
@@ -105,13 +110,14 @@ class LocationAttention(Attention):
         step_BNT, width_BNT, *gate = of_rows.chunk(3 if self.mix else 2, dim=1)
         step_BNT, width_BNT = self.step(step_BNT), torch.relu(width_BNT) + NARROWEST
         place_B1K = place_BK.to(step_BNT.dtype).unsqueeze(1)
-        place_B1T, seen_BNTK = place_B1K[..., -T:], seen_by(plan, T)
+        seen_BNTK = seen_by(plan, T)
+        last_B1T = last_seen(place_B1K, seen_BNTK)
         last = None if memory is None else memory.last_k
         past_BN1 = torch.zeros_like(step_BNT[..., :1]) if last is None else last[..., -1:].to(step_BNT.dtype)
         if self.past == "centre":
-            kept_BNT = centre_BNT = moved(step_BNT, place_B1T, past_BN1)
+            kept_BNT = centre_BNT = moved(step_BNT, last_B1T, past_BN1)
         else:
-            centre_BNT, kept_BNT = moved_by_means(step_BNT, width_BNT, place_B1K, past_BN1, seen_BNTK)
+            centre_BNT, kept_BNT = moved_by_means(step_BNT, width_BNT, place_B1K, last_B1T, past_BN1, seen_BNTK)
         if memory is not None:
             keys = torch.cat((k.to(kept_BNT.dtype), kept_BNT.unsqueeze(-1)), dim=-1)
             keys, values = memory.append(keys, v.to(keys.dtype))
@@ -130,14 +136,20 @@ def seen_by(plan: LocationPlan, n_queries: int) -> Tensor:
     return masks.causal(n_queries, place_BK.shape[1], place_BK.device)[None, None] if seen is None else seen
 
 
-def moved(step_BNT: Tensor, place_B1T: Tensor, past_BN1: Tensor) -> Tensor:
-    """Centres [B, N, T] that move from each row's to the next's: c_t = clamp(c_{t-1} + step_t, 0, place_t).
+def last_seen(place_B1K: Tensor, seen_BNTK: Tensor) -> Tensor:
+    """Place of the last key that each row sees, broadcast to [B, N, T]; 0 where it sees none."""
+    return (place_B1K.unsqueeze(-2) * seen_BNTK).amax(dim=-1)
+
+
+def moved(step_BNT: Tensor, last_B1T: Tensor, past_BN1: Tensor) -> Tensor:
+    """Centres [B, N, T] that move from each row's to the next's: c_t = clamp(c_{t-1} + step_t, 0, last_t).
 
     c -> clamp(c + step, low, high) of a row after that of another is of this kind itself, so that each round doubles
-    how many rows one stands for. The first row of a document has place 0, and begins anew by this alone.
+    how many rows one stands for. The first row of a document sees place 0 alone, and one of a prompt may see nothing:
+    what follows begins anew by this alone.
     """
     T, reach = step_BNT.shape[-1], 1
-    step, low, high = step_BNT, torch.zeros_like(step_BNT), place_B1T.expand_as(step_BNT)
+    step, low, high = step_BNT, torch.zeros_like(step_BNT), last_B1T.expand_as(step_BNT)
     while reach < T:
         alone = [x[..., :reach] for x in (step, low, high)]
         step_0, low_0, high_0 = (x[..., :-reach] for x in (step, low, high))
@@ -155,15 +167,15 @@ def clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 @torch.compiler.disable  # The compiler would unroll the loop.
 def moved_by_means(
-    step_BNT: Tensor, width_BNT: Tensor, place_B1K: Tensor, past_BN1: Tensor, seen_BNTK: Tensor
+    step_BNT: Tensor, width_BNT: Tensor, place_B1K: Tensor, last_B1T: Tensor, past_BN1: Tensor, seen_BNTK: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Centres [B, N, T] that move from the mean place of the row before's weights, and these means."""
     T = step_BNT.shape[-1]
-    place_B1T, centres, means = place_B1K[..., -T:], [], [past_BN1]
+    centres, means = [], [past_BN1]
     for t in range(T):
         row = slice(t, t + 1)
         zero = torch.zeros_like(step_BNT[..., row])
-        centres.append(clamp(means[-1] + step_BNT[..., row], zero, place_B1T[..., row]))
+        centres.append(clamp(means[-1] + step_BNT[..., row], zero, last_B1T[..., row]))
         weights_BN1K = around(centres[-1], width_BNT[..., row], place_B1K, seen_BNTK[..., row, :])
         means.append((weights_BN1K * place_B1K.unsqueeze(-2)).sum(dim=-1))
     return torch.cat(centres, dim=-1), torch.cat(means[1:], dim=-1)

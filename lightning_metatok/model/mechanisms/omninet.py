@@ -13,8 +13,9 @@ rank   random features of a kernel, or keys of low rank
 
 Tay et al., ICML 2021, arXiv 2103.01075. Under a causal pattern, whichever it is, this is the form for language models:
 a state of a later token is never seen, of whatever block. Under the pattern `bidirectional` it is the paper's encoder,
-in which every state sees all. Positions are those of self-attention. Dense, it costs P x P the scores of one attention;
-the paper's Performer is `kernel`, its Linformer `low_rank`, for encoders alone. Extra tokens are tokens.
+in which every state sees all; under `prefix_lm` one of a prompt sees all of the prompt. Positions are those of
+self-attention. Dense, it costs P x P the scores of one attention; the paper's Performer is `kernel`, its Linformer
+`low_rank`, for encoders alone. Extra tokens are tokens.
 """
 
 from collections.abc import Sequence
@@ -112,7 +113,7 @@ def position_major(parts: Sequence[Tensor]) -> Tensor:
 
 def seen_beside(pattern: Pattern) -> Pattern:
     """What omnidirectional attention lets see where self-attention has that pattern."""
-    return Causal() if pattern.causal else Bidirectional()
+    return pattern if pattern.prompts else Causal() if pattern.causal else Bidirectional()
 
 
 class OmniNet(Mechanism):
@@ -157,6 +158,9 @@ class OmniNet(Mechanism):
         if self.attend == "low_rank" and config.built_pattern.causal:
             expected = f"dense or kernel with model.pattern={config.pattern!r}: each key of low rank mixes all tokens"
             raise refuse("attend", self.attend, f"{expected}, later ones among them")
+        if self.attend != "dense" and config.built_pattern.prompts:
+            expected = f"dense with model.pattern={config.pattern!r}: its sums are up to each token or over all"
+            raise refuse("attend", self.attend, expected)
         if self.attend == "dense" and self._rank_given:
             raise refuse("rank", self.rank, "no value with attend='dense', which has no rank")
 

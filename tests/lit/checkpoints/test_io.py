@@ -3,6 +3,8 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,19 @@ def test_damage_anywhere_is_named_and_the_one_before_is_taken(suffix: str, damag
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_of_a_write_leaves_a_valid_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", ["kill_at_any_moment_of_a_write", "kill_during_the_very_first_write"])
+def test_a_kill_while_a_checkpoint_is_written_costs_nothing_valid(kills: str, tmp_path: Path, repository: Path) -> None:
+    """In a process that has one thread: of one with several, a fork may wait for ever."""
+    script = (
+        f"import pathlib, sys; from tests.lit.checkpoints.test_io import {kills} as go; go(pathlib.Path(sys.argv[1]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def kill_at_any_moment_of_a_write(tmp_path: Path) -> None:
     """Real processes, killed after 0 to 60 ms of writing, again and again into the same folder."""
     save(tmp_path, 0)
     first = 1
@@ -89,8 +103,7 @@ def test_what_a_kill_leaves_goes_whoever_was_writing(tmp_path: Path, left: str, 
     assert (tmp_path / left).exists() is not goes
 
 
-@pytest.mark.slow
-def test_a_kill_during_the_very_first_write_lets_a_run_begin_again(tmp_path: Path) -> None:
+def kill_during_the_very_first_write(tmp_path: Path) -> None:
     """What a kill left half done is no damage: nothing was ever saved."""
     begun = 0
     for attempt in range(24):

@@ -12,8 +12,11 @@ from lightning_metatok.data import Batch, MetaTokenizer
 from lightning_metatok.data.examples import ANSWER, META, Examples
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import TaskDataModule
+from lightning_metatok.lit.data import fits
+from lightning_metatok.lit.data.fits import check_fits
 from lightning_metatok.lit.data.loaders import OnceEach, StepLoader
 from lightning_metatok.tasks.stream import STEPS, FiniteSource, Windows, count
+from tests.model.helpers import tiny
 
 OPTIONS = {"n_lists": [2, 4], "list_length": [2, 6], "pool": 16, "n_queries": 3}
 
@@ -51,6 +54,20 @@ def assert_same(one: list[Batch], other: list[Batch]) -> None:
         assert torch.equal(a.tokens_BT, b.tokens_BT)
         assert torch.equal(a.targets_BT, b.targets_BT)
         assert torch.equal(a.meta_mask_BT, b.meta_mask_BT)
+
+
+def test_what_sees_whole_prompts_may_see_no_answer_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make(meta_placement="after")
+    reader, decoder = (tiny(vocab_size=1024, mechanism="none", pattern=name) for name in ("prefix_lm", "causal"))
+    for model in (reader, decoder):
+        model.positions.max_positions = None
+        check_fits(model, data)
+    monkeypatch.setattr(fits, "answers_before_marks", lambda examples: np.arange(len(examples)) == 3)
+    check_fits(decoder, data)
+    with pytest.raises(
+        UserError, match=r"^data.task=list_recall: an answer stands before the first meta-token of its pro"
+    ):
+        check_fits(reader, data)
 
 
 # -- training batches

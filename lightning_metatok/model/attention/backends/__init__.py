@@ -3,7 +3,7 @@
     auto:  scores transformed -> blocked      blocks of different lengths on CUDA -> varlen, else xformers
            a long text of which little is seen, on a CPU -> blocked             otherwise -> sdpa
 
-Measured on an H200 in bf16 at 8,192 tokens (benchmarks/cuda.py), against causal by sdpa: window_meta by sdpa with its
+Measured on an H200 in bf16 at 8,192 tokens (benchmarks/gpu.py), against causal by sdpa: window_meta by sdpa with its
 table 2.1, by flex 20 (random extra tokens leave no block of keys empty, and each pair asks for facts of both), by
 blocked 27. So CUDA keeps to tables.
 
@@ -104,7 +104,7 @@ def choose(
     job: dict[str, Any] = {"device": device, "dtype": dtype, "dense_mask": dense_mask, "score": score}
     if name == "auto":
         # Padding costs nothing where blocks are alike, and then one call of sdpa is 1.5 x as fast as varlen; where they
-        # differ it is 0.7 x (benchmarks/cuda.py, H200).
+        # differ it is 0.7 x (benchmarks/gpu.py, H200).
         ragged = blocks is not None and len(set(blocks)) > 1
         preferred = [varlen, xformers_backend, sdpa, blocked] if ragged else [sdpa, blocked]
         if sight is not None and not score and device.type == "cpu" and chosen.pays(sight):

@@ -80,6 +80,8 @@ class _Token:
     chunk: Tensor
     in_document: Tensor
     segment: Tensor
+    behind: Tensor
+    prompt: Tensor
 
 
 def _of_sight(sight: Sight) -> BlockMask:
@@ -87,14 +89,15 @@ def _of_sight(sight: Sight) -> BlockMask:
     if (made := _MADE.get(id(sight))) is not None and made[0] is sight:
         return made[1]
     facts, rule, first = sight.facts, sight.rule, sight.queries.start
-    known = (facts.place_BK, facts.is_extra_BK, facts.chunk_BK, facts.in_document_BK, facts.segment_BK)
+    counted = (facts.chunk_BK, facts.in_document_BK, facts.segment_BK, facts.behind_BK, facts.prompt_BK)
+    known = (facts.place_BK, facts.is_extra_BK, *counted)
     B = max(map(len, known))
-    place, extra, chunk, in_document, segment = (x.expand(B, -1).contiguous() for x in known)
+    place, extra, *others = (x.expand(B, -1).contiguous() for x in known)
     document = None if facts.document_BK is None else facts.document_BK.expand(B, -1).contiguous()
 
     def of(b: Tensor, i: Tensor) -> Any:
         own = None if document is None else document[b, i]
-        return _Token(place[b, i], extra[b, i], own, chunk[b, i], in_document[b, i], segment[b, i])
+        return _Token(place[b, i], extra[b, i], own, *(x[b, i] for x in others))
 
     def seen(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return rule.allowed(of(b, q + first), of(b, k))

@@ -1,8 +1,9 @@
 """WHAT may be seen: one rule a file, one interface for all (`base.Pattern`), composed with `&` and `|`.
 
 `PATTERNS` is what `model.pattern` offers: rules that a model can have for all its tokens; with one that is not causal
-it fills in hidden tokens and predicts no next one (`TransformerConfig.check_causal`). The others are what such rules
-are made of. Documents are nobody's option: where they are given, `SameDocument` holds beside the pattern.
+it fills in hidden tokens and predicts no next one (`TransformerConfig.check_causal`), or writes behind prompts alone.
+The others are what such rules are made of. Documents are nobody's option: where they are given, `SameDocument` holds
+beside the pattern.
 """
 
 from lightning_metatok.model.attention.patterns.base import Pattern
@@ -15,6 +16,7 @@ from lightning_metatok.model.attention.patterns.compose import And, ByRow, Or
 from lightning_metatok.model.attention.patterns.dilated import Dilated
 from lightning_metatok.model.attention.patterns.extra import Extra, MetaToMeta
 from lightning_metatok.model.attention.patterns.gist import Gist
+from lightning_metatok.model.attention.patterns.prefix_lm import PrefixLM, Prompt
 from lightning_metatok.model.attention.patterns.same_document import SameDocument
 from lightning_metatok.model.attention.patterns.sinks import Sinks
 from lightning_metatok.model.attention.patterns.sinks_window import SinksWindow
@@ -35,6 +37,7 @@ PATTERNS: dict[str, type[Pattern]] = {
     "dilated": Dilated,
     "blockwise": Blockwise,
     "bidirectional": Bidirectional,
+    "prefix_lm": PrefixLM,
 }
 AXIS = Axis("pattern", Pattern, PATTERNS)
 build = AXIS.build
@@ -56,6 +59,8 @@ __all__ = [
     "MetaToMeta",
     "Or",
     "Pattern",
+    "PrefixLM",
+    "Prompt",
     "SameDocument",
     "Sinks",
     "SinksWindow",

@@ -29,6 +29,10 @@ class Pattern:
     causal: bool = False
     """Whether it never lets a query see what stands behind it."""
 
+    prompts: bool = False
+    """Whether all it lets a query see of what stands behind it is the rest of its prompt (`facts`), so that a model can
+    write behind prompts with it, though it is not causal."""
+
     needs_mask: bool = True
     """False where it is what backends do without a mask: all keys up to the query's own place."""
 

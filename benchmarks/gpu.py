@@ -1,6 +1,6 @@
 """One GPU: GPT-2 small in bf16, compiled, and what attends how fast to which pattern.
 
-    python -m benchmarks.cuda
+    python -m benchmarks.gpu
 
 MFU: the FLOPs that a step needs over its time and the peak of the device. `MFU` counts the scores that a causal model
 needs, `MFU, all pairs` all T x T of them, as nanoGPT and PaLM do, which published figures are. A step is forward, loss
@@ -41,7 +41,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for part in (attention, blocks, steps):  # the last takes longest
         rows += part(options)
-        harness.finish("cuda", rows, options)
+        harness.finish("gpu", rows, options)
 
 
 def steps(options: Any) -> list[dict[str, Any]]:
