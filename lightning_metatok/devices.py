@@ -22,15 +22,15 @@ class Device:
 
 DEVICES: Mapping[str, Device] = {
     "a10": Device(125e12, 24e9, 32e9),  # PCIe 4.0 x16
-    "a10g": Device(70e12, 24e9, 32e9),
+    "a10g": Device(70e12, 24e9, 32e9),  # its own sheet, for AWS's G5: 70, 140 with sparsity
     "a100": Device(312e12, 80e9, 300e9),  # SXM, NVLink 3
     "a100-40gb": Device(312e12, 40e9, 300e9),
-    "l4": Device(121e12, 24e9, 32e9),
+    "l4": Device(121e12, 24e9, 32e9),  # 242 with sparsity
     "l40s": Device(362e12, 48e9, 32e9),  # PCIe 4.0 x16
-    "rtx-4090": Device(165.2e12, 24e9, 32e9),
+    "rtx-4090": Device(165.2e12, 24e9, 32e9),  # 165.2, 330.4 with sparsity
     "h100": Device(989e12, 80e9, 450e9),  # SXM, NVLink 4
     "h100-pcie": Device(756e12, 80e9, 64e9),  # PCIe 5.0 x16
-    "h100-nvl": Device(835e12, 94e9, 300e9),
+    "h100-nvl": Device(835.5e12, 94e9, 300e9),  # 1,671 with sparsity; bridges of 600 GB/s, both directions
     "h200": Device(989e12, 141e9, 450e9),
     "b200": Device(2250e12, 180e9, 900e9),  # NVLink 5
 }

@@ -20,6 +20,7 @@ from lightning_metatok.errors import UserError
         ("NVIDIA A10", "a10"),
         ("NVIDIA L4", "l4"),
         ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L40", None),
         ("NVIDIA GeForce RTX 4090", "rtx-4090"),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("NVIDIA GeForce RTX 4090 D", None),
@@ -31,6 +32,14 @@ from lightning_metatok.errors import UserError
 )
 def test_names_of_drivers(driver: str, name: str | None) -> None:
     assert named(driver) is (None if name is None else DEVICES[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"), [("a10g", 70e12), ("l4", 242e12 / 2), ("h100-nvl", 1671e12 / 2), ("rtx-4090", 330.4e12 / 2)]
+)
+def test_peaks_are_dense(name: str, peak: float) -> None:
+    """Half of what the data sheets state with sparsity."""
+    assert device(name).peak_flop_per_s == peak
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:

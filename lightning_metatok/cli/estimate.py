@@ -154,6 +154,8 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     from lightning_metatok.lit import MetaTokenDataModule
     from lightning_metatok.lit.budget import read_budget
     from lightning_metatok.lit.data.objective import check_objective
+    from lightning_metatok.lit.optim import OptimizerConfig
+    from lightning_metatok.lit.optimizer_state import state_bytes
     from lightning_metatok.lit.spending import step_cost
     from lightning_metatok.model import TransformerConfig
     from lightning_metatok.model.attention.reach import even
@@ -211,6 +213,11 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     steps = trainer["max_steps"]
     if budget.given:
         steps = budget.steps(step_cost(model, data, global_batch / data.batch_size))
+    optimizer = OptimizerConfig(**config["model"]["optimizer"])
+    with torch.device("meta"):
+        kept = state_bytes(model.to(getattr(torch, form.dtype)), optimizer)
+    if kept is None:
+        notes.append(f"model.optimizer.name={optimizer.name} steps on numbers alone: taken to keep what AdamW does")
     job = cost_model.job(
         model,
         form,
@@ -219,5 +226,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
         micro_batch=data.batch_size,
         global_batch=global_batch,
         steps=steps,
+        state_bytes=kept,
     )
-    return Planned(Path(config["run_dir"]).name, job, cost_model.parts(model), data.meta_share, notes)
+    name = Path(config["run_dir"]).name
+    return Planned(name, job, cost_model.parts(model), data.meta_share, optimizer.name, notes)

@@ -19,6 +19,7 @@ class Planned:
     job: Job
     parts: dict[str, int]
     meta_share: float
+    optimizer: str
     notes: list[str]
 
 
@@ -151,8 +152,9 @@ def assumptions(
         "validation, checkpoints, waits for data"
     )
     yield (
-        f"  memory: AdamW; kept for backward, by fused attention: {job.activation_bytes / 1e6:.3g} MB a token, under "
-        f"fsdp2 {job.narrow_activation_bytes / 1e6:.3g}; {1 - USABLE:.0%} of the GPU is left to CUDA and gaps"
+        f"  memory: {run.optimizer} keeps {job.state_bytes / job.n_parameters:.3g} bytes a parameter; kept for "
+        f"backward, by fused attention: {job.activation_bytes / 1e6:.3g} MB a token, under fsdp2 "
+        f"{job.narrow_activation_bytes / 1e6:.3g}; {1 - USABLE:.0%} of the GPU is left to CUDA and gaps"
     )
     yield (
         "  sharding: ddp, nothing; zero2, gradients and moments (no strategy of this trainer, for comparison); fsdp2, "

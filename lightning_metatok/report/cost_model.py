@@ -7,7 +7,8 @@
 The global batch stays as it is, so that n GPUs make the same run, n times as fast at best: a GPU has 1/n of the work
 of a step, but as many bytes to send.
 
-Bytes a parameter under bf16-mixed, AdamW: weight 4, its bf16 copy 2, gradient 4, two moments 8. P parameters, n GPUs:
+Bytes a parameter under bf16-mixed: weight 4, its bf16 copy 2, gradient 4, and what the optimiser keeps, here AdamW's
+two moments, 8. P parameters, n GPUs:
 
     mode    weights     gradients   moments  sent a step by a GPU, x (n - 1) / n     source
     ddp     (4 + 2) P   2 x 4 P     8 P      2 x 4 P                                 Li et al. 2020, arXiv 2006.15704
@@ -95,6 +96,7 @@ class Job:
             the last norm and the head. n_blocks: blocks with weights of their own.
         flops_per_token: forward and backward. activation_bytes: kept a token under autocast, all layers and the head.
         narrow_activation_bytes: the same with a residual stream of 16 bits, as fsdp2 has it.
+        state_bytes: what the optimiser keeps beside the weights.
         length: tokens of a block of text, meta-tokens included. micro_batch: most blocks that a GPU takes at a time.
         global_batch: blocks a step, over all GPUs. steps: optimiser steps.
     """
@@ -106,6 +108,7 @@ class Job:
     flops_per_token: float
     activation_bytes: float
     narrow_activation_bytes: float
+    state_bytes: float
     form: Format
     length: int
     micro_batch: int
@@ -135,8 +138,12 @@ def job(
     micro_batch: int,
     global_batch: int,
     steps: int,
+    state_bytes: float | None = None,
 ) -> Job:
-    """Describe the training of `model`, which may lie on the meta device; arguments as in `Job`."""
+    """Describe the training of `model`, which may lie on the meta device; arguments as in `Job`.
+
+    `state_bytes`: None for that of AdamW.
+    """
     config = model.config
     sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]
 
@@ -153,6 +160,7 @@ def job(
         flops_per_token=model.flops_per_token(length, meta_share),
         activation_bytes=kept(form),
         narrow_activation_bytes=kept(replace(form, stream=form.work)),
+        state_bytes=form.moments * model.n_parameters() if state_bytes is None else state_bytes,
         form=form,
         length=length,
         micro_batch=micro_batch,
@@ -188,15 +196,15 @@ def memory(
     activations = micro_batch * job.length * job.activation_bytes
     if mode == "ddp" or n == 1:  # alone there is nobody to share with
         buckets = form.gradient * P if n > 1 else 0
-        return Memory((form.weight + form.copy) * P, form.gradient * P, form.moments * P, buckets, activations)
+        return Memory((form.weight + form.copy) * P, form.gradient * P, job.state_bytes, buckets, activations)
     whole = job.outside_parameters + 2 * job.block_parameters  # one at work, one on its way
     if mode == "zero2":
         working = form.gradient * whole
-        return Memory((form.weight + form.copy) * P, form.gradient * P / n, form.moments * P / n, working, activations)
+        return Memory((form.weight + form.copy) * P, form.gradient * P / n, job.state_bytes / n, working, activations)
     assert mode == "fsdp2", mode
     working = (form.gathered + form.gradient) * whole
     activations = micro_batch * job.length * job.narrow_activation_bytes
-    return Memory(form.weight * P / n, form.gradient * P / n, form.moments * P / n, working, activations)
+    return Memory(form.weight * P / n, form.gradient * P / n, job.state_bytes / n, working, activations)
 
 
 @dataclass(frozen=True)

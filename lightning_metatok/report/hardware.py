@@ -21,14 +21,16 @@ class Format:
     gradient: int
     moments: int
     """Both moments of AdamW."""
+    dtype: str
+    """Of the weights that train, and of what the optimiser keeps; torch's name."""
     stream: int
     """An element of the residual stream, the norms' input."""
     work: int
     """An element of what matrix products read and write."""
 
 
-MIXED = Format(weight=4, copy=2, gathered=2, gradient=4, moments=8, stream=4, work=2)
-TRUE = Format(weight=2, copy=0, gathered=2, gradient=2, moments=4, stream=2, work=2)
+MIXED = Format(weight=4, copy=2, gathered=2, gradient=4, moments=8, dtype="float32", stream=4, work=2)
+TRUE = Format(weight=2, copy=0, gathered=2, gradient=2, moments=4, dtype="bfloat16", stream=2, work=2)
 FORMATS: Mapping[str, Format] = {
     "auto": MIXED,  # what `auto` is on every GPU in DEVICES
     "bf16-mixed": MIXED,

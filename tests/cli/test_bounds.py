@@ -115,6 +115,7 @@ def test_a_model_of_more_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPa
     memory.check_memory(config, trains=False)
     with pytest.raises(UserError, match=f"its {n:,} parameters take"):
         memory.check_memory(config, trains=True)
+    memory.check_memory(parsed(TEXT, "--trainer.accelerator=cpu", "--model.optimizer.name=muon"), trains=True)
 
 
 def test_the_memory_is_that_of_a_machine() -> None:

@@ -72,6 +72,24 @@ def test_the_batch_of_a_step_is_said_or_taken_from_one_gpu() -> None:
     assert "trainer.devices=auto" not in text
 
 
+def test_memory_is_that_of_the_optimiser() -> None:
+    def moments(*options: str) -> tuple[float, str]:
+        text = succeed("estimate", "--config", LARGE, "--gpus=1", *options)
+        (said,) = re.findall(r"memory: (\S+ keeps \S+ bytes a parameter)", text)
+        return float(rows(text, "ddp")[0][5]), said
+
+    assert moments() == (9.4, "adamw keeps 8 bytes a parameter")
+    # Hidden matrices have one of two: all but the embedding, 16,384 rows or so of 2,048, and vectors.
+    less, said = moments("--model.optimizer.name=muon", "--trainer.strategy=ddp")
+    assert 4.7 < less < 5.2
+    assert said.startswith("muon keeps 4.")
+    assert moments("--model.optimizer.name=torch.optim.SGD")[0] == 0
+    assert moments("--trainer.precision=bf16-true")[0] == 4.7
+    text = succeed("estimate", "--config", LARGE, "--gpus=1", "--model.optimizer.name=torch.optim.Adafactor")
+    assert "torch.optim.Adafactor steps on numbers alone: taken to keep what AdamW does" in text
+    assert "torch.optim.Adafactor keeps 8 bytes" in text
+
+
 def test_a_budget_says_how_many_steps_there_are() -> None:
     plain = [f"--config={CONF / 'base.yaml'}", f"--config={CONF / 'arm' / 'plain.yaml'}", "--gpus=1"]
     by_steps = succeed("estimate", *plain, "--trainer.max_steps=307")

@@ -11,6 +11,7 @@ from torch import nn
 from lightning_metatok.errors import UserError
 from lightning_metatok.lit import optim, optimizers
 from lightning_metatok.lit.optim import OptimizerConfig, build_optimizer, follow
+from lightning_metatok.lit.optimizer_state import state_bytes
 from lightning_metatok.model import MetaTransformer, TransformerConfig
 
 MODEL = TransformerConfig(n_layers=2, n_heads=2, d_model=8, vocab_size=16, max_positions=8, position="learned")
@@ -42,6 +43,28 @@ def test_muon_takes_the_matrices_of_hidden_layers_alone() -> None:
     assert all(net.get_parameter(name).dim() == 1 for name in vectors)
     assert sorted([*hidden, *matrices, *vectors]) == sorted(names.values())
     assert [type(part).__name__ for part in optimizer.parts] == ["Muon", "AdamW"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "torch.optim.Adagrad", "schedulefree.SGDScheduleFree"])
+def test_what_is_kept_is_known_before(name: str) -> None:
+    """The bytes that one step of the model allocates, found without its memory."""
+    config = OptimizerConfig(name=name)
+    net = model()
+    optimizer, schedule = build_optimizer(net, config)
+    trained(net, optimizer, schedule, range(1))
+    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    with torch.device("meta"):
+        found = state_bytes(MetaTransformer(MODEL), config)
+    assert found == sum(value.nbytes for value in kept if value.dim())
+    hidden = sum(weight.numel() for weight in optimizers.groups_of(net, 0.1, apart=True)[0]["params"])
+    n = net.n_parameters()
+    known = {"adamw": 8 * n, "muon": 8 * n - 4 * hidden, "torch.optim.SGD": 0, "schedulefree.AdamWScheduleFree": 8 * n}
+    assert found == known.get(name, found)
+
+
+def test_what_an_optimiser_keeps_that_needs_numbers_is_not_known() -> None:
+    with torch.device("meta"):
+        assert state_bytes(MetaTransformer(MODEL), OptimizerConfig(name="torch.optim.Adafactor")) is None
 
 
 def test_each_part_steps_as_it_does_alone() -> None:

@@ -21,6 +21,7 @@ JOB = Job(
     flops_per_token=6000.0,
     activation_bytes=50.0,
     narrow_activation_bytes=40.0,
+    state_bytes=8000.0,
     form=MIXED,
     length=16,
     micro_batch=4,
@@ -38,7 +39,9 @@ def test_memory_by_hand() -> None:
     assert cost_model.memory(JOB, "zero2", 4, 4) == Memory(6000, 1000, 2000, 4 * 400, kept)
     assert cost_model.memory(JOB, "fsdp2", 4, 4) == Memory(1000, 1000, 2000, 6 * 400, 4 * 16 * 40.0)
     assert cost_model.memory(JOB, "fsdp2", 4, 2).total == 1000 + 1000 + 2000 + 2400 + 2 * 16 * 40.0
-    assert cost_model.memory(replace(JOB, form=TRUE), "ddp", 4, 4) == Memory(2000, 2000, 4000, 2000, kept)
+    assert cost_model.memory(replace(JOB, form=TRUE, state_bytes=4000.0), "ddp", 4, 4) == Memory(
+        2000, 2000, 4000, 2000, kept
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -195,6 +198,7 @@ def test_a_job_is_the_sum_of_its_layers() -> None:
     assert found.block_parameters == 16 * d**2 + 3 * d  # of the one with meta-attention
     assert found.outside_parameters == (v + 128) * d + d
     assert found.tokens_per_step == 8 * 128
+    assert found.state_bytes == 8 * found.n_parameters, "of AdamW, unless another is given"
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
