@@ -143,7 +143,7 @@ def two_ranks(options: Options, folder: Path, log: Path, signals: dict[int, int]
             while not (folder / "metrics.jsonl").exists() and ranks[rank].poll() is None:
                 time.sleep(0.01)
             ranks[rank].send_signal(number)
-        return [rank.wait(timeout=120) for rank in ranks]
+        return [rank.wait(timeout=600) for rank in ranks]
     finally:
         for process in ranks:
             process.kill()

@@ -16,6 +16,7 @@ from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.batch import Batch
 from lightning_metatok.lit import MetaTokenDataModule
 from tests.system.helpers import documents, run, write_corpus
+from tests.system.test_resume import said, two_ranks
 from tests.system.torture import TEXT, differences, launch
 
 STEPS, BORDER = 24, 11
@@ -116,8 +117,30 @@ def test_readings_that_begin_anywhere_read_the_same(kind: str, text: dict[str, A
     assert known == 2 * BORDER if kind == "corpus" else 4 * 30 / 5 < known < 4 * 26, "there are borders of epochs"
 
 
+@pytest.mark.slow
+def test_two_processes_on_a_mixture_go_on_where_they_stopped(
+    quick: list[str], text: dict[str, Any], tmp_path: Path
+) -> None:
+    """DDP over gloo, stopped behind step 5 of 12, in the second of three epochs; then with other workers."""
+    second = write_corpus(tmp_path / "second.jsonl", 9)
+    mixture = {**text, "corpus": f"{{{text['corpus']}: 2, {second}: 1}}", "max_documents": 3}
+    mixture["cache_dir"] = tmp_path / "cache"
+    given = ["fit", *quick, *TEXT, "--model.optimizer.decay_steps=12", "--data.num_workers=0"]
+    given += [f"--data.{key}={value}" for key, value in mixture.items()]
+    assert two_ranks([*given, f"--run_dir={tmp_path / 'whole'}"], tmp_path / "whole", tmp_path / "log") == [0, 0], said(
+        tmp_path
+    )
+    for stop, workers in ((5, 2), (12, 1)):
+        changed = [f"--run_dir={tmp_path / 'run'}", "--ckpt_path=auto", f"--trainer.max_steps={stop}"]
+        codes = two_ranks(
+            [*given, *changed, f"--data.num_workers={workers}"], tmp_path / "run", tmp_path / f"log-{stop}"
+        )
+        assert codes == [0, 0], said(tmp_path)
+    assert differences(tmp_path / "run", tmp_path / "whole") == []
+
+
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({"shuffle_buffer": 0}, "data.shuffle_buffer=0: expected 1 block or more"),
         ({"tokenizer": "null"}, "data.shuffle_buffer=8: expected a data.tokenizer"),
@@ -128,11 +151,11 @@ def test_readings_that_begin_anywhere_read_the_same(kind: str, text: dict[str, A
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(
-    changed: dict[str, Any], said: str, options: list[str], tmp_path: Path
+    changed: dict[str, Any], expected: str, options: list[str], tmp_path: Path
 ) -> None:
     outcome = run(*options, *(f"--data.{key}={value}" for key, value in changed.items()), f"--run_dir={tmp_path / 'r'}")
     assert outcome.code == 2
-    assert said in outcome.err
+    assert expected in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert not (tmp_path / "r").exists()
 
