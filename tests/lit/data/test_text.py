@@ -66,7 +66,6 @@ def test_blocks_grow_by_their_meta_tokens(make_data: Any) -> None:
         ({"meta_fraction": 0.7}, r"data\.meta_fraction=0\.7"),
         ({"shuffle_buffer": 0, "tokenizer": "gpt2"}, r"data\.shuffle_buffer=0: expected 1 block"),
         ({"shuffle_buffer": 8}, r"data\.shuffle_buffer=8: expected a data\.tokenizer"),
-        ({"shuffle_buffer": 8, "tokenizer": "gpt2", "corpus": {"a": 1}}, r"data\.corpus is a mixture"),
         ({"shuffle_buffer": 8, "tokenizer": "gpt2", "held_out_documents": 0}, r"data\.held_out_documents=0"),
         ({"held_out_documents": 9}, r"data\.held_out_documents=9: goes with data\.shuffle_buffer"),
         ({"meta_placement": "rnadom"}, r"did you mean 'random'"),
