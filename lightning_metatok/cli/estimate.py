@@ -153,6 +153,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
     from lightning_metatok.cli.training_parser import quiet
     from lightning_metatok.lit import MetaTokenDataModule
     from lightning_metatok.lit.budget import read_budget
+    from lightning_metatok.lit.data.fits import check_lengths
     from lightning_metatok.lit.data.objective import check_objective
     from lightning_metatok.lit.optim import OptimizerConfig
     from lightning_metatok.lit.optimizer_state import state_bytes
@@ -188,12 +189,7 @@ def read_run(argv: Sequence[str], global_batch: int | None) -> Planned:
             f"model.position={model.config.position!r}: expected another: its ids come from a task, not text"
         )
     check_objective(model.config, data.config)
-    if data.separate_documents:
-        model.config.check_can("documents")
-    model.config.built_recurrence.check_rows(data.block_length, even=True, contiguous=data.contiguous)
-    limit = model.positions.max_positions
-    if limit is not None and data.n_positions > limit:
-        raise UserError(data.too_long(limit))
+    check_lengths(model, data)
     notes = []
     if global_batch is None:
         devices, nodes = trainer["devices"], trainer["num_nodes"] or 1

@@ -19,7 +19,6 @@ class CarriedMemory(Callback):
     """Forgets at the end of the stretches, and saves the memory of the rows of all ranks."""
 
     def __init__(self) -> None:
-        self._trainer: Trainer | None = None
         self._module: Any = None
         self._loaded: torch.Tensor | None = None
         self._next = 0
@@ -30,7 +29,7 @@ class CarriedMemory(Callback):
         Raises:
             UserError: the run has another number of rows.
         """
-        self._trainer, self._module, found = trainer, pl_module, self._loaded
+        self._module, found = pl_module, self._loaded
         rows = data_of(trainer).batch_size * trainer.world_size
         if found is not None and len(found) != rows:
             raise UserError(
@@ -55,11 +54,12 @@ class CarriedMemory(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Memory [rows, M, D] of all ranks, row b of rank r at b * ranks + r as in batches; None: it begins anew."""
         own_BMD = None if self._module is None else self._module.model.carried_BMD
-        if own_BMD is None or self._trainer is None:
+        if own_BMD is None:
             return {"memory": None}
-        if self._trainer.world_size == 1:
+        trainer = self._module.trainer
+        if trainer.world_size == 1:
             return {"memory": own_BMD.cpu()}
-        every_WBMD = self._trainer.strategy.all_gather(own_BMD)
+        every_WBMD = trainer.strategy.all_gather(own_BMD)
         return {"memory": every_WBMD.transpose(0, 1).flatten(0, 1).cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

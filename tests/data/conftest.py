@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_metatok.data import pieces, tokenising
 from lightning_metatok.data.corpora import Corpus, CorpusConfig, open_corpus
 from lightning_metatok.data.tokenizer import MetaTokenizer
 
@@ -29,3 +30,11 @@ def corpus(corpus_file: Path) -> Corpus:
 def tokenizer(corpus: Corpus) -> MetaTokenizer:
     """A tokenizer trained on the corpus."""
     return MetaTokenizer.train(corpus.documents("train"), 270)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many batches in a little text."""
+    monkeypatch.setattr(tokenising, "BATCH", 700)
+    monkeypatch.setattr(tokenising, "SMALL_BATCH", 500)
+    monkeypatch.setattr(pieces, "PIECE", 400)

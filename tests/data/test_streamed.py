@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_metatok.data import MetaTokenizer, PackedBlocks, TokenStore, pieces, tokenising
+from lightning_metatok.data import MetaTokenizer, PackedBlocks, TokenStore
 from lightning_metatok.data.first_documents import Behind
 from lightning_metatok.data.marks import Mark, Marks
 from lightning_metatok.data.preparation import DataConfig
@@ -25,6 +25,8 @@ from lightning_metatok.data.windows import StreamedText
 from lightning_metatok.data.writing import prepare_tokens
 from lightning_metatok.errors import UserError
 from tests.data.streams import SEED, S, builder, equal, naive, read
+
+pytestmark = pytest.mark.usefixtures("small_batches")
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "so", "it", "goes,", "then", "rain", "falls.", ""]
 
@@ -53,14 +55,6 @@ def files(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Files:
 def ids(texts: list[str], tokenizer: MetaTokenizer) -> list[list[int]]:
     """The tokens of each document with text, its end included, by the simplest way."""
     return [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts if text.strip()]
-
-
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many batches in a little text."""
-    monkeypatch.setattr(tokenising, "BATCH", 700)
-    monkeypatch.setattr(tokenising, "SMALL_BATCH", 500)
-    monkeypatch.setattr(pieces, "PIECE", 400)
 
 
 @pytest.fixture

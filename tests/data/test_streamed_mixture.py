@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_metatok.data import MetaTokenizer, pieces, tokenising
+from lightning_metatok.data import MetaTokenizer
 from lightning_metatok.data.first_documents import Behind, First
 from lightning_metatok.data.marks import Marks
 from lightning_metatok.data.mixture import Mixture
@@ -22,6 +22,8 @@ from lightning_metatok.data.texts import Texts
 from lightning_metatok.data.windows import StreamedText
 from lightning_metatok.errors import UserError
 from tests.data.streams import SEED, S, builder, naive, read
+
+pytestmark = pytest.mark.usefixtures("small_batches")
 
 WEIGHTS = (3.0, 1.0, 1.5)
 HELD = (4, 0, 2)
@@ -82,14 +84,6 @@ def ids(mixture: Mixture, texts: list[list[str]], tokenizer: MetaTokenizer) -> l
     if mixture.ends == "all":
         assert max(rounds) > 1, "a source is read again"
     return [[*tokenizer.encode(text), tokenizer.eos_id] for text in drawn]
-
-
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many batches in a little text."""
-    monkeypatch.setattr(tokenising, "BATCH", 700)
-    monkeypatch.setattr(tokenising, "SMALL_BATCH", 500)
-    monkeypatch.setattr(pieces, "PIECE", 400)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def check_fits(model: MetaTransformer, data: Data) -> None:
             cannot be kept apart, rows that are no whole segments or do not go on, ids of 0, 1, 2, ... where these must
             come from a task, or an objective or an answer that the pattern gives away.
     """
-    config, n_ids, limit = model.config, data.tokenizer.vocab_size, model.positions.max_positions
+    config, n_ids = model.config, data.tokenizer.vocab_size
     check_objective(config, data.config, answers_only=data.scores_answers_only)
     if config.built_pattern.prompts:
         for task in cast(TaskData, data).tasks:
@@ -31,13 +31,19 @@ def check_fits(model: MetaTransformer, data: Data) -> None:
                 )
     if n_ids > config.vocab_size:
         raise UserError(f"model.vocab_size={config.vocab_size}: expected at least {n_ids}, the ids of the tokenizer")
-    if data.separate_documents:
-        config.check_can("documents")
     if model.positions.needs_task_ids and not data.coupled:
         raise UserError(
             f"model.position={config.position!r}: expected data.task with data.task_options.coupled=true, "
             "because its position ids come from a task"
         )
+    check_lengths(model, data)
+
+
+def check_lengths(model: MetaTransformer, data: Data) -> None:
+    """The part of it that needs no tokenizer: documents that are kept apart, the longest row, and whole segments."""
+    config, limit = model.config, model.positions.max_positions
+    if data.separate_documents:
+        config.check_can("documents")
     if limit is not None and data.n_positions > limit:
         raise UserError(data.too_long(limit))
     config.built_recurrence.check_rows(
